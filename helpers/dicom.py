@@ -1,0 +1,275 @@
+"""From a folder of DICOM files to volumes: `scan` says what is there, `read_series` reads it.
+
+found = dicom.scan("data/messy_folder")
+found.series, found.rejected          # every file stands in exactly one of the two
+volume = dicom.read_series(found.series[0])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+from tqdm.auto import tqdm
+
+from helpers.dicom_header import Header, read_headers
+from helpers.dicom_pixels import read_voxels, stored_pixels
+from helpers.dicom_stack import arrange, base_gap_mm, normal, same_orientation
+from helpers.errors import CourseDataError
+from helpers.volume import Volume
+
+ELSEWHERE = {"NOT_DICOM", "NOT_AN_IMAGE", "UNREADABLE", "SCOUT"}
+PROJECTIONS = {"CR", "DX", "IO", "MG", "PX", "RG", "XC"}  # views of one study, never a stack
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A file that is no slice of any series, and why: `code` is a key of `errors.CODES`."""
+
+    path: Path
+    code: str
+    reason: str
+    series_uid: str = dataclasses.field(default="", repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The files of one series with one size and one orientation, in order along the normal.
+
+    `damaged` lists rejected files that say they belong here: the series is not whole. UIDs lead
+    to a patient, so they stay out of what is printed.
+    """
+
+    uid: str = dataclasses.field(repr=False)
+    modality: str
+    headers: tuple[Header, ...] = dataclasses.field(repr=False)
+    damaged: tuple[Rejected, ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The series' files, each once, ordered by position where there is one."""
+        return tuple(dict.fromkeys(header.path for header in self.headers))
+
+    def __repr__(self) -> str:
+        first = self.headers[0]
+        hurt = f", {len(self.damaged)} damaged" if self.damaged else ""
+        return (
+            f"Series({self.modality}, {len(self.files)} files, {len(self.headers)} images of "
+            f"{first.rows} x {first.columns}{hurt})"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What lies under a folder: `series` to read, `rejected` files with their reasons."""
+
+    series: tuple[Series, ...]
+    rejected: tuple[Rejected, ...]
+
+    def __repr__(self) -> str:
+        reasons = Counter(file.code for file in self.rejected)
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items()))
+        return f"Scan({len(self.series)} series; rejected: {counts or 'nothing'})"
+
+
+def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> Scan:
+    """Read the header of every file under a folder and sort the files into series.
+
+    Pixels are not read. Files are split by Series Instance UID, by size and by orientation; a
+    localizer, or an image that lies across the rest of its series, is listed as `SCOUT`.
+
+    Args:
+        folder: searched with its subfolders; a single file is taken as a folder of one.
+        force: also parse files that lack the DICOM preamble.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    headers, rejected = [], []
+    for path in tqdm(_files(Path(folder)), unit="file", disable=not progress):
+        try:
+            headers.append(read_headers(path, force=force))
+        except CourseDataError as error:
+            uid = getattr(error, "series_uid", "")
+            rejected.append(Rejected(path, error.code, error.message, uid))
+        except OSError as error:
+            rejected.append(Rejected(path, "UNREADABLE", f"cannot be opened: {error.strerror}"))
+
+    groups = _group(headers)
+    damaged = defaultdict(list)
+    for file in rejected:
+        if file.series_uid and file.code not in ELSEWHERE:
+            damaged[file.series_uid].append(file)
+    series = []
+    for uid, group in groups:
+        if len(group) == 1 and _lies_across(group[0], uid, groups):
+            reason = "a single image in another plane or size than the rest of its series"
+            rejected.append(Rejected(group[0][0].path, "SCOUT", reason, uid))
+            continue
+        images = sorted((header for file in group for header in file), key=_height)
+        series.append(Series(uid, images[0].modality, tuple(images), tuple(damaged[uid])))
+    series.sort(key=lambda one: min(one.files))
+    rejected.sort(key=lambda file: file.path)
+    return Scan(tuple(series), tuple(rejected))
+
+
+def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volume:
+    """Read one series into a `Volume`, or say by name why it is none.
+
+    Args:
+        source: a `Series` of `scan`, or a folder (or file) that holds exactly one series.
+        fill_gaps: interpolate linearly to an even grid where slices are missing or unevenly
+            spaced; the volume's notes record it. By default such a series is refused.
+
+    Returns:
+        Voxels `[z, y, x]`, z along the slice normal: int16 where rescale slope and intercept
+        allow, else float32. Geometry equals that of SimpleITK. `notes` tell what was done:
+        MONOCHROME1 inverted, a copy left out, gaps filled, a spacing assumed.
+
+    Raises:
+        CourseDataError: any code of `errors.CODES` up to `SHARED_POSITION`.
+        FileNotFoundError: if there is no such folder.
+    """
+    series = source if isinstance(source, Series) else _only_series(Path(source))
+    if series.damaged:
+        first = series.damaged[0]
+        files = [file.path for file in series.damaged if file.code == first.code]
+        raise CourseDataError(first.code, f"this series is not whole: {first.reason}", files)
+
+    stack = arrange(list(series.headers), fill_gaps=fill_gaps)
+    _need_memory(stack.slices)
+    notes = [*stack.notes]
+    for kept, copy in stack.copies:
+        notes.append(_compare(kept, copy))
+    voxels = read_voxels(stack.slices)
+    inverted = sum(header.inverted for header in stack.slices)
+    if inverted:
+        notes.append(f"MONOCHROME1 inverted on {inverted} of {len(stack.slices)} slices")
+    spacing = stack.spacing
+    if fill_gaps and len(stack.slices) > 2:
+        voxels, between_mm, filled = _even_grid(voxels, stack.heights_mm)
+        if filled:
+            spacing = (between_mm, *spacing[1:])
+            notes.append(filled)
+    return Volume(voxels, spacing, stack.origin, stack.direction, tuple(notes))
+
+
+def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    found = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
+    return sorted(found)
+
+
+def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:
+    """Files with one series UID, one size and one orientation, in order of discovery."""
+    groups: list[tuple[str, list[list[Header]]]] = []
+    by_uid_and_size = defaultdict(list)
+    for file in headers:
+        first = file[0]
+        # Without a series UID nothing links a file to another.
+        alone = not first.series_uid or (first.modality in PROJECTIONS and first.position is None)
+        key = (str(first.path) if alone else first.series_uid, first.rows, first.columns)
+        for group in by_uid_and_size[key]:
+            if same_orientation(group[0][0], first):
+                group.append(file)
+                break
+        else:
+            group = [file]
+            by_uid_and_size[key].append(group)
+            groups.append((first.series_uid, group))
+    return groups
+
+
+def _lies_across(file: list[Header], uid: str, groups) -> bool:
+    """Whether a lone image shares its series UID with a stack of at least three."""
+    return bool(uid) and any(
+        other_uid == uid and len(group) >= 3 for other_uid, group in groups if group[0] is not file
+    )
+
+
+def _height(header: Header) -> tuple:
+    if header.position is None or header.orientation is None:
+        return (1, header.instance_number or 0, str(header.path), header.frame or 0)
+    x, y, z = normal(header.orientation)
+    height = header.position[0] * x + header.position[1] * y + header.position[2] * z
+    return (0, height, str(header.path), header.frame or 0)
+
+
+def _only_series(folder: Path) -> Series:
+    found = scan(folder)
+    if len(found.series) == 1:
+        return found.series[0]
+    if found.series:
+        listed = "; ".join(str(series) for series in found.series[:6])
+        raise CourseDataError(
+            "SEVERAL_SERIES",
+            f"{len(found.series)} series where one is expected: {listed}; pass one of "
+            "scan(folder).series",
+            [series.files[0] for series in found.series],
+        )
+    images = [file for file in found.rejected if file.code not in ELSEWHERE]
+    if len({file.code for file in images}) == 1:
+        raise CourseDataError(images[0].code, images[0].reason, [file.path for file in images])
+    raise CourseDataError(
+        "NO_SERIES",
+        f"no readable series under {folder.name!r} ({found}); scan(folder).rejected has the "
+        "reason for each file",
+        [file.path for file in found.rejected],
+    )
+
+
+def _need_memory(slices: tuple[Header, ...]) -> None:
+    first = slices[0]
+    needed = len(slices) * first.rows * first.columns * 4
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise CourseDataError(
+            "TOO_LARGE",
+            f"{len(slices)} slices of {first.rows} x {first.columns} may need "
+            f"{needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free",
+            [first.path],
+        )
+
+
+def _compare(kept: Header, copy: Header) -> str:
+    """Refuse two different images at one position; a true copy is counted once."""
+    if np.array_equal(stored_pixels(kept), stored_pixels(copy)):
+        return f"{copy.path.name} is a copy of {kept.path.name}: counted once"
+    if kept.sop_uid == copy.sop_uid:
+        raise CourseDataError(
+            "CONFLICTING_DUPLICATE",
+            "one SOP Instance UID, one position, but different pixels: one of the files was "
+            "altered; fetch the series again",
+            [kept.path, copy.path],
+        )
+    raise CourseDataError(
+        "SHARED_POSITION",
+        "two different images lie at one position: several phases, echoes or b-values in one "
+        "series; split them before stacking",
+        [kept.path, copy.path],
+    )
+
+
+def _even_grid(voxels: np.ndarray, heights_mm: np.ndarray) -> tuple[np.ndarray, float, str]:
+    """Interpolate linearly between slices to their usual distance, from the first to the last."""
+    between_mm = base_gap_mm(heights_mm)
+    count = round((heights_mm[-1] - heights_mm[0]) / between_mm) + 1
+    wanted = heights_mm[0] + between_mm * np.arange(count)
+    if count == len(heights_mm) and np.abs(wanted - heights_mm).max() <= 0.02 * between_mm:
+        return voxels, between_mm, ""
+    place = np.interp(wanted, heights_mm, np.arange(len(heights_mm)))
+    below = np.minimum(place.astype(int), len(heights_mm) - 2)
+    even = np.empty((count, *voxels.shape[1:]), np.float32)
+    for k, (i, share) in enumerate(zip(below, place - below, strict=True)):
+        even[k] = (1 - share) * voxels[i] + share * voxels[i + 1]
+    whole = np.issubdtype(voxels.dtype, np.integer)
+    note = f"interpolated from {len(heights_mm)} uneven slices to {count}, {between_mm:g} mm apart"
+    return (np.rint(even).astype(voxels.dtype) if whole else even), between_mm, note

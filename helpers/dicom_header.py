@@ -1,0 +1,257 @@
+"""The facts about one DICOM image that geometry and pixels need, or the reason why it gives none.
+
+Nothing here looks at pixels; that there are enough of them, that a decoder is installed and that
+they are grey can be told from the header.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import psutil
+import pydicom
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+)
+
+from helpers.dicom_elements import NATIVE, PIXEL_TAGS, Elements, Tag, read_elements
+from helpers.errors import CourseDataError
+
+GROUPS = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+DECODER_PACKAGES = {"RLE": "pylibjpeg-rle", "2000": "pylibjpeg-openjpeg", "JPEG-LS": "pyjpegls"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """One image of a series: a file, or one frame of a multi-frame file.
+
+    Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
+    (between rows, between columns) in mm. What a file does not state is None.
+    """
+
+    path: Path
+    series_uid: str
+    sop_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    transfer_syntax: str
+    instance_number: int | None
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    signed: bool
+    inverted: bool
+    pixels: str
+    slope: float
+    intercept: float
+    has_modality_lut: bool
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing: tuple[float, ...] | None
+    detector_spacing: tuple[float, ...] | None
+    spacing_between: float | None
+    pixel_offset: int | None  # in bytes from the start of the file, if they can be read from there
+    frame: int | None = None
+
+
+def read_headers(path: Path, *, force: bool = False) -> list[Header]:
+    """The header of an image file, one for each frame.
+
+    Args:
+        path: a file of any kind.
+        force: also try files without the preamble and `DICM` mark of PS3.10 section 7.1.
+
+    Raises:
+        CourseDataError: with the reason why the file gives no grey image. The exception has a
+            `series_uid` where the file got far enough to name one.
+    """
+    try:
+        elements = read_elements(path, force=force)
+    except CourseDataError:
+        raise
+    except Exception as error:  # pydicom lets many classes escape from a broken header
+        raise CourseDataError(
+            "UNREADABLE", f"the header cannot be parsed: {_first_line(error)}", [path]
+        ) from error
+    try:
+        header, frames = _header(path, elements)
+        enhanced = frames > 1 or Tag.PER_FRAME_GROUPS in elements
+        return _frames(header, frames) if enhanced else [header]
+    except CourseDataError as error:
+        error.series_uid = elements.text(Tag.SERIES_INSTANCE_UID)
+        raise
+
+
+def _header(path: Path, elements: Elements) -> tuple[Header, int]:
+    pixels = next((tag for tag in PIXEL_TAGS if tag in elements), None)
+    rows, columns = elements.integer(Tag.ROWS), elements.integer(Tag.COLUMNS)
+    if pixels is None or not rows or not columns:
+        name = UID(elements.text(Tag.SOP_CLASS_UID) or "1").name
+        what = "its kind is not stated" if name[0].isdigit() else f"its kind: {name}"
+        raise CourseDataError("NOT_AN_IMAGE", f"rows, columns or pixels are absent; {what}", [path])
+    image_type = tuple(elements.text(Tag.IMAGE_TYPE).upper().split("\\"))
+    if "LOCALIZER" in image_type:
+        raise CourseDataError("SCOUT", "Image Type says LOCALIZER: a scout for planning", [path])
+
+    stated_frames = elements.text(Tag.NUMBER_OF_FRAMES)
+    frames = elements.number(Tag.NUMBER_OF_FRAMES) if stated_frames else 1.0
+    allocated = elements.integer(Tag.BITS_ALLOCATED)
+    if allocated not in (1, 8, 16, 32, 64) or frames is None or frames < 1 or frames % 1:
+        raise CourseDataError(
+            "PIXEL_FORMAT",
+            f"Bits Allocated {allocated}, Number of Frames {stated_frames or '1'!r}: "
+            "expected 1, 8, 16, 32 or 64 bits and a whole number of frames",
+            [path],
+        )
+    samples, photometric = (
+        elements.integer(Tag.SAMPLES_PER_PIXEL, 1),
+        elements.text(Tag.PHOTOMETRIC_INTERPRETATION).upper(),
+    )
+    claimed = rows * columns * int(frames) * samples * allocated // 8
+    if claimed > _memory():
+        raise CourseDataError(
+            "TOO_LARGE",
+            f"{rows} x {columns} x {int(frames)} pixels of {allocated} bits are "
+            f"{claimed / 2**30:.0f} GiB, more than this machine has; the header is wrong, or this "
+            "is not for a laptop",
+            [path],
+        )
+    if samples != 1 or not photometric.startswith("MONOCHROME"):
+        raise CourseDataError(
+            "COLOUR",
+            f"{photometric or 'no photometric interpretation'} with {samples} sample(s) a pixel; a "
+            "volume holds grey values; pydicom.pixels.pixel_array gives RGB",
+            [path],
+        )
+    if elements.offset is not None:
+        there = min(elements.length, path.stat().st_size - elements.offset)
+        if there < claimed:
+            raise CourseDataError(
+                "TRUNCATED",
+                f"{rows} x {columns} x {int(frames)} pixels of {allocated} bits are {claimed} "
+                f"bytes, the file holds {there}; copy it again from the source",
+                [path],
+            )
+    _need_decoder(path, elements.syntax)
+
+    # A dose grid has a scaling of its own (PS3.3 C.8.8.3) and no rescale slope.
+    slope = elements.number(Tag.DOSE_GRID_SCALING) or elements.number(Tag.RESCALE_SLOPE, 1.0)
+    intercept = elements.number(Tag.RESCALE_INTERCEPT, 0.0)
+    for name, tag, value in (
+        ("Slope", Tag.RESCALE_SLOPE, slope),
+        ("Intercept", Tag.RESCALE_INTERCEPT, intercept),
+    ):
+        if (elements.text(tag) and elements.number(tag) is None) or (name, value) == ("Slope", 0):
+            raise CourseDataError(
+                "NOT_FINITE",
+                f"Rescale {name} is {elements.text(tag)!r}, not a usable number",
+                [path],
+            )
+    header = Header(
+        path=path,
+        series_uid=elements.text(Tag.SERIES_INSTANCE_UID),
+        sop_uid=elements.text(Tag.SOP_INSTANCE_UID),
+        modality=elements.text(Tag.MODALITY),
+        image_type=image_type,
+        transfer_syntax=elements.syntax,
+        instance_number=_whole(elements.number(Tag.INSTANCE_NUMBER)),
+        rows=rows,
+        columns=columns,
+        bits_allocated=allocated,
+        bits_stored=elements.integer(Tag.BITS_STORED, allocated),
+        signed=bool(elements.integer(Tag.PIXEL_REPRESENTATION)),
+        inverted=photometric == "MONOCHROME1",
+        pixels={Tag.PIXEL_DATA: "integer"}.get(pixels, "float"),
+        slope=slope,
+        intercept=intercept,
+        has_modality_lut=Tag.MODALITY_LUT_SEQUENCE in elements,
+        position=elements.numbers(Tag.IMAGE_POSITION_PATIENT, 3),
+        orientation=elements.numbers(Tag.IMAGE_ORIENTATION_PATIENT, 6),
+        pixel_spacing=elements.numbers(Tag.PIXEL_SPACING, 2),
+        detector_spacing=elements.numbers(Tag.IMAGER_PIXEL_SPACING, 2),
+        spacing_between=elements.number(Tag.SPACING_BETWEEN_SLICES),
+        pixel_offset=elements.offset,
+    )
+    return header, int(frames)
+
+
+def _frames(header: Header, count: int) -> list[Header]:
+    """One header a frame, from the functional groups of an enhanced image (PS3.3 C.7.6.16)."""
+    dataset = pydicom.dcmread(header.path, stop_before_pixels=True, specific_tags=GROUPS)
+    shared = dataset.get("SharedFunctionalGroupsSequence", ())
+    groups = dataset.get("PerFrameFunctionalGroupsSequence", ())
+    if count == 1 and len(groups) != 1:
+        return [header]
+    if len(groups) != count:
+        raise CourseDataError(
+            "MULTI_FRAME",
+            f"{count} frames without a functional group for each: nothing says where they lie "
+            "(a film or a multi-view image?); read it with pydicom.pixels.pixel_array",
+            [header.path],
+        )
+
+    def stated(frame, sequence: str, keyword: str):
+        for group in (frame, *shared):
+            for item in group.get(sequence, ()):
+                if item.get(keyword) is not None:
+                    value = item[keyword].value
+                    try:
+                        return tuple(map(float, value))
+                    except TypeError:
+                        return float(value)
+        return None
+
+    frames = []
+    for index, frame in enumerate(groups):
+        slope = stated(frame, "PixelValueTransformationSequence", "RescaleSlope")
+        intercept = stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")
+        frames.append(
+            dataclasses.replace(
+                header,
+                frame=index,
+                position=stated(frame, "PlanePositionSequence", "ImagePositionPatient"),
+                orientation=stated(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
+                pixel_spacing=stated(frame, "PixelMeasuresSequence", "PixelSpacing"),
+                spacing_between=stated(frame, "PixelMeasuresSequence", "SpacingBetweenSlices"),
+                slope=header.slope if slope is None else slope,
+                intercept=header.intercept if intercept is None else intercept,
+            )
+        )
+    return frames
+
+
+@functools.cache
+def _memory() -> int:
+    return psutil.virtual_memory().total
+
+
+@functools.cache
+def _decoder_fault(syntax: str) -> str | None:
+    if syntax in NATIVE or syntax == DeflatedExplicitVRLittleEndian:
+        return None
+    name = UID(syntax).name
+    try:
+        if get_decoder(UID(syntax)).is_available:
+            return None
+    except NotImplementedError:
+        return f"no decoder exists for {name}; ask the archive to send Explicit VR Little Endian"
+    package = next((p for key, p in DECODER_PACKAGES.items() if key in name), "python-gdcm")
+    return f"{name} cannot be decoded here; install it with: pip install {package}"
+
+
+def _need_decoder(path: Path, syntax: str) -> None:
+    if fault := _decoder_fault(syntax):
+        raise CourseDataError("DECODER_MISSING", f"transfer syntax {syntax}: {fault}", [path])
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

@@ -1,0 +1,195 @@
+"""Stored pixels to real-world values, a slice at a time, straight into the volume's memory.
+
+Native pixels are read from the file into their place in the volume and rescaled there, so that
+reading takes no more memory than its result. Compressed ones are decoded by pydicom's plugins.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
+from pydicom.uid import ExplicitVRBigEndian, RLELossless
+
+from helpers.dicom_header import Header
+from helpers.errors import CourseDataError
+
+INT16 = np.iinfo(np.int16)
+
+
+class _NotInt16Error(Exception):
+    """A value of the volume does not fit int16; only known once the pixels are read."""
+
+
+def read_voxels(slices: tuple[Header, ...]) -> np.ndarray:
+    """The slices as one array `[z, y, x]`, modality transform and MONOCHROME1 applied.
+
+    int16 if every slope and intercept is a whole number and every result fits, else float32
+    (DICOM PS3.3 C.11.1: value = slope x stored + intercept, with each slice's own numbers).
+
+    Args:
+        slices: in the order wanted; equal rows and columns.
+
+    Raises:
+        CourseDataError: `TRUNCATED`, `DECODING_FAILED` or `NOT_FINITE`, with the file.
+    """
+    shape = (len(slices), slices[0].rows, slices[0].columns)
+    whole = all(
+        header.pixels == "integer"
+        and not header.has_modality_lut
+        and float(header.slope).is_integer()
+        and float(header.intercept).is_integer()
+        for header in slices
+    )
+    if whole:
+        try:
+            return _fill(np.empty(shape, np.int16), slices, _read_int16)
+        except _NotInt16Error:
+            # Read again rather than convert: at no time are two volumes in memory.
+            pass
+    return _fill(np.empty(shape, np.float32), slices, _read_float32)
+
+
+def stored_pixels(header: Header, opened=pydicom.dcmread) -> np.ndarray:
+    """The pixels as stored, `[y, x]`, in the file's own range and this machine's byte order.
+
+    `opened` gives the pydicom data set of a path; a caller with many frames of one file keeps it.
+    """
+    dtype = _native_dtype(header)
+    if dtype is not None:
+        pixels = np.empty((header.rows, header.columns), dtype)
+        _read_into(pixels, header)
+        return pixels.astype(dtype.newbyteorder("="), copy=False)
+    try:
+        with warnings.catch_warnings():
+            # Oddities of the encoding; what matters of them is checked below.
+            warnings.simplefilter("ignore")
+            pixels = _decode(opened(header.path), header)
+    except MemoryError:
+        raise
+    except Exception as error:  # each plugin has exceptions of its own
+        short = "length" in str(error) and "expected" in str(error)
+        raise CourseDataError(
+            "TRUNCATED" if short else "DECODING_FAILED",
+            f"the pixels cannot be decoded: {' '.join(str(error).split())[:160]}",
+            [header.path],
+        ) from error
+    if pixels.shape != (header.rows, header.columns):
+        raise CourseDataError(
+            "DECODING_FAILED",
+            f"the header says {header.rows} x {header.columns}, the decoder gave {pixels.shape}",
+            [header.path],
+        )
+    return pixels
+
+
+def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
+    index = header.frame or 0
+    rle = header.transfer_syntax == RLELossless
+    if rle and "pylibjpeg" in get_decoder(RLELossless).available_plugins:
+        # pydicom would take its own decoder first, which is five times slower.
+        return pixel_array(dataset, raw=True, index=index, decoding_plugin="pylibjpeg")
+    return pixel_array(dataset, raw=True, index=index)
+
+
+def _fill(voxels: np.ndarray, slices: tuple[Header, ...], read_slice) -> np.ndarray:
+    # One thread: copies are short, and the decoders keep the interpreter's lock.
+    opened = functools.lru_cache(maxsize=1)(functools.partial(pydicom.dcmread, force=True))
+    for out, header in zip(voxels, slices, strict=True):
+        read_slice(out, header, opened)
+    return voxels
+
+
+def _read_int16(out: np.ndarray, header: Header, opened) -> None:
+    """Fill an int16 slice, or raise `_NotInt16Error`."""
+    dtype = _native_dtype(header)
+    if dtype is not None and dtype.itemsize == 2:
+        _read_into(out, header)
+        if not dtype.isnative:
+            out.byteswap(inplace=True)
+        stored = out.view(dtype.newbyteorder("="))
+    else:
+        stored = stored_pixels(header, opened)
+    stored = _without_unused_bits(stored, header)
+    slope, intercept = (int(number) for number in _slope_intercept(header))
+    ends = [int(stored.min()) * slope + intercept, int(stored.max()) * slope + intercept]
+    if min(ends) < INT16.min or max(ends) > INT16.max:
+        raise _NotInt16Error
+    if stored.itemsize == 2:
+        # Arithmetic modulo 2**16 gives the right bits, as the result is known to fit.
+        bits = out.view(np.uint16)
+        if not np.may_share_memory(stored, out):
+            bits[...] = stored.view(np.uint16)
+        if slope != 1:
+            np.multiply(bits, np.uint16(slope % 65536), out=bits)
+        if intercept:
+            np.add(bits, np.uint16(intercept % 65536), out=bits)
+    else:
+        out[...] = stored.astype(np.int64) * slope + intercept
+
+
+def _read_float32(out: np.ndarray, header: Header, opened) -> None:
+    stored = stored_pixels(header, opened)
+    if header.pixels == "integer":
+        stored = _without_unused_bits(stored, header)
+    if header.has_modality_lut:
+        out[...] = apply_modality_lut(stored, opened(header.path))
+    else:
+        slope, intercept = _slope_intercept(header)
+        out[...] = stored * slope + intercept
+    # The sum is NaN or infinite if any value is; float64, so that it cannot overflow by itself.
+    if not np.isfinite(out.sum(dtype=np.float64)):
+        raise CourseDataError(
+            "NOT_FINITE",
+            f"{np.count_nonzero(~np.isfinite(out))} values are NaN, infinite or beyond float32",
+            [header.path],
+        )
+
+
+def _slope_intercept(header: Header) -> tuple[float, float]:
+    """Rescale slope and intercept, with the inversion of MONOCHROME1 folded in.
+
+    MONOCHROME1 says that the lowest stored value is shown white (PS3.3 C.7.6.3.1.2). Mirroring the
+    stored values within their bits makes white the highest, alike for every slice.
+    """
+    if not header.inverted or header.pixels != "integer":
+        return header.slope, header.intercept
+    mirror = -1 if header.signed else 2**header.bits_stored - 1
+    return -header.slope, header.intercept + header.slope * mirror
+
+
+def _native_dtype(header: Header) -> np.dtype | None:
+    """The dtype of uncompressed pixels in the file; None where pydicom should unpack them."""
+    big = header.transfer_syntax == ExplicitVRBigEndian
+    if header.pixels != "integer" or header.pixel_offset is None:
+        return None
+    if header.bits_allocated not in (8, 16, 32) or (big and header.bits_allocated == 8):
+        return None  # bits, 64-bit integers; bytes that big endian stores as swapped words
+    kind = "i" if header.signed else "u"
+    return np.dtype(f"{'>' if big else '<'}{kind}{header.bits_allocated // 8}")
+
+
+def _read_into(out: np.ndarray, header: Header) -> None:
+    with open(header.path, "rb", buffering=0) as file:
+        file.seek(header.pixel_offset + (header.frame or 0) * out.nbytes)
+        count = file.readinto(memoryview(out).cast("B"))
+    if count != out.nbytes:
+        raise CourseDataError(
+            "TRUNCATED", f"expected {out.nbytes} bytes of pixels, found {count}", [header.path]
+        )
+
+
+def _without_unused_bits(stored: np.ndarray, header: Header) -> np.ndarray:
+    """Clear bits above Bits Stored, where old files keep overlays (PS3.5 section 8.1.1)."""
+    spare = 8 * stored.itemsize - header.bits_stored
+    if spare <= 0 or header.bits_allocated == 1:
+        return stored
+    low, high = (-(2 ** (header.bits_stored - 1)), 2 ** (header.bits_stored - 1) - 1)
+    if not header.signed:
+        low, high = 0, 2**header.bits_stored - 1
+    if low <= stored.min() and stored.max() <= high:
+        return stored
+    return (stored << spare) >> spare

@@ -1,0 +1,77 @@
+"""Keep TensorFlow's greeting off the page.
+
+At its first import TensorFlow's C++ part writes half a screen about processors and CUDA to the
+process's stderr, before any log level is looked at. A notebook keeps that for ever. Here the first
+import, and the first look for a GPU, run with file descriptor 2 in a temporary file; if the import
+fails, what was held back is printed, because then it matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def native_stderr_held() -> Iterator[None]:
+    """Hold back what this process writes to file descriptor 2; print it only after an error."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def tensorflow_greeting() -> None:
+    """From now on `import tensorflow` is silent in this process; calling it twice is harmless.
+
+    Nothing is imported here. Warnings and errors that TensorFlow writes later still appear;
+    `TF_CPP_MIN_LOG_LEVEL` is set to 1 (no information lines) unless it is set already.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if "tensorflow" not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow where it lies, and has it loaded by `_Loader`."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module) -> None:
+        module.__spec__.loader = module.__loader__ = self._loader
+        with native_stderr_held():
+            self._loader.exec_module(module)
+            # The first look for a GPU complains about a missing driver: have it over with.
+            module.config.list_physical_devices()
