@@ -91,7 +91,12 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         FileNotFoundError: if there is no such folder.
     """
     headers, rejected = [], []
-    for path in tqdm(_files(Path(folder)), unit="file", disable=not progress):
+    files = _files(Path(folder), rejected)
+    for path in tqdm(files, unit="file", disable=not progress):
+        if not path.is_file():  # opening a pipe would wait for ever
+            reason = "not a regular file: a pipe, a device or a broken link"
+            rejected.append(Rejected(path, "UNREADABLE", reason))
+            continue
         try:
             headers.append(read_headers(path, force=force))
         except CourseDataError as error:
@@ -103,16 +108,20 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
     groups = _group(headers)
     damaged = defaultdict(list)
     for file in rejected:
-        if file.series_uid and file.code not in ELSEWHERE:
+        if file.code not in ELSEWHERE:
             damaged[file.series_uid].append(file)
     series = []
     for uid, group in groups:
+        # An image cut before its series UID may belong to any series of its folder.
+        folders = {file[0].path.parent for file in group}
+        anonymous = [file for file in damaged[""] if file.path.parent in folders]
+        hurt = (*(damaged[uid] if uid else ()), *anonymous)
         if len(group) == 1 and _lies_across(group[0], uid, groups):
             reason = "a single image in another plane or size than the rest of its series"
             rejected.append(Rejected(group[0][0].path, "SCOUT", reason, uid))
             continue
         images = sorted((header for file in group for header in file), key=_height)
-        series.append(Series(uid, images[0].modality, tuple(images), tuple(damaged[uid])))
+        series.append(Series(uid, images[0].modality, tuple(images), hurt))
     series.sort(key=lambda one: min(one.files))
     rejected.sort(key=lambda file: file.path)
     return Scan(tuple(series), tuple(rejected))
@@ -159,26 +168,35 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     return Volume(voxels, spacing, stack.origin, stack.direction, tuple(notes))
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, rejected: list[Rejected]) -> list[Path]:
+    """Every file under a folder; a subfolder that cannot be listed is rejected by name."""
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    found = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
-    return sorted(found)
+
+    def note(error: OSError) -> None:
+        reason = f"this folder cannot be listed: {error.strerror}"
+        rejected.append(Rejected(Path(error.filename), "UNREADABLE", reason))
+
+    walk = os.walk(folder, onerror=note)
+    return sorted(Path(root, name) for root, _, names in walk for name in names)
 
 
 def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:
-    """Files with one series UID, one size and one orientation, in order of discovery."""
+    """Files with one series UID, one size and one orientation.
+
+    An image that states no orientation stays with its series, so that it is missed there.
+    """
     groups: list[tuple[str, list[list[Header]]]] = []
     by_uid_and_size = defaultdict(list)
-    for file in headers:
+    for file in sorted(headers, key=lambda file: file[0].orientation is None):
         first = file[0]
         # Without a series UID nothing links a file to another.
         alone = not first.series_uid or (first.modality in PROJECTIONS and first.position is None)
         key = (str(first.path) if alone else first.series_uid, first.rows, first.columns)
         for group in by_uid_and_size[key]:
-            if same_orientation(group[0][0], first):
+            if first.orientation is None or same_orientation(group[0][0], first):
                 group.append(file)
                 break
         else:
@@ -241,12 +259,16 @@ def _need_memory(slices: tuple[Header, ...]) -> None:
 
 def _compare(kept: Header, copy: Header) -> str:
     """Refuse two different images at one position; a true copy is counted once."""
-    if np.array_equal(stored_pixels(kept), stored_pixels(copy)):
+    alike = all(
+        getattr(kept, name) == getattr(copy, name)
+        for name in ("slope", "intercept", "inverted", "signed", "bits_stored")
+    )
+    if alike and np.array_equal(stored_pixels(kept), stored_pixels(copy)):
         return f"{copy.path.name} is a copy of {kept.path.name}: counted once"
     if kept.sop_uid == copy.sop_uid:
         raise CourseDataError(
             "CONFLICTING_DUPLICATE",
-            "one SOP Instance UID, one position, but different pixels: one of the files was "
+            "one SOP Instance UID and one position, but different images: one of the files was "
             "altered; fetch the series again",
             [kept.path, copy.path],
         )

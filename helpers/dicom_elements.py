@@ -117,14 +117,20 @@ def read_elements(path: Path, *, force: bool = False) -> Elements:
                 )
             return _elements_by_dcmread(path, force)
         # Most headers fit into the head, and walking through memory is quicker than through a file.
-        for source in (io.BytesIO(head), io.BufferedReader(file)):
-            try:
-                elements = _walk(source)
-            except Exception:  # an element cut at the end of the head, or a broken file
-                continue
-            if elements.reached_pixels:
-                return elements
-    return _elements_by_dcmread(path, force)
+        elements = _try_walk(io.BytesIO(head))
+    if elements is None and len(head) == HEAD_BYTES:
+        with open(path, "rb") as file:
+            elements = _try_walk(file)
+    return elements or _elements_by_dcmread(path, force)
+
+
+def _try_walk(file) -> Elements | None:
+    """What `_walk` finds, if it gets as far as the pixels."""
+    try:
+        elements = _walk(file)
+    except Exception:  # an element cut at the end of the head, or a broken file
+        return None
+    return elements if elements.reached_pixels else None
 
 
 def _walk(file) -> Elements:
@@ -139,8 +145,8 @@ def _walk(file) -> Elements:
             )
         if element.tag == 0x00020010:
             elements.syntax = element.value.decode("ascii").strip(" \0")
-    if elements.syntax == DeflatedExplicitVRLittleEndian:
-        return elements
+    if elements.syntax in ("", DeflatedExplicitVRLittleEndian):
+        return elements  # for dcmread, which guesses and inflates
     # Native pixels are skipped by their length; compressed ones have none, so stop there.
     native = elements.syntax in NATIVE
     generator = data_element_generator(

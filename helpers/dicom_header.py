@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import psutil
@@ -82,30 +83,43 @@ def read_headers(path: Path, *, force: bool = False) -> list[Header]:
         header, frames = _header(path, elements)
         enhanced = frames > 1 or Tag.PER_FRAME_GROUPS in elements
         return _frames(header, frames) if enhanced else [header]
-    except CourseDataError as error:
+    except Exception as error:
+        if not isinstance(error, CourseDataError):  # again pydicom, on broken functional groups
+            reason = f"the header cannot be parsed: {_first_line(error)}"
+            error = CourseDataError("UNREADABLE", reason, [path])
         error.series_uid = elements.text(Tag.SERIES_INSTANCE_UID)
-        raise
+        raise error from None
 
 
 def _header(path: Path, elements: Elements) -> tuple[Header, int]:
     pixels = next((tag for tag in PIXEL_TAGS if tag in elements), None)
     rows, columns = elements.integer(Tag.ROWS), elements.integer(Tag.COLUMNS)
     if pixels is None or not rows or not columns:
-        name = UID(elements.text(Tag.SOP_CLASS_UID) or "1").name
-        what = "its kind is not stated" if name[0].isdigit() else f"its kind: {name}"
+        name = _name(elements.text(Tag.SOP_CLASS_UID))
+        if name.endswith("Image Storage"):
+            raise CourseDataError(
+                "TRUNCATED",
+                f"a {name} without pixels: the file was cut before them, or they were removed; "
+                "copy it again from the source",
+                [path],
+            )
+        what = f"its kind: {name}" if name else "its kind is not stated"
         raise CourseDataError("NOT_AN_IMAGE", f"rows, columns or pixels are absent; {what}", [path])
     image_type = tuple(elements.text(Tag.IMAGE_TYPE).upper().split("\\"))
     if "LOCALIZER" in image_type:
         raise CourseDataError("SCOUT", "Image Type says LOCALIZER: a scout for planning", [path])
 
+    bits_stored = elements.integer(Tag.BITS_STORED, elements.integer(Tag.BITS_ALLOCATED))
     stated_frames = elements.text(Tag.NUMBER_OF_FRAMES)
     frames = elements.number(Tag.NUMBER_OF_FRAMES) if stated_frames else 1.0
     allocated = elements.integer(Tag.BITS_ALLOCATED)
-    if allocated not in (1, 8, 16, 32, 64) or frames is None or frames < 1 or frames % 1:
+    possible = allocated in (1, 8, 16, 32, 64) and 1 <= bits_stored <= allocated
+    if not possible or frames is None or frames < 1 or frames % 1:
         raise CourseDataError(
             "PIXEL_FORMAT",
-            f"Bits Allocated {allocated}, Number of Frames {stated_frames or '1'!r}: "
-            "expected 1, 8, 16, 32 or 64 bits and a whole number of frames",
+            f"Bits Allocated {allocated}, Bits Stored {bits_stored}, Number of Frames "
+            f"{stated_frames or '1'!r}: expected 1, 8, 16, 32 or 64 bits, no more of them stored "
+            "than allocated, and a whole number of frames",
             [path],
         )
     samples, photometric = (
@@ -163,7 +177,7 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
         rows=rows,
         columns=columns,
         bits_allocated=allocated,
-        bits_stored=elements.integer(Tag.BITS_STORED, allocated),
+        bits_stored=bits_stored,
         signed=bool(elements.integer(Tag.PIXEL_REPRESENTATION)),
         inverted=photometric == "MONOCHROME1",
         pixels={Tag.PIXEL_DATA: "integer"}.get(pixels, "float"),
@@ -195,34 +209,48 @@ def _frames(header: Header, count: int) -> list[Header]:
             [header.path],
         )
 
-    def stated(frame, sequence: str, keyword: str):
+    def stated(frame, sequence: str, keyword: str, count: int):
         for group in (frame, *shared):
             for item in group.get(sequence, ()):
                 if item.get(keyword) is not None:
-                    value = item[keyword].value
-                    try:
-                        return tuple(map(float, value))
-                    except TypeError:
-                        return float(value)
+                    return _finite(item, keyword, count)
         return None
 
     frames = []
     for index, frame in enumerate(groups):
-        slope = stated(frame, "PixelValueTransformationSequence", "RescaleSlope")
-        intercept = stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")
+        slope = stated(frame, "PixelValueTransformationSequence", "RescaleSlope", 1)
+        intercept = stated(frame, "PixelValueTransformationSequence", "RescaleIntercept", 1)
         frames.append(
             dataclasses.replace(
                 header,
                 frame=index,
-                position=stated(frame, "PlanePositionSequence", "ImagePositionPatient"),
-                orientation=stated(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
-                pixel_spacing=stated(frame, "PixelMeasuresSequence", "PixelSpacing"),
-                spacing_between=stated(frame, "PixelMeasuresSequence", "SpacingBetweenSlices"),
+                position=stated(frame, "PlanePositionSequence", "ImagePositionPatient", 3),
+                orientation=stated(frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6),
+                pixel_spacing=stated(frame, "PixelMeasuresSequence", "PixelSpacing", 2),
+                spacing_between=stated(frame, "PixelMeasuresSequence", "SpacingBetweenSlices", 1),
                 slope=header.slope if slope is None else slope,
                 intercept=header.intercept if intercept is None else intercept,
             )
         )
     return frames
+
+
+def _finite(item, keyword: str, count: int):
+    """`count` finite numbers (one of them not as a tuple), or None if the element has others."""
+    try:
+        value = item[keyword].value
+        numbers = (float(value),) if count == 1 else tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        return None
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        return None
+    return numbers[0] if count == 1 else numbers
+
+
+def _name(uid: str) -> str:
+    """The registered name of a UID, or nothing; an odd UID is not worth pydicom's warning."""
+    name = UID(uid, validation_mode=pydicom.config.IGNORE).name if uid else ""
+    return "" if name == uid else name
 
 
 @functools.cache
@@ -234,9 +262,9 @@ def _memory() -> int:
 def _decoder_fault(syntax: str) -> str | None:
     if syntax in NATIVE or syntax == DeflatedExplicitVRLittleEndian:
         return None
-    name = UID(syntax).name
+    name = _name(syntax) or "an unknown transfer syntax"
     try:
-        if get_decoder(UID(syntax)).is_available:
+        if get_decoder(UID(syntax, validation_mode=pydicom.config.IGNORE)).is_available:
             return None
     except NotImplementedError:
         return f"no decoder exists for {name}; ask the archive to send Explicit VR Little Endian"

@@ -53,7 +53,10 @@ def read_voxels(slices: tuple[Header, ...]) -> np.ndarray:
     return _fill(np.empty(shape, np.float32), slices, _read_float32)
 
 
-def stored_pixels(header: Header, opened=pydicom.dcmread) -> np.ndarray:
+_open = functools.partial(pydicom.dcmread, force=True)  # `scan` has decided what is DICOM
+
+
+def stored_pixels(header: Header, opened=_open) -> np.ndarray:
     """The pixels as stored, `[y, x]`, in the file's own range and this machine's byte order.
 
     `opened` gives the pydicom data set of a path; a caller with many frames of one file keeps it.
@@ -97,7 +100,7 @@ def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
 
 def _fill(voxels: np.ndarray, slices: tuple[Header, ...], read_slice) -> np.ndarray:
     # One thread: copies are short, and the decoders keep the interpreter's lock.
-    opened = functools.lru_cache(maxsize=1)(functools.partial(pydicom.dcmread, force=True))
+    opened = functools.lru_cache(maxsize=1)(_open)
     for out, header in zip(voxels, slices, strict=True):
         read_slice(out, header, opened)
     return voxels
@@ -136,6 +139,8 @@ def _read_float32(out: np.ndarray, header: Header, opened) -> None:
     if header.pixels == "integer":
         stored = _without_unused_bits(stored, header)
     if header.has_modality_lut:
+        if header.inverted:
+            stored = (_mirror(header) - stored).astype(stored.dtype)
         out[...] = apply_modality_lut(stored, opened(header.path))
     else:
         slope, intercept = _slope_intercept(header)
@@ -155,10 +160,16 @@ def _slope_intercept(header: Header) -> tuple[float, float]:
     MONOCHROME1 says that the lowest stored value is shown white (PS3.3 C.7.6.3.1.2). Mirroring the
     stored values within their bits makes white the highest, alike for every slice.
     """
-    if not header.inverted or header.pixels != "integer":
+    if not header.inverted:
         return header.slope, header.intercept
-    mirror = -1 if header.signed else 2**header.bits_stored - 1
-    return -header.slope, header.intercept + header.slope * mirror
+    return -header.slope, header.intercept + header.slope * _mirror(header)
+
+
+def _mirror(header: Header) -> int:
+    """The sum of a stored value and its mirror image; floating point is mirrored at 0."""
+    if header.pixels != "integer":
+        return 0
+    return -1 if header.signed else 2**header.bits_stored - 1
 
 
 def _native_dtype(header: Header) -> np.dtype | None:

@@ -61,11 +61,12 @@ def arrange(headers: list[Header], *, fill_gaps: bool = False) -> Stack:
 
     Raises:
         CourseDataError: `NO_GEOMETRY`, `MIXED_SLICES`, `MISSING_SLICE`, `UNEVEN_SPACING`,
-            `GANTRY_TILT` or `NOT_ALIGNED`.
+            `GANTRY_TILT`, `NOT_ALIGNED` or `CONFLICTING_DUPLICATE`.
     """
     if len(headers) == 1:
         return _single(headers[0])
     _check_alike(headers)
+    _check_identity(headers)
     first = headers[0]
     direction = _direction(first)
     positions = np.array([header.position for header in headers])
@@ -78,6 +79,13 @@ def arrange(headers: list[Header], *, fill_gaps: bool = False) -> Stack:
     same_place_mm = 0.01 * min(first.pixel_spacing)
     fresh = np.r_[True, np.diff(heights) > same_place_mm]
     copies = tuple((slices[i - 1], slices[i]) for i in np.flatnonzero(~fresh))
+    beside = np.abs(np.diff(positions, axis=0)).max(axis=1) > 0.5 * min(first.pixel_spacing)
+    for i in np.flatnonzero(~fresh[1:] & beside):
+        raise CourseDataError(
+            "NOT_ALIGNED",
+            f"two slices lie at {heights[i]:.2f} mm, one beside the other: two stacks in a series",
+            [slices[i].path, slices[i + 1].path],
+        )
     slices = [header for header, keep in zip(slices, fresh, strict=True) if keep]
     positions, heights = positions[fresh], heights[fresh]
 
@@ -161,6 +169,20 @@ def _check_alike(headers: list[Header]) -> None:
         raise CourseDataError(
             "MIXED_SLICES", f"slices of one volume are alike; found {found}", [header.path]
         )
+
+
+def _check_identity(headers: list[Header]) -> None:
+    """One SOP Instance UID names one image: it cannot lie at two places."""
+    seen: dict[str, Header] = {}
+    for header in headers:
+        other = seen.setdefault(header.sop_uid or str(header.path), header)
+        if other.path != header.path and not np.allclose(other.position, header.position):
+            raise CourseDataError(
+                "CONFLICTING_DUPLICATE",
+                "one SOP Instance UID at two positions: one of the files was altered, or the "
+                "program that wrote them gave all images one name; fetch the series again",
+                [other.path, header.path],
+            )
 
 
 def _direction(header: Header) -> np.ndarray:

@@ -32,7 +32,8 @@ def window(image, center: float, width: float):
         ValueError: if `width` is not positive.
 
     The course uses the plain linear function (`LINEAR_EXACT` in DICOM PS3.3 C.11.2.1.3.2). The
-    default `LINEAR` function of C.11.2.1.2.1 shifts both edges by half a unit for display.
+    default `LINEAR` function of C.11.2.1.2.1 is made for whole numbers: it reaches white one unit
+    earlier.
     """
     if width <= 0:
         raise ValueError(f"a window needs a positive width, not {width}")
@@ -52,7 +53,7 @@ def whiten(image, mask=None):
     is that of DLTK's `whitening`, with the mask added.
     """
     xp, image = _float32(image)
-    weights = xp.ones_like(image) if mask is None else _float32(mask != 0)[1]
+    weights = xp.ones_like(image) if mask is None else _float32(_float32(mask)[1] != 0)[1]
     count = xp.maximum(xp.sum(weights), 1.0)
     mean = xp.sum(image * weights) / count
     centred = image - mean

@@ -49,13 +49,19 @@ class Volume:
             )
         spacing = tuple(float(mm) for mm in self.spacing)
         origin = tuple(float(mm) for mm in self.origin)
-        direction = np.asarray(self.direction, float).reshape(3, 3)
+        direction = np.asarray(self.direction, float)
         if len(spacing) != 3 or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
             raise CourseDataError(
                 "NO_GEOMETRY", f"spacing (z, y, x) must be three positive lengths, not {spacing}"
             )
-        if not np.isfinite(direction).all() or abs(np.linalg.det(direction)) < 1e-3:
+        if len(origin) != 3 or not all(map(math.isfinite, origin)):
+            raise CourseDataError(
+                "NO_GEOMETRY", f"origin (x, y, z) must be three finite lengths, not {origin}"
+            )
+        basis = direction.size == 9 and np.isfinite(direction).all()
+        if not basis or abs(np.linalg.det(direction.reshape(3, 3))) < 1e-3:
             raise CourseDataError("NO_GEOMETRY", f"direction is not a basis: {direction.tolist()}")
+        direction = direction.reshape(3, 3)
         # A frozen dataclass is filled through object.__setattr__.
         for name, value in (("spacing", spacing), ("origin", origin), ("direction", direction)):
             object.__setattr__(self, name, value)
@@ -107,9 +113,10 @@ class Volume:
         """The same image for SimpleITK (its buffer is a copy)."""
         import SimpleITK as sitk
 
-        voxels = self.voxels
-        if voxels.dtype == bool:
-            voxels = voxels.astype(np.uint8)
+        # SimpleITK knows neither truth values nor half precision, nor the other byte order.
+        instead = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}
+        native = self.voxels.dtype.newbyteorder("=")
+        voxels = self.voxels.astype(instead.get(native, native), copy=False)
         image = sitk.GetImageFromArray(voxels)
         image.SetSpacing(self.spacing[::-1])
         image.SetOrigin(self.origin)
@@ -148,17 +155,22 @@ class Volume:
             is_mask: True keeps class ids as they are (nearest neighbour, same dtype); False
                 interpolates linearly and returns float32.
 
-        The corner of the first voxel stays where it is, so that no half voxel is lost; voxels
-        beyond the last centre repeat the border.
+        The corner of the first voxel stays where it is, so that no half voxel is lost.
+
+        Raises:
+            CourseDataError: `NO_GEOMETRY` if the spacing is not positive and finite.
         """
         new_spacing = np.broadcast_to(np.asarray(spacing, float), 3)
+        if not (np.isfinite(new_spacing).all() and (new_spacing > 0).all()):
+            raise CourseDataError("NO_GEOMETRY", f"cannot resample to a spacing of {spacing} mm")
         extent_mm = np.multiply(self.shape, self.spacing)
         shape = np.maximum(1, np.round(extent_mm / new_spacing)).astype(int)
         half_voxel = (new_spacing / self.spacing - 1) / 2
         grid = Volume(
             np.empty(shape, np.uint8), new_spacing, self.to_patient(half_voxel), self.direction
         )
-        return self.resample_like(grid, is_mask=is_mask)
+        # Rounding the shape can put the last centre on the far edge: repeat the border there.
+        return self._onto(grid, is_mask, repeat_border=True)
 
     def resample_like(self, reference: Volume, *, is_mask: bool = False) -> Volume:
         """This volume on the grid of another, for instance a prediction back in the scanner's.
@@ -166,7 +178,12 @@ class Volume:
         Args:
             reference: gives shape, spacing, origin and direction.
             is_mask: as for `resample`.
+
+        Where the reference reaches beyond this volume, a mask is 0 and an image has its minimum.
         """
+        return self._onto(reference, is_mask, repeat_border=False)
+
+    def _onto(self, reference: Volume, is_mask: bool, repeat_border: bool) -> Volume:
         import SimpleITK as sitk
 
         to_size = tuple(int(n) for n in reference.shape[::-1])
@@ -179,9 +196,8 @@ class Volume:
         resampler.SetOutputDirection(reference.direction.ravel().tolist())
         resampler.SetInterpolator(interpolator)
         resampler.SetOutputPixelType(pixel_type)
-        # Half a voxel at the rim lies outside the outermost centres: repeat the border there
-        # rather than invent air.
-        resampler.SetUseNearestNeighborExtrapolator(True)
+        resampler.SetDefaultPixelValue(0 if is_mask else float(self.voxels.min()))
+        resampler.SetUseNearestNeighborExtrapolator(repeat_border)
         way = "nearest neighbour" if is_mask else "linear"
         note = f"resampled to {'x'.join(f'{mm:g}' for mm in reference.spacing)} mm ({way})"
         return Volume.from_sitk(resampler.Execute(self.to_sitk()), (*self.notes, note))
@@ -206,22 +222,29 @@ def load(path: str | Path) -> Volume:
     Raises:
         CourseDataError: `UNKNOWN_FORMAT` for another ending, `UNREADABLE` if SimpleITK cannot
             read the file, `SHAPE_MISMATCH` if it is not a 3D scalar image.
+        FileNotFoundError: if there is no such file.
     """
     import SimpleITK as sitk
 
     path = _known_format(Path(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path.name}")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else "no reason given"
+        lines = str(error).replace(str(path), path.name).strip().splitlines()
+        reason = lines[-1] if lines else "no reason given"
         raise CourseDataError(
             "UNREADABLE", f"{path.name} cannot be read: {reason}", [path]
         ) from error
-    return Volume.from_sitk(image)
+    try:
+        return Volume.from_sitk(image)
+    except CourseDataError as error:
+        raise CourseDataError(error.code, error.message, [path]) from None
 
 
 def _known_format(path: Path) -> Path:
-    if not path.name.lower().endswith(SUFFIXES):
+    if not path.name.endswith(SUFFIXES):
         raise CourseDataError(
             "UNKNOWN_FORMAT",
             f"{path.name}: expected a name ending in {', '.join(SUFFIXES)}",
