@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -271,11 +272,10 @@ def _elements(dataset) -> list[np.ndarray]:
     try:
         return [np.asarray(element["image"]) for element in dataset.as_numpy_iterator()]
     except Exception as error:  # raised by the learner's function, inside the graph
-        last = str(error).strip().splitlines()
-        message = next((line for line in last if "Error:" in line), last[0] if last else "")
-        raise _wrong(
-            f"reading the dataset raises {type(error).__name__}: {message[:120]}"
-        ) from error
+        # TensorFlow wraps the error of a Python function; its last line of that form is the cause.
+        causes = re.findall(r"^\w+(?:Error|Exception): .*", str(error), re.M)
+        cause = causes[-1] if causes else f"{type(error).__name__}: {error}"
+        raise _wrong(f"reading the dataset raises {cause[:160]}") from error
 
 
 def _with_pixels(header: Dataset, pixels: np.ndarray) -> Dataset:

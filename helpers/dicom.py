@@ -238,8 +238,7 @@ def _only_series(folder: Path) -> Series:
         raise CourseDataError(images[0].code, images[0].reason, [file.path for file in images])
     raise CourseDataError(
         "NO_SERIES",
-        f"no readable series under {folder.name!r} ({found}); scan(folder).rejected has the "
-        "reason for each file",
+        f"no readable series here ({found}); scan(folder).rejected has the reason for each file",
         [file.path for file in found.rejected],
     )
 

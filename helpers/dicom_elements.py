@@ -173,14 +173,15 @@ def _elements_by_dcmread(path: Path, force: bool) -> Elements:
     """The same through `dcmread`: deflated files, no transfer syntax, no preamble."""
     elements = Elements()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it guesses the transfer syntax, and says so
-        dataset = pydicom.dcmread(path, force=force, specific_tags=TAGS)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if "MediaStorageSOPClassUID" in dataset.file_meta:
-        elements[Tag.SOP_CLASS_UID] = dataset.file_meta["MediaStorageSOPClassUID"]
-    for tag in TAGS:
-        if tag in dataset:
-            elements[tag] = dataset.get_item(tag)
+        # It guesses the transfer syntax, and quotes what it finds odd: a name in a wrong place, say.
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path, force=force, specific_tags=TAGS, defer_size=4096)
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if "MediaStorageSOPClassUID" in dataset.file_meta:
+            elements[Tag.SOP_CLASS_UID] = dataset.file_meta["MediaStorageSOPClassUID"]
+        for tag in TAGS:
+            if tag in dataset:
+                elements[tag] = dataset.get_item(tag, keep_deferred=True)
     if not elements:
         raise CourseDataError("NOT_DICOM", "no DICOM element was found in the file", [path])
     implicit, little = dataset.original_encoding

@@ -77,7 +77,7 @@ def read_headers(path: Path, *, force: bool = False) -> list[Header]:
         raise
     except Exception as error:  # pydicom lets many classes escape from a broken header
         raise CourseDataError(
-            "UNREADABLE", f"the header cannot be parsed: {_first_line(error)}", [path]
+            "UNREADABLE", f"the header cannot be parsed ({type(error).__name__})", [path]
         ) from error
     try:
         header, frames = _header(path, elements)
@@ -85,7 +85,8 @@ def read_headers(path: Path, *, force: bool = False) -> list[Header]:
         return _frames(header, frames) if enhanced else [header]
     except Exception as error:
         if not isinstance(error, CourseDataError):  # again pydicom, on broken functional groups
-            reason = f"the header cannot be parsed: {_first_line(error)}"
+            # Its message may quote what the header holds, a name for instance.
+            reason = f"the header cannot be parsed ({type(error).__name__})"
             error = CourseDataError("UNREADABLE", reason, [path])
         error.series_uid = elements.text(Tag.SERIES_INSTANCE_UID)
         raise error from None
@@ -279,7 +280,3 @@ def _need_decoder(path: Path, syntax: str) -> None:
 
 def _whole(number: float | None) -> int | None:
     return None if number is None else int(number)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__

@@ -42,7 +42,8 @@ def normal(orientation: tuple[float, ...]) -> np.ndarray:
     """The unit vector along which slices are stacked: rows x columns."""
     row, column = np.reshape(np.asarray(orientation, float), (2, 3))
     vector = np.cross(row, column)
-    return vector / np.linalg.norm(vector)
+    length = np.linalg.norm(vector)
+    return vector / length if length else vector  # zero for an orientation that is none
 
 
 def same_orientation(a: Header, b: Header) -> bool:

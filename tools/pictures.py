@@ -1,0 +1,52 @@
+"""The pictures that README shows, taken out of the executed notebooks.
+
+python -m tools.pictures
+"""
+
+import base64
+import sys
+from pathlib import Path
+
+from tools.cells import NOTEBOOKS, ROOT, NotebookError, read, show
+
+FOLDER = ROOT / "docs" / "images"
+
+# File name -> notebook, and the title with which the picture's alternative text begins.
+PICTURES = {
+    "first_volume.png": ("00_start_here", "A CT volume: three planes of one array"),
+    "slice_order.png": ("01_loading_dicom", "Sorted by position, it is whole again"),
+}
+
+
+def picture(name: str, title: str, notebooks: Path = NOTEBOOKS) -> bytes:
+    """The one PNG in a notebook whose alternative text begins with `title`.
+
+    Raises NotebookError where there is none, or more than one.
+    """
+    found = [
+        output.data["image/png"]
+        for cell in read(notebooks / f"{name}.ipynb").cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+        and output.metadata.get("image/png", {}).get("alt", "").startswith(title)
+    ]
+    if len(found) != 1:
+        raise NotebookError(f"{name} has {len(found)} pictures entitled {title!r}, wanted one")
+    return base64.b64decode(found[0])
+
+
+def main() -> int:
+    """Write every picture; returns the exit code."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        for file, (name, title) in PICTURES.items():
+            (FOLDER / file).write_bytes(picture(name, title))
+            print(f"{name} -> {show(FOLDER / file)}")
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
