@@ -244,10 +244,11 @@ def available_memory_bytes() -> int:
 
 def memory(available_bytes: float) -> Finding:
     """Whether the largest notebook fits."""
-    found = f"{available_bytes / GIGABYTE:.1f} GB free"
-    if available_bytes >= NEEDED_MEMORY_BYTES:
-        return Finding(True, "memory", found)
     needed = f"{NEEDED_MEMORY_BYTES / GIGABYTE:.1f} GB"
+    if available_bytes >= NEEDED_MEMORY_BYTES:
+        # How much more changes from minute to minute; a committed report should not.
+        return Finding(True, "memory", f"the {needed} needed are free")
+    found = f"{available_bytes / GIGABYTE:.1f} GB free"
     return Finding(
         False, "memory", f"{found}, {needed} needed", "shut down other kernels and programs"
     )
@@ -265,10 +266,10 @@ def disk(data_dir: Path, free_bytes: float | None = None) -> Finding:
         advice = "choose another folder: DATA_DIR at the top of each notebook"
         return Finding(False, "data folder", f"cannot be written: {error.strerror}", advice)
     free = shutil.disk_usage(folder).free if free_bytes is None else free_bytes
-    found = f"writable, {free / GIGABYTE:.1f} GB free"
-    if free >= NEEDED_DISK_BYTES:
-        return Finding(True, "data folder", found)
     needed = f"{NEEDED_DISK_BYTES / GIGABYTE:.1f} GB"
+    if free >= NEEDED_DISK_BYTES:
+        return Finding(True, "data folder", f"writable, and the {needed} needed are free")
+    found = f"writable, {free / GIGABYTE:.1f} GB free"
     return Finding(False, "data folder", f"{found}, {needed} needed", "make room on this disk")
 
 

@@ -1,0 +1,81 @@
+# The course's commands. README says how to do the same with pip alone (Windows).
+#
+#   make lab       set up .venv and open JupyterLab at the first notebook
+#   make course    run every notebook, solved, and print minutes, memory and checks
+#   make test      lint, unit tests, notebooks as shipped and solved, a browser
+#   make bench     our readers beside those of others (installs these into benchmarks/.venv)
+#
+# For those who write the course:
+#
+#   make badges    the address in pyproject.toml -> every badge and set-up cell
+#   make minutes   the last `make course` -> README and the notebooks' first lines
+#   make pictures  figures of the notebooks -> README
+#   make lock      pyproject.toml -> requirements.txt
+#   make format    code and notebooks in one style
+#
+# PYTHON=python3.13 chooses the Python that .venv is made from. LAB_ARGS, COURSE_ARGS, BENCH_ARGS and
+# PYTEST_ARGS are passed on, for example: make lab LAB_ARGS="--no-browser --port=9999"
+
+PYTHON ?= python3
+VENV ?= .venv
+LAB_ARGS ?=
+COURSE_ARGS ?=
+BENCH_ARGS ?=
+PYTEST_ARGS ?=
+PIP_ARGS ?= --disable-pip-version-check
+
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/installed
+BENCH_VENV ?= benchmarks/.venv
+BENCH_INSTALLED = $(BENCH_VENV)/installed
+
+# A kernel called python3 in the home folder must not take the place of this environment's own.
+export JUPYTER_PREFER_ENV_PATH = 1
+
+.PHONY: lab course test bench badges minutes pictures lock format clean
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+
+course: $(INSTALLED)
+	$(BIN)/python -m tools.course $(COURSE_ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(BENCH_INSTALLED)
+	$(BENCH_VENV)/bin/python benchmarks/dicom_reading.py $(BENCH_ARGS)
+
+badges minutes: $(INSTALLED)
+	$(BIN)/python -m tools.notebooks $@
+
+pictures: $(INSTALLED)
+	$(BIN)/python -m tools.pictures
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(INSTALLED)
+	$(BIN)/python -m tools.lock
+
+clean:
+	rm -rf build $(VENV)
+
+# The stamp is written last: an installation that was interrupted is done again.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The course needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the course's packages into $(VENV), once: a few minutes ..."
+	@$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
+	@touch $@
+
+# The peers of the benchmarks live apart: they pin other versions than the course does. Installing
+# torch by itself lets a CPU build that is there already, or an index that has one, win.
+$(BENCH_INSTALLED): benchmarks/requirements.txt pyproject.toml
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@echo "Installing the peers into $(BENCH_VENV), once: a few minutes ..."
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_ARGS) torch==2.13.0
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_ARGS) -r benchmarks/requirements.txt
+	@$(BENCH_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps -e .
+	@touch $@

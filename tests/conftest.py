@@ -1,0 +1,101 @@
+"""What every test file shares: paths, the browser, and the closing table of what ran."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools import cells, publish
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+GET_CHROMIUM = "install Chromium (Debian, Ubuntu: apt-get install chromium) or Chrome"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return cells.ROOT
+
+
+@pytest.fixture(scope="session")
+def address() -> str:
+    """The course's public address."""
+    return publish.repository()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str | None:
+    """Where Chromium lies, None where there is none."""
+    return next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+
+
+def group(nodeid: str) -> str:
+    """Which line of the closing table a test belongs to."""
+    if nodeid.startswith("notebooks/"):
+        return "notebooks"
+    name = Path(nodeid.split("::")[0]).stem
+    return {
+        "test_lint": "lint",
+        "test_notebooks": "style",
+        "test_exercises": "exercises",
+        "test_browser": "browser",
+    }.get(name, "units")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap and telling first: lint and style, units, then the notebooks, the browser last."""
+    order = ["lint", "style", "units", "notebooks", "exercises", "browser"]
+    items.sort(key=lambda item: order.index(group(item.nodeid)))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print what ran, a line for each kind of test."""
+    reports: dict[str, list] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            reports.setdefault(group(report.nodeid), []).append(report)
+    if not reports:
+        return
+    terminalreporter.section("what ran")
+    for name, describe in SUMMARY.items():
+        mine = reports.get(name, [])
+        failed = sum(report.failed for report in mine)
+        verdict = "-" if not mine else f"{failed} FAILED" if failed else "ok"
+        terminalreporter.write_line(
+            f"{name:<10} {verdict:<9} {describe(mine) if mine else 'not run'}"
+        )
+
+
+def plain(kind: str):
+    """A line that counts."""
+
+    def describe(reports: list) -> str:
+        passed = sum(report.passed for report in reports)
+        skipped = sum(report.skipped for report in reports)
+        return f"{passed} {kind}" + (f", {skipped} skipped" if skipped else "")
+
+    return describe
+
+
+def exercises(reports: list) -> str:
+    """How many checks passed, over all solved notebooks."""
+    counted = [dict(report.user_properties).get("checks", (0, 0)) for report in reports]
+    passed, total = (sum(numbers) for numbers in zip(*counted, strict=True))
+    return f"{passed}/{total} checks passed in solved notebooks"
+
+
+def browser(reports: list) -> str:
+    """Whether a real browser was there, and how to get one."""
+    if any(report.skipped for report in reports):
+        return f"skipped: {GET_CHROMIUM}"
+    return "JupyterLab and notebook 00 in Chromium"
+
+
+SUMMARY = {
+    "lint": plain("checks of code, notebooks and prose"),
+    "style": plain("checks of the notebooks' form"),
+    "units": plain("unit tests"),
+    "notebooks": plain("cells run as shipped, tagged outputs compared"),
+    "exercises": exercises,
+    "browser": browser,
+}
