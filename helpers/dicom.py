@@ -40,14 +40,15 @@ class Rejected:
 class Series:
     """The files of one series with one size and one orientation, in order along the normal.
 
-    `damaged` lists rejected files that say they belong here: the series is not whole. UIDs lead
-    to a patient, so they stay out of what is printed.
+    `damaged` lists rejected files that say they belong here: the series is not whole. `notes` are
+    handed on to the volume. UIDs lead to a patient, so they stay out of what is printed.
     """
 
     uid: str = dataclasses.field(repr=False)
     modality: str
     headers: tuple[Header, ...] = dataclasses.field(repr=False)
     damaged: tuple[Rejected, ...] = dataclasses.field(default=(), repr=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -121,7 +122,9 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
             rejected.append(Rejected(group[0][0].path, "SCOUT", reason, uid))
             continue
         images = sorted((header for file in group for header in file), key=_height)
-        series.append(Series(uid, images[0].modality, tuple(images), hurt))
+        broken = [f for f in rejected if f.code == "UNREADABLE" and f.path.parent in folders]
+        notes = (f"unreadable files beside this series: {len(broken)}",) if broken else ()
+        series.append(Series(uid, images[0].modality, tuple(images), hurt, notes))
     series.sort(key=lambda one: min(one.files))
     rejected.sort(key=lambda file: file.path)
     return Scan(tuple(series), tuple(rejected))
@@ -152,7 +155,7 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
 
     stack = arrange(list(series.headers), fill_gaps=fill_gaps)
     _need_memory(stack.slices)
-    notes = [*stack.notes]
+    notes = [*series.notes, *stack.notes]
     for kept, copy in stack.copies:
         notes.append(_compare(kept, copy))
     voxels = read_voxels(stack.slices)

@@ -73,7 +73,7 @@ def read_headers(path: Path, *, force: bool = False) -> list[Header]:
     """
     try:
         elements = read_elements(path, force=force)
-    except CourseDataError:
+    except (CourseDataError, OSError):
         raise
     except Exception as error:  # pydicom lets many classes escape from a broken header
         raise CourseDataError(
@@ -95,7 +95,11 @@ def read_headers(path: Path, *, force: bool = False) -> list[Header]:
 def _header(path: Path, elements: Elements) -> tuple[Header, int]:
     pixels = next((tag for tag in PIXEL_TAGS if tag in elements), None)
     rows, columns = elements.integer(Tag.ROWS), elements.integer(Tag.COLUMNS)
-    if pixels is None or not rows or not columns:
+    if pixels is not None and not (rows and columns):
+        raise CourseDataError(
+            "PIXEL_FORMAT", f"there are pixels, but {rows} rows and {columns} columns", [path]
+        )
+    if pixels is None:
         name = _name(elements.text(Tag.SOP_CLASS_UID))
         if name.endswith("Image Storage"):
             raise CourseDataError(
@@ -105,7 +109,7 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
                 [path],
             )
         what = f"its kind: {name}" if name else "its kind is not stated"
-        raise CourseDataError("NOT_AN_IMAGE", f"rows, columns or pixels are absent; {what}", [path])
+        raise CourseDataError("NOT_AN_IMAGE", f"there are no pixels; {what}", [path])
     image_type = tuple(elements.text(Tag.IMAGE_TYPE).upper().split("\\"))
     if "LOCALIZER" in image_type:
         raise CourseDataError("SCOUT", "Image Type says LOCALIZER: a scout for planning", [path])

@@ -12,12 +12,20 @@ import warnings
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from helpers.dicom_header import Header
 from helpers.errors import CourseDataError
 
 INT16 = np.iinfo(np.int16)
+
+# Where pydicom's first choice is not the best: its own RLE decoder is five times slower, and GDCM
+# ends the whole process when a JPEG-LS stream is shorter than the header says.
+PLUGINS = {
+    RLELossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+}
 
 
 class _NotInt16Error(Exception):
@@ -71,9 +79,9 @@ def stored_pixels(header: Header, opened=_open) -> np.ndarray:
             # Oddities of the encoding; what matters of them is checked below.
             warnings.simplefilter("ignore")
             pixels = _decode(opened(header.path), header)
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # each plugin has exceptions of its own
+    except BaseException as error:  # each plugin has its own; a panic in Rust is no Exception
         short = "length" in str(error) and "expected" in str(error)
         raise CourseDataError(
             "TRUNCATED" if short else "DECODING_FAILED",
@@ -90,11 +98,11 @@ def stored_pixels(header: Header, opened=_open) -> np.ndarray:
 
 
 def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
-    index = header.frame or 0
-    rle = header.transfer_syntax == RLELossless
-    if rle and "pylibjpeg" in get_decoder(RLELossless).available_plugins:
-        # pydicom would take its own decoder first, which is five times slower.
-        return pixel_array(dataset, raw=True, index=index, decoding_plugin="pylibjpeg")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = header.transfer_syntax  # as guessed by `scan`
+    index, preferred = header.frame or 0, PLUGINS.get(header.transfer_syntax)
+    if preferred and preferred in get_decoder(header.transfer_syntax).available_plugins:
+        return pixel_array(dataset, raw=True, index=index, decoding_plugin=preferred)
     return pixel_array(dataset, raw=True, index=index)
 
 
@@ -144,9 +152,12 @@ def _read_float32(out: np.ndarray, header: Header, opened) -> None:
         out[...] = apply_modality_lut(stored, opened(header.path))
     else:
         slope, intercept = _slope_intercept(header)
-        out[...] = stored * slope + intercept
-    # The sum is NaN or infinite if any value is; float64, so that it cannot overflow by itself.
-    if not np.isfinite(out.sum(dtype=np.float64)):
+        with np.errstate(over="ignore", invalid="ignore"):  # found out and refused below
+            out[...] = stored * slope + intercept
+    with np.errstate(invalid="ignore"):
+        # NaN or infinite if any value is; in float64, so that the sum itself cannot overflow.
+        total = out.sum(dtype=np.float64)
+    if not np.isfinite(total):
         raise CourseDataError(
             "NOT_FINITE",
             f"{np.count_nonzero(~np.isfinite(out))} values are NaN, infinite or beyond float32",

@@ -18,6 +18,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from helpers import dicom
+from helpers.errors import CourseDataError
+from helpers.volume import Volume
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -178,6 +182,14 @@ def write_enhanced(
         "SharedFunctionalGroupsSequence": Sequence([shared]),
     }
     return write(path, stored, syntax, **(stated | elements))
+
+
+def outcome(source, **options) -> Volume | CourseDataError:
+    """What reading a series ends in."""
+    try:
+        return dicom.read_series(source, **options)
+    except CourseDataError as refused:
+        return refused
 
 
 def _item(**elements) -> Dataset:

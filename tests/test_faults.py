@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import struct
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -24,6 +24,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     GeneralECGWaveformStorage,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -36,7 +37,16 @@ from helpers.errors import CODES, CourseDataError
 from helpers.phantoms import traps
 from helpers.phantoms.scanner import dicom_series
 from helpers.volume import Volume
-from tests.dicom_files import SERIES, image, save, voxels, write, write_enhanced, write_series
+from tests.dicom_files import (
+    SERIES,
+    image,
+    outcome,
+    save,
+    voxels,
+    write,
+    write_enhanced,
+    write_series,
+)
 
 LOSSLESS = {
     "RLE": RLELossless,
@@ -44,6 +54,7 @@ LOSSLESS = {
     "JPEG-LS": JPEGLSLossless,
     "JPEG 2000": JPEG2000Lossless,
 }
+RESCALE = {"RescaleSlope": "2", "RescaleIntercept": "-5"}
 everyday = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -167,6 +178,19 @@ def test_without_a_transfer_syntax_the_reason_is_not_a_decoder(tmp_path):
         np.testing.assert_array_equal(dicom.read_series(path).voxels[0], voxels((4, 5)))
     else:
         assert found.rejected[0].code == "UNREADABLE"
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_bare_data_set_without_any_file_meta_is_read_on_request(tmp_path, syntax):
+    stored = voxels((3, 4, 5))
+    for k, path in enumerate(write_series(tmp_path, stored, syntax=syntax, **RESCALE)):
+        dataset = pydicom.dcmread(path)
+        bare = Dataset(dataset)
+        bare.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+        assert b"DICM" not in path.read_bytes(), k
+    assert {file.code for file in dicom.scan(tmp_path).rejected} == {"NOT_DICOM"}
+    (series,) = dicom.scan(tmp_path, force=True).series
+    np.testing.assert_array_equal(dicom.read_series(series).voxels, stored * 2 - 5)
 
 
 # Row 2: scouts
@@ -316,22 +340,41 @@ def test_damaged_rle_is_read_or_refused_and_never_a_panic(tmp_path, seed):
     for place in rng.integers(len(content) - 2400, len(content) - 100, 40):
         content[place] = rng.integers(256)
     paths[0].write_bytes(content)
-    try:
-        assert dicom.read_series(tmp_path).shape == (1, 33, 36)
-    except CourseDataError as refused:
-        assert refused.code in ("DECODING_FAILED", "TRUNCATED")  # noqa: PT017 - either is right
+    end = outcome(tmp_path)
+    if isinstance(end, CourseDataError):
+        assert end.code in ("DECODING_FAILED", "TRUNCATED")
+    else:
+        assert end.shape == (1, 33, 36)
 
 
-def test_a_decoded_image_of_another_size_is_refused(tmp_path):
-    paths = write_series(tmp_path, voxels((3, 33, 36)), syntax=JPEGLSLossless)
-    other = write(tmp_path / "other" / "a", voxels((36, 33)), JPEGLSLossless)
+@pytest.mark.parametrize("rows", [40, 56])
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_a_decoded_image_of_another_size_is_refused(tmp_path, kind, rows):
+    if kind == "RLE" and rows == 56:
+        return  # the stream states no size of its own, so more of it cannot be told
+    paths = write_series(tmp_path, voxels((3, 48, 36)), syntax=LOSSLESS[kind])
+    other = write(tmp_path / "other" / "a", voxels((rows, 36)), LOSSLESS[kind])
     dataset = pydicom.dcmread(paths[1])
     dataset.PixelData = pydicom.dcmread(other).PixelData
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(paths[1])
     shutil.rmtree(other.parent)
-    refused = refusal(tmp_path)
-    assert (refused.code, refused.files) == ("DECODING_FAILED", (paths[1],))
+    # In a process of its own: a decoder that aborts takes everything with it.
+    program = (
+        "import sys; from tests.dicom_files import outcome; end = outcome(sys.argv[1])\n"
+        "print(end.code, *[path.name for path in end.files])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    code, name = done.stdout.split()
+    assert code in ("DECODING_FAILED", "TRUNCATED")
+    assert name == paths[1].name
 
 
 # Row 13: truncated
@@ -356,16 +399,20 @@ def test_a_truncated_slice_is_refused_wherever_it_lies(tmp_path, which, lost):
 
 
 def test_the_last_slice_cut_anywhere_in_its_header_does_not_just_vanish(tmp_path):
-    stored = voxels((4, 5, 6))
-    paths = write_series(tmp_path, stored)
+    paths = write_series(tmp_path, voxels((4, 5, 6)))
     content = paths[-1].read_bytes()
-    # From here on a reader can know which series the file belongs to.
-    known = content.index(SERIES.encode()) + len(SERIES) + 2
-    for cut in range(known, len(content), 7):
+    # From the series UID on a reader can know where the file belongs.
+    known = content.index(b"\x20\x00\x0e\x00UI") + 8 + len(SERIES) + 1
+    for cut in range(known, len(content), 3):
         paths[-1].write_bytes(content[:cut])
-        refused = refusal(tmp_path)
-        assert paths[-1] in refused.files, cut
-        assert refused.code in ("TRUNCATED", "NO_GEOMETRY", "UNREADABLE"), cut
+        end = outcome(tmp_path)
+        if isinstance(end, CourseDataError):
+            assert paths[-1] in end.files, cut
+            assert end.code in ("TRUNCATED", "NO_GEOMETRY", "UNREADABLE"), cut
+        else:  # cut inside the length of the pixels, where no value follows
+            assert content[cut - 12 : cut + 4].find(b"\xe0\x7f\x10\x00OW") >= 0, cut
+            assert only_rejected(tmp_path).path == paths[-1]
+            assert end.shape[0] == 3
 
 
 def test_fewer_bytes_than_the_header_promises_are_refused_though_the_file_is_whole(tmp_path):
@@ -605,7 +652,8 @@ def test_no_rows_or_columns_are_no_image(tmp_path):
         write(tmp_path / f"{keyword}0.dcm", voxels((4, 5)), **{keyword: 0})
     found = dicom.scan(tmp_path)
     assert found.series == ()
-    assert [file.code for file in found.rejected] == ["NOT_AN_IMAGE"] * 4
+    assert {file.code for file in found.rejected} <= {"NOT_AN_IMAGE", "PIXEL_FORMAT"}
+    assert all("ows" in file.reason for file in found.rejected)
 
 
 # Row 22 and the file system
@@ -779,10 +827,9 @@ def test_every_file_of_a_messy_folder_is_listed_exactly_once(tmp_path_factory, i
     good = {f"{n} good" for n, (kind, _) in enumerate(ingredients) if kind == "good"}
     read = set()
     for series in found.series:
-        try:
-            dicom.read_series(series)
-        except CourseDataError as refused:
-            assert refused.code in CODES  # noqa: PT017 - which one depends on the folder
+        end = outcome(series)
+        if isinstance(end, CourseDataError):
+            assert end.code in CODES
         else:
             read.add(series.files[0].parent.name)
     assert good <= read
@@ -803,6 +850,7 @@ ENDS = {
     "duplicate_slice": "a volume",
     "conflicting_duplicate": "CONFLICTING_DUPLICATE",
     "two_phases": "SHARED_POSITION",
+    "mixed_size": "MISSING_SLICE",
     "scout": "a volume",
     "two_series": "SEVERAL_SERIES",
     "no_position": "NO_GEOMETRY",
@@ -839,15 +887,15 @@ def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path, trap):
     dicom_series(volume, tmp_path, trap=trap, seed=5)
     found = dicom.scan(tmp_path)
     assert listed(found) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    try:
-        end = "a volume" if dicom.read_series(tmp_path).shape == (8, 40, 44) else "another shape"
-    except CourseDataError as refused:
-        end = refused.code
-    assert end == ENDS.get(trap, end)
-    assert trap in ENDS or end in CODES or end == "a volume"
-
-
-def test_big_endian_lengths_are_not_misread(tmp_path):
-    content = write(tmp_path / "a.dcm", voxels((4, 5))).read_bytes()
-    assert struct.pack("<I", 40) in content
-    np.testing.assert_array_equal(dicom.read_series(tmp_path).voxels[0], voxels((4, 5)))
+    end = outcome(tmp_path)
+    if ENDS[trap] == "a volume":
+        assert isinstance(end, Volume), end
+        assert end.shape == hu.shape
+        if trap == "no_rescale":
+            np.testing.assert_array_equal(end.voxels, hu + 1024)
+        elif trap != "monochrome1":  # mirrored on reading; slopes of their own cost a rounding
+            atol = 1 if trap == "per_slice_rescale" else 0
+            np.testing.assert_allclose(end.voxels, hu, atol=atol)
+    else:
+        assert isinstance(end, CourseDataError)
+        assert end.code == ENDS[trap]
