@@ -21,7 +21,16 @@ from collections.abc import Callable
 import numpy as np
 from pydicom.dataset import Dataset
 
-STUB = "replace the ... with your code"
+STUB = "replace the ... with your code, and return the result"
+
+
+# Which patient axis slices are stacked along, and the orientation of their rows and columns.
+PLANES = {
+    "axial": (2, [1, 0, 0, 0, 1, 0]),
+    "sagittal": (0, [0, 1, 0, 0, 0, -1]),
+    "coronal": (1, [1, 0, 0, 0, 0, -1]),
+}
+AXES = "xyz"
 
 
 class _VerdictError(Exception):
@@ -159,7 +168,8 @@ def missing_heights(answer: Callable) -> str:
         number = 0 if trial == 4 else int(rng.integers(1, 4))
         lost = np.sort(rng.choice(np.arange(3, count - 1), number, replace=False))
         kept = rng.permutation(np.setdiff1d(np.arange(count), lost))
-        plane = ("axial", "sagittal", "coronal")[trial % 3]
+        plane = list(PLANES)[trial % 3]
+        axis = PLANES[plane][0]
         headers = [_slice_header(plane, heights[i], int(k)) for k, i in enumerate(kept)]
         found = _ask(answer, headers)
         try:
@@ -169,7 +179,8 @@ def missing_heights(answer: Callable) -> str:
         expected = heights[lost]
         if len(found) == len(expected) and np.allclose(found, expected, atol=0.01 * gap_mm):
             continue
-        shown = f"you returned {_few(found)} for {_few(heights[np.sort(kept)])} ({plane})"
+        given = [float(one.ImagePositionPatient[axis]) for one in headers]
+        shown = f"you returned {_few(found)} for a {plane} series with {AXES[axis]} = {_few(given)}"
         if len(found) == len(lost) and np.array_equal(found, lost):
             raise _wrong(f"{shown}: these are indices; the check asks for heights in mm")
         if not len(expected):
@@ -177,7 +188,7 @@ def missing_heights(answer: Callable) -> str:
         if plane == "sagittal" and not len(found):
             raise _wrong(f"{shown}: in a sagittal stack every slice has the same z; project")
         if len(found) < len(expected):
-            raise _wrong(f"{shown}: {len(expected)} are missing; two in a row are two")
+            raise _wrong(f"{shown}: {_few(expected)} is what is missing; two in a row are two")
         raise _wrong(f"{shown}; missing are {_few(expected)}")
     return "right on 20 series that the check made up: axial, sagittal and coronal, one whole"
 
@@ -196,7 +207,7 @@ def whiten_head(answer: Callable) -> str:
         if abs(values.mean()) < 1e-3 and abs(values.std() - 1) < 1e-3:
             # The air has to be moved by the same rule, not set to something else.
             expected = (image - head.mean()) / head.std()
-            if _close(found, expected):
+            if np.allclose(found, expected, rtol=1e-3, atol=1e-3):  # float32 is fine
                 continue
             raise _wrong("the head is right, but the air did not go through the same formula")
         if abs(found.mean()) < 1e-3 and abs(found.std() - 1) < 1e-3:
@@ -215,7 +226,7 @@ def whiten_head(answer: Callable) -> str:
 
 @_check
 def volume_dataset(answer: Callable) -> str:
-    """Notebook 01: `answer(folders, shape)` is a Dataset of `{"image": [z, y, x, 1]}`."""
+    """Notebook 01: `answer(folders, shape)` yields `{"image": [z, y, x, 1]}`, windowed."""
     import tempfile
     from pathlib import Path
 
@@ -225,7 +236,7 @@ def volume_dataset(answer: Callable) -> str:
     rng = np.random.default_rng(19)
     shape = (5, 8, 6)
     # Each slice is brighter than the one below it, so that a wrong order shows.
-    ramp = np.linspace(-900, 900, shape[0])[:, None, None]
+    ramp = np.linspace(-300, 400, shape[0])[:, None, None]
     with tempfile.TemporaryDirectory() as root:
         volumes, folders = [], []
         for case in range(3):
@@ -258,14 +269,18 @@ def volume_dataset(answer: Callable) -> str:
 
 def _compare_volumes(found: list[np.ndarray], volumes: list[np.ndarray]) -> None:
     for image, voxels in zip(found, volumes, strict=True):
-        if np.allclose(image[..., 0], voxels, atol=0.5):
+        windowed = np.clip((voxels + 160) / 400, 0, 1)
+        image = image[..., 0]
+        if np.allclose(image, windowed, atol=1e-3):
             continue
-        if np.allclose(np.sort(image.ravel()), np.sort(voxels.ravel()), atol=0.5):
+        if np.allclose(image, voxels, atol=0.5):
+            raise _wrong("these are Hounsfield units; asked for is the soft-tissue window, 0 to 1")
+        if np.allclose(np.sort(image.ravel()), np.sort(windowed.ravel()), atol=1e-3):
             raise _wrong("the voxels are all there, but in another order: sort by position")
-        if np.allclose(np.sort(image.ravel()), np.sort(voxels.ravel()) + 1024, atol=0.5):
-            raise _wrong("these are stored values, not Hounsfield units")
+        if np.allclose(image, np.clip((voxels + 1024 + 160) / 400, 0, 1), atol=1e-3):
+            raise _wrong("stored values went through the window, not Hounsfield units")
         low, high = float(image.min()), float(image.max())
-        raise _wrong(f"values run from {low:.0f} to {high:.0f} HU, the files hold others")
+        raise _wrong(f"values run from {low:.3g} to {high:.3g}; the window gives others, 0 to 1")
 
 
 def _elements(dataset) -> list[np.ndarray]:
@@ -275,7 +290,8 @@ def _elements(dataset) -> list[np.ndarray]:
         # TensorFlow wraps the error of a Python function; its last line of that form is the cause.
         causes = re.findall(r"^\w+(?:Error|Exception): .*", str(error), re.M)
         cause = causes[-1] if causes else f"{type(error).__name__}: {error}"
-        raise _wrong(f"reading the dataset raises {cause[:160]}") from error
+        hint = "; a path arrives as bytes: path.decode()" if re.search(r"bytes|b'", cause) else ""
+        raise _wrong(f"reading the dataset raises {cause[:160]}{hint}") from error
 
 
 def _with_pixels(header: Dataset, pixels: np.ndarray) -> Dataset:
@@ -294,11 +310,7 @@ def _with_pixels(header: Dataset, pixels: np.ndarray) -> Dataset:
 
 def _slice_header(plane: str, height_mm: float, instance: int) -> Dataset:
     """Position and orientation of a slice at a height along its own normal."""
-    orientation = {
-        "axial": [1, 0, 0, 0, 1, 0],
-        "sagittal": [0, 1, 0, 0, 0, -1],
-        "coronal": [1, 0, 0, 0, 0, -1],
-    }[plane]
+    orientation = PLANES[plane][1]
     normal = np.cross(orientation[:3], orientation[3:])
     corner = np.where(normal == 0, [-90.0, -80.0, 310.0], 0.0) + normal * height_mm
     header = Dataset()

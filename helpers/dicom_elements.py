@@ -173,7 +173,7 @@ def _elements_by_dcmread(path: Path, force: bool) -> Elements:
     """The same through `dcmread`: deflated files, no transfer syntax, no preamble."""
     elements = Elements()
     with warnings.catch_warnings():
-        # It guesses the transfer syntax and quotes what it finds odd, a misplaced name for instance.
+        # It warns of what it guesses, and quotes what it finds odd: a misplaced name, say.
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(path, force=force, specific_tags=TAGS, defer_size=4096)
         syntax = dataset.file_meta.get("TransferSyntaxUID")

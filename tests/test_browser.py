@@ -18,7 +18,7 @@ from tools import cells
 
 NOTEBOOK = "00_start_here"
 LIFE_S = 480
-STEP_MS = 60_000
+STEP_MS = 120_000
 
 CHROMIUM_ARGS = [
     "--headless",

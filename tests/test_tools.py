@@ -382,30 +382,49 @@ def test_a_traceback_through_a_library_names_its_file_and_keeps_none_of_its_sour
 
 
 @pytest.mark.parametrize(
-    "frame, published",
+    "said, published",
     [
         (
-            "File \x1b[32m/opt/py/lib/python3.11/site-packages/a/b.py:3\x1b[39m, in f(x)\n1 code",
+            "File \x1b[32m/opt/py/lib/python3.11/site-packages/a/b.py:3\x1b[39m, in f(x)",
             "File \x1b[32ma/b.py:3\x1b[39m, in f(x)",
         ),
+        ("File ~/env/lib/python3.13/json/decoder.py:9, in f", "File json/decoder.py:9, in f"),
+        ("File /usr/lib/python3/dist-packages/a.py:3, in f", "File a.py:3, in f"),
+        (r"File C:\env\Lib\site-packages\a\b.py:3, in f", r"File a\b.py:3, in f"),
         (
-            "File ~/env/lib/python3.13/json/decoder.py:9, in f\n1 code",
-            "File json/decoder.py:9, in f",
+            f"File {cells.ROOT / 'helpers' / 'x.py'}:3, in f",
+            f"File {os.path.join('helpers', 'x.py')}:3, in f",
         ),
-        ("File /usr/lib/python3/dist-packages/a.py:3, in f\n1 code", "File a.py:3, in f"),
-        (r"File C:\env\Lib\site-packages\a\b.py:3, in f" + "\n1 code", r"File a\b.py:3, in f"),
-        (
-            f"File {cells.ROOT}/helpers/volume.py:3, in f\n3 code",
-            "File helpers/volume.py:3, in f\n3 code",
-        ),
-        (
-            "Cell In[5], line 2\n      1 x = 1\n----> 2 f(x)",
-            "Cell In[5], line 2\n      1 x = 1\n----> 2 f(x)",
-        ),
+        ("File /tmp/ipykernel_12/345.py:3, in f", "File this notebook:3, in f"),
+        ("Cell In[5], line 2\n----> 2 f(x)", "Cell In[5], line 2\n----> 2 f(x)"),
     ],
+    ids=lambda text: text.split(",")[0].replace("\x1b", "").replace(str(cells.ROOT), ""),
 )
-def test_a_step_of_a_traceback_loses_the_machine_s_part(frame, published):
-    assert execution.shorten_frame(frame) == published
+def test_a_message_loses_the_machine_s_part_of_its_file_names(said, published):
+    assert execution.shorten_path(said) == published
+
+
+def test_of_the_steps_outside_the_notebook_only_the_innermost_s_place_is_published():
+    error = new_output(
+        "error",
+        ename="E",
+        evalue="in /usr/lib/python3.11/json/x.py",
+        traceback=[
+            "E  Traceback (most recent call last)",
+            "Cell In[5], line 2\n----> 2 f(x)",
+            "File /v/lib/python3.11/site-packages/a.py:1, in f\n----> 1 g()",
+            "File /v/lib/python3.11/site-packages/b.py:7, in g\n----> 7 raise E",
+            "E: in /usr/lib/python3.11/json/x.py",
+        ],
+    )
+    execution.shorten_error(error)
+    assert error.traceback == [
+        "E  Traceback (most recent call last)",
+        "Cell In[5], line 2\n----> 2 f(x)",
+        "File b.py:7, in g",
+        "E: in json/x.py",
+    ]
+    assert error.evalue == "in json/x.py"
 
 
 # --- the course ---

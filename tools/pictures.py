@@ -14,7 +14,7 @@ FOLDER = ROOT / "docs" / "images"
 # File name -> notebook, and the title with which the picture's alternative text begins.
 PICTURES = {
     "first_volume.png": ("00_start_here", "A CT volume: three planes of one array"),
-    "slice_order.png": ("01_loading_dicom", "Sorted by position, it is whole again"),
+    "slice_order.png": ("01_loading_dicom", "Only the position puts the spine together"),
 }
 
 
