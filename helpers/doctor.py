@@ -28,6 +28,7 @@ GIGABYTE = 1_000_000_000
 NEEDED_MEMORY_BYTES = 1.5 * GIGABYTE
 NEEDED_DISK_BYTES = 1.0 * GIGABYTE
 PROBE_TIMEOUT_S = 180
+WORTH_NAMING = ("tensorflow", "keras", "numpy", "SimpleITK", "pydicom")
 
 # For each way to compress pixels: a small file that comes with pydicom, the file that holds the
 # same picture in a form that pydicom reads by itself, how far the two may differ (baseline JPEG is
@@ -78,7 +79,7 @@ def diagnose(data_dir: str | os.PathLike = "data") -> list[Finding]:
     """
     return [
         python_version(sys.version_info[:3]),
-        *packages(installed_requirements()),
+        *condensed(packages(installed_requirements())),
         *(decoder(name) for name in COMPRESSIONS),
         *tensorflow_health(probe_tensorflow()),
         memory(available_memory_bytes()),
@@ -96,6 +97,14 @@ def report(data_dir: str | os.PathLike = "data") -> bool:
     wrong = sum(finding.ok is False for finding in findings)
     print("Ready." if not wrong else f"{wrong} to repair: see the lines with ✗.")
     return not wrong
+
+
+def condensed(findings: list[Finding]) -> list[Finding]:
+    """The good packages in one line, each bad one in its own."""
+    good = [finding for finding in findings if finding.ok]
+    shown = [f"{f.name} {f.found}" for f in good if f.name in WORTH_NAMING]
+    summary = Finding(True, "packages", f"{len(good)} as required; {', '.join(shown)}")
+    return [*([summary] if good else []), *(finding for finding in findings if not finding.ok)]
 
 
 def line(finding: Finding, coloured: bool) -> str:

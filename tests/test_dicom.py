@@ -40,7 +40,12 @@ COMPRESSED = {
     "JPEG-LS": JPEGLSLossless,
     "JPEG 2000": JPEG2000Lossless,
 }
-few = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def by_simpleitk(folder: Path) -> np.ndarray:
@@ -160,13 +165,15 @@ def test_whole_rescale_numbers_give_exact_integers(
     folder = tmp_path_factory.mktemp("rescaled")
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if signed else (0, 2**bits)
     stored = voxels((3, 4, 5), seed, "int16" if signed else "uint16", low, high)
-    write_series(folder, stored, BitsStored=bits, **rescale(slope, intercept))
+    paths = write_series(folder, stored, BitsStored=bits, **rescale(slope, intercept))
     ours = dicom.read_series(folder).voxels
     exact = stored.astype(np.int64) * slope + intercept
     fits = exact.min() >= -32768 and exact.max() <= 32767
     assert ours.dtype == (np.int16 if fits else np.float32)
     np.testing.assert_array_equal(ours, exact)
-    np.testing.assert_array_equal(ours, by_simpleitk(folder))
+    np.testing.assert_array_equal(ours, by_pydicom(paths))
+    if bits == 16:  # ITK refuses some results of fewer bits
+        np.testing.assert_array_equal(ours, by_simpleitk(folder))
 
 
 @pytest.mark.parametrize("numbers", [(0.5, -10), (1.25, 0.75), (1, 0.5), (-0.1, 3), (1e-4, 0)])

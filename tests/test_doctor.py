@@ -211,3 +211,11 @@ def test_this_computer_is_ready_and_the_report_holds_no_path(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert str(tmp_path) not in done.stdout and str(Path.home()) not in done.stdout
+
+
+def test_good_packages_share_a_line_and_each_bad_one_has_its_own():
+    found = doctor.packages(["numpy>=2", "b>=1", "c>=1"], installed({"numpy": "2.1", "b": "0.5"}))
+    first, *others = doctor.condensed(found)
+    assert first.ok and first.found == "1 as required; numpy 2.1"
+    assert [finding.name for finding in others] == ["b", "c"]
+    assert not any(finding.ok for finding in others)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydicom.dataset import Dataset
@@ -10,6 +10,7 @@ from pydicom.pixels import apply_windowing
 
 from helpers import intensity
 
+few = settings(max_examples=50, deadline=None, derandomize=True)
 images = hnp.arrays(
     np.int16, hnp.array_shapes(max_dims=4, max_side=5), elements=st.integers(-1024, 3071)
 )
@@ -28,6 +29,7 @@ def test_a_window_without_width_is_refused(width):
         intensity.window(np.zeros(3), 40, width)
 
 
+@few
 @given(images, st.sampled_from(sorted(intensity.WINDOWS)))
 def test_named_windows_are_the_standards_exact_ones_and_within_a_unit_of_its_default(hu, name):
     center, width = intensity.WINDOWS[name]
@@ -108,6 +110,7 @@ def test_scaling_by_hand():
     np.testing.assert_allclose(intensity.one_one(image), [[-1, -0.5], [0, 1]])
 
 
+@few
 @given(images)
 def test_scaling_reaches_both_ends_keeps_order_and_shape_and_leaves_the_input_alone(image):
     kept = image.copy()
@@ -122,6 +125,7 @@ def test_scaling_reaches_both_ends_keeps_order_and_shape_and_leaves_the_input_al
     np.testing.assert_array_equal(image, kept)
 
 
+@few
 @given(images, st.integers(-1000, 1000), st.integers(1, 50))
 def test_whitening_does_not_see_rescaling(image, shift, factor):
     changed = image.astype(np.float64) * factor + shift
