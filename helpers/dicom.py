@@ -107,24 +107,12 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
             rejected.append(Rejected(path, "UNREADABLE", f"cannot be opened: {error.strerror}"))
 
     groups = _group(headers)
-    damaged = defaultdict(list)
-    for file in rejected:
-        if file.code not in ELSEWHERE:
-            damaged[file.series_uid].append(file)
-    series = []
-    for uid, group in groups:
-        # An image cut before its series UID may belong to any series of its folder.
-        folders = {file[0].path.parent for file in group}
-        anonymous = [file for file in damaged[""] if file.path.parent in folders]
-        hurt = (*(damaged[uid] if uid else ()), *anonymous)
-        if len(group) == 1 and _lies_across(group[0], uid, groups):
-            reason = "a single image in another plane or size than the rest of its series"
-            rejected.append(Rejected(group[0][0].path, "SCOUT", reason, uid))
-            continue
-        images = sorted((header for file in group for header in file), key=_height)
-        broken = [f for f in rejected if f.code == "UNREADABLE" and f.path.parent in folders]
-        notes = (f"unreadable files beside this series: {len(broken)}",) if broken else ()
-        series.append(Series(uid, images[0].modality, tuple(images), hurt, notes))
+    lone = [(uid, group) for uid, group in groups if _lies_across(uid, group, groups)]
+    for uid, ((header, *_),) in lone:
+        reason = "a single image in another plane or size than the rest of its series"
+        rejected.append(Rejected(header.path, "SCOUT", reason, uid))
+    stacks = [one for one in groups if one not in lone]
+    series = [_series(uid, group, rejected) for uid, group in stacks]
     series.sort(key=lambda one: min(one.files))
     rejected.sort(key=lambda file: file.path)
     return Scan(tuple(series), tuple(rejected))
@@ -209,10 +197,31 @@ def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:
     return groups
 
 
-def _lies_across(file: list[Header], uid: str, groups) -> bool:
+def _series(uid: str, group: list[list[Header]], rejected: list[Rejected]) -> Series:
+    """A series, with what else is known of its files."""
+    folders = {file[0].path.parent for file in group}
+    beside = [file for file in rejected if file.path.parent in folders]
+    # An image cut before its series UID may belong to any series of its folder.
+    damaged = tuple(
+        file
+        for file in rejected
+        if (file.series_uid and file.series_uid == uid and file.code not in ELSEWHERE)
+        or (not file.series_uid and file.code == "TRUNCATED" and file in beside)
+    )
+    scouts = sum(file.code == "SCOUT" and file.series_uid == uid for file in rejected)
+    unreadable = sum(file.code == "UNREADABLE" for file in beside)
+    notes = [f"left out as scouts: {scouts} of this series' images"] * (uid != "" and scouts > 0)
+    notes += [f"unreadable files beside this series: {unreadable}"] * (unreadable > 0)
+    images = sorted((header for file in group for header in file), key=_height)
+    return Series(uid, images[0].modality, tuple(images), damaged, tuple(notes))
+
+
+def _lies_across(uid: str, group: list, groups: list) -> bool:
     """Whether a lone image shares its series UID with a stack of at least three."""
-    return bool(uid) and any(
-        other_uid == uid and len(group) >= 3 for other_uid, group in groups if group[0] is not file
+    return (
+        bool(uid)
+        and len(group) == 1
+        and any(other == uid and len(stack) >= 3 for other, stack in groups)
     )
 
 
