@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ def image(
     frame = np.asarray(pixels)
     stated = {
         "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": generate_uid(entropy_srcs=[series, str(position), str(frame.sum())]),
+        "SOPInstanceUID": generate_uid(
+            entropy_srcs=[series, str(position), str(zlib.crc32(frame.tobytes()))]
+        ),
         "SeriesInstanceUID": series,
         "Modality": "CT",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
