@@ -70,7 +70,7 @@ class Elements(dict):
     syntax = ""
     reached_pixels = False
     offset: int | None = None  # of the pixel bytes
-    length: int | None = None  # of the pixel bytes
+    length: int | None = None  # of the pixel bytes, if they are not compressed
 
     def text(self, tag: int) -> str:
         value = getattr(self.get(tag), "value", None)
@@ -163,8 +163,10 @@ def _walk(file) -> Elements:
             elements.offset, elements.length = element.value_tell, element.length
             elements.reached_pixels = True
             return elements
+    position = file.tell()
     if not native and file.read(4) in (b"\xe0\x7f\x10\0", b"\xe0\x7f\x08\0", b"\xe0\x7f\x09\0"):
         elements[Tag.PIXEL_DATA] = None
+        elements.offset = position + 12  # after tag, representation, two spare bytes and length
         elements.reached_pixels = True
     return elements
 

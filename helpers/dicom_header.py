@@ -56,7 +56,7 @@ class Header:
     pixel_spacing: tuple[float, ...] | None
     detector_spacing: tuple[float, ...] | None
     spacing_between: float | None
-    pixel_offset: int | None  # in bytes from the start of the file, if they can be read from there
+    pixel_offset: int | None  # of the pixels, compressed or not, in bytes from the file's start
     frame: int | None = None
 
 
@@ -147,7 +147,7 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
             "volume holds grey values; pydicom.pixels.pixel_array gives RGB",
             [path],
         )
-    if elements.offset is not None:
+    if elements.length is not None:
         there = min(elements.length, path.stat().st_size - elements.offset)
         if there < claimed:
             raise CourseDataError(

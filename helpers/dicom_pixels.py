@@ -14,6 +14,7 @@ import pydicom
 from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
 from pydicom.uid import ExplicitVRBigEndian, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
+from helpers.dicom_elements import NATIVE
 from helpers.dicom_header import Header
 from helpers.errors import CourseDataError
 
@@ -78,7 +79,7 @@ def stored_pixels(header: Header, opened=_open) -> np.ndarray:
         with warnings.catch_warnings():
             # Oddities of the encoding; what matters of them is checked below.
             warnings.simplefilter("ignore")
-            pixels = _decode(opened(header.path), header)
+            pixels = _decode(header, opened)
     except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each plugin has its own; a panic in Rust is no Exception
@@ -97,13 +98,36 @@ def stored_pixels(header: Header, opened=_open) -> np.ndarray:
     return pixels
 
 
-def _decode(dataset: pydicom.Dataset, header: Header) -> np.ndarray:
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        dataset.file_meta.TransferSyntaxUID = header.transfer_syntax  # as guessed by `scan`
-    index, preferred = header.frame or 0, PLUGINS.get(header.transfer_syntax)
-    if preferred and preferred in get_decoder(header.transfer_syntax).available_plugins:
-        return pixel_array(dataset, raw=True, index=index, decoding_plugin=preferred)
-    return pixel_array(dataset, raw=True, index=index)
+def _decode(header: Header, opened) -> np.ndarray:
+    decoder = get_decoder(header.transfer_syntax)
+    preferred = PLUGINS.get(header.transfer_syntax, "")
+    plugin = preferred if preferred in decoder.available_plugins else ""
+    compressed = header.transfer_syntax not in NATIVE and header.pixel_offset is not None
+    if not compressed or header.frame is not None:
+        dataset = opened(header.path)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            dataset.file_meta.TransferSyntaxUID = header.transfer_syntax  # as guessed by `scan`
+        return pixel_array(dataset, raw=True, index=header.frame or 0, decoding_plugin=plugin)
+    # The header is known: spare pydicom a second walk through the file.
+    with open(header.path, "rb") as file:
+        file.seek(header.pixel_offset)
+        code_stream = file.read()
+    pixels, _ = decoder.as_array(
+        code_stream,
+        raw=True,
+        index=0,
+        decoding_plugin=plugin,
+        number_of_frames=1,
+        samples_per_pixel=1,
+        photometric_interpretation="MONOCHROME1" if header.inverted else "MONOCHROME2",
+        pixel_keyword="PixelData",
+        rows=header.rows,
+        columns=header.columns,
+        bits_allocated=header.bits_allocated,
+        bits_stored=header.bits_stored,
+        pixel_representation=int(header.signed),
+    )
+    return pixels
 
 
 def _fill(voxels: np.ndarray, slices: tuple[Header, ...], read_slice) -> np.ndarray:
@@ -187,6 +211,8 @@ def _native_dtype(header: Header) -> np.dtype | None:
     """The dtype of uncompressed pixels in the file; None where pydicom should unpack them."""
     big = header.transfer_syntax == ExplicitVRBigEndian
     if header.pixels != "integer" or header.pixel_offset is None:
+        return None
+    if header.transfer_syntax not in NATIVE:
         return None
     if header.bits_allocated not in (8, 16, 32) or (big and header.bits_allocated == 8):
         return None  # bits, 64-bit integers; bytes that big endian stores as swapped words
