@@ -205,6 +205,7 @@ SPOILT = [
     ("exercises", spoil_remove("judge(2)")),
     ("untouched", spoil_check_passed),
     ("untouched", spoil_tags("check", ["check"])),
+    ("data", spoil_replace("judge(1)", "judge(phantoms.heads(DATA_DIR))")),
     ("magic", spoil_replace("draw()", "%matplotlib inline\ndraw()")),
     ("magic", spoil_replace("draw()", "!ls\ndraw()")),
     ("magic", spoil_replace("draw()", 'warnings.filterwarnings("ignore")')),

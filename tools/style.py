@@ -35,6 +35,7 @@ RULES = {
     "figure text": "a cell with a picture is followed by text that says what to see",
     "exercises": "two to four exercises, each with stub, check and solution",
     "untouched": "as shipped, each check says 'not attempted yet', and nbval compares it",
+    "data": "a cell that makes data shows a progress bar, once: nbval does not compare its output",
     "magic": "plain Python: no magics, no shell commands, no silenced warnings",
 }
 
@@ -174,6 +175,9 @@ def code(notebook: NotebookNode) -> Iterator[Finding]:
         length = len(cell.source.splitlines())
         if length > LONGEST_CELL:
             yield Finding("length", describe(cell, index), f"{length} lines")
+        makes_data = re.search(r"phantoms\.\w+\(DATA_DIR", cell.source)
+        if makes_data and "nbval-check-output" in tags(cell):
+            yield Finding("data", describe(cell, index), "tagged nbval-check-output")
         magic = re.search(
             r"^\s*[%!]\S.*|get_ipython\(\)|warnings\.(?:filterwarnings|simplefilter)\(.*",
             cell.source,
