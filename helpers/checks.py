@@ -171,7 +171,13 @@ def missing_heights(answer: Callable) -> str:
         plane = list(PLANES)[trial % 3]
         axis = PLANES[plane][0]
         headers = [_slice_header(plane, heights[i], int(k)) for k, i in enumerate(kept)]
-        found = _ask(answer, headers)
+        try:
+            found = _ask(answer, headers)
+        except _VerdictError as verdict:
+            if plane == "axial" or not verdict.line.startswith("✗"):
+                raise
+            why = f"{verdict.line[2:]} (this series is {plane}: project on the normal)"
+            raise _wrong(why) from None
         try:
             found = np.sort(np.asarray(list(found), float).ravel())
         except (TypeError, ValueError):
@@ -290,6 +296,10 @@ def _elements(dataset) -> list[np.ndarray]:
         # TensorFlow wraps the error of a Python function; its last line of that form is the cause.
         causes = re.findall(r"^\w+(?:Error|Exception): .*", str(error), re.M)
         cause = causes[-1] if causes else f"{type(error).__name__}: {error}"
+        found = re.search(r"pyfunc_\d+ is (\w+), but expects (\w+)", str(error))
+        if found:
+            why = f"your function returns {found[1]}, the dataset expects {found[2]}"
+            raise _wrong(why) from error
         hint = "; a path arrives as bytes: path.decode()" if re.search(r"bytes|b'", cause) else ""
         raise _wrong(f"reading the dataset raises {cause[:160]}{hint}") from error
 

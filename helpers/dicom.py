@@ -92,7 +92,9 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         FileNotFoundError: if there is no such folder.
     """
     headers, rejected = [], []
-    files = _files(Path(folder), rejected)
+    if not os.fspath(folder):
+        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
+    files = _files(Path(folder).expanduser(), rejected)
     for path in tqdm(files, unit="file", disable=not progress):
         if not path.is_file():  # opening a pipe would wait for ever
             reason = "not a regular file: a pipe, a device or a broken link"
@@ -101,8 +103,7 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         try:
             headers.append(read_headers(path, force=force))
         except CourseDataError as error:
-            uid = getattr(error, "series_uid", "")
-            rejected.append(Rejected(path, error.code, error.message, uid))
+            rejected.append(Rejected(path, error.code, error.message, error.series_uid))
         except OSError as error:
             rejected.append(Rejected(path, "UNREADABLE", f"cannot be opened: {error.strerror}"))
 
@@ -129,13 +130,17 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     Returns:
         Voxels `[z, y, x]`, z along the slice normal: int16 where rescale slope and intercept
         allow, else float32. Geometry equals that of SimpleITK. `notes` tell what was done:
-        MONOCHROME1 inverted, a copy left out, gaps filled, a spacing assumed.
+        MONOCHROME1 inverted, a copy left out, gaps filled, a spacing assumed. Voxels that the
+        scanner padded (outside its circle) keep the padding value; a window hides them.
 
     Raises:
-        CourseDataError: any code of `errors.CODES` up to `SHARED_POSITION`.
+        CourseDataError: the codes of `errors.CODES` that speak of files, pixels and stacks.
         FileNotFoundError: if there is no such folder.
+        TypeError: for a `Scan`; choose one of its series.
     """
-    series = source if isinstance(source, Series) else _only_series(Path(source))
+    if isinstance(source, Scan):
+        raise TypeError("pass one of scan.series: a scan can hold several")
+    series = source if isinstance(source, Series) else _only_series(source)
     if series.damaged:
         first = series.damaged[0]
         files = [file.path for file in series.damaged if file.code == first.code]
@@ -145,9 +150,18 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     _need_memory(stack.slices)
     notes = [*series.notes, *stack.notes]
     for kept, copy in stack.copies:
-        notes.append(_compare(kept, copy))
+        _refuse_unless_copies(kept, copy)
+    if stack.copies:
+        kept, copy = stack.copies[0]
+        first = f"{copy.path.name} of {kept.path.name}"
+        more = f" and {len(stack.copies) - 1} more" if len(stack.copies) > 1 else ""
+        notes.append(f"copies counted once: {first}{more}")
     voxels = read_voxels(stack.slices)
     inverted = sum(header.inverted for header in stack.slices)
+    padding = {header.padding for header in stack.slices} - {None}
+    if padding:
+        listed = ", ".join(str(value) for value in sorted(padding))
+        notes.append(f"Pixel Padding Value {listed} (stored): kept where nothing was measured")
     if inverted:
         notes.append(f"MONOCHROME1 inverted on {inverted} of {len(stack.slices)} slices")
     spacing = stack.spacing
@@ -160,18 +174,28 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
 
 
 def _files(folder: Path, rejected: list[Rejected]) -> list[Path]:
-    """Every file under a folder; a subfolder that cannot be listed is rejected by name."""
+    """Every file under a folder; a subfolder that cannot be listed is rejected by name.
+
+    Links to folders are followed; a folder that is reached twice is listed once.
+    """
     if folder.is_file():
         return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
+    found, seen = [], set()
 
     def note(error: OSError) -> None:
         reason = f"this folder cannot be listed: {error.strerror}"
         rejected.append(Rejected(Path(error.filename), "UNREADABLE", reason))
 
-    walk = os.walk(folder, onerror=note)
-    return sorted(Path(root, name) for root, _, names in walk for name in names)
+    for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        found += [Path(root, name) for name in names]
+    return sorted(found)
 
 
 def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:
@@ -233,7 +257,7 @@ def _height(header: Header) -> tuple:
     return (0, height, str(header.path), header.frame or 0)
 
 
-def _only_series(folder: Path) -> Series:
+def _only_series(folder: str | Path) -> Series:
     found = scan(folder)
     if len(found.series) == 1:
         return found.series[0]
@@ -268,14 +292,14 @@ def _need_memory(slices: tuple[Header, ...]) -> None:
         )
 
 
-def _compare(kept: Header, copy: Header) -> str:
-    """Refuse two different images at one position; a true copy is counted once."""
+def _refuse_unless_copies(kept: Header, copy: Header) -> None:
+    """Two images at one position have to be the same image, by their values if not by their UID."""
     alike = all(
         getattr(kept, name) == getattr(copy, name)
         for name in ("slope", "intercept", "inverted", "signed", "bits_stored")
     )
     if alike and np.array_equal(stored_pixels(kept), stored_pixels(copy)):
-        return f"{copy.path.name} is a copy of {kept.path.name}: counted once"
+        return
     if kept.sop_uid == copy.sop_uid:
         raise CourseDataError(
             "CONFLICTING_DUPLICATE",
@@ -292,9 +316,10 @@ def _compare(kept: Header, copy: Header) -> str:
 
 
 def _even_grid(voxels: np.ndarray, heights_mm: np.ndarray) -> tuple[np.ndarray, float, str]:
-    """Interpolate linearly between slices to their usual distance, from the first to the last."""
+    """Interpolate linearly to the usual distance, from the first slice on, not beyond the last."""
     between_mm = base_gap_mm(heights_mm)
-    count = round((heights_mm[-1] - heights_mm[0]) / between_mm) + 1
+    span_mm = heights_mm[-1] - heights_mm[0]
+    count = int(span_mm / between_mm + 0.02) + 1
     wanted = heights_mm[0] + between_mm * np.arange(count)
     if count == len(heights_mm) and np.abs(wanted - heights_mm).max() <= 0.02 * between_mm:
         return voxels, between_mm, ""
@@ -305,4 +330,7 @@ def _even_grid(voxels: np.ndarray, heights_mm: np.ndarray) -> tuple[np.ndarray, 
         even[k] = (1 - share) * voxels[i] + share * voxels[i + 1]
     whole = np.issubdtype(voxels.dtype, np.integer)
     note = f"interpolated from {len(heights_mm)} uneven slices to {count}, {between_mm:g} mm apart"
+    left_mm = span_mm - (count - 1) * between_mm
+    if left_mm > 0.02 * between_mm:
+        note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"
     return (np.rint(even).astype(voxels.dtype) if whole else even), between_mm, note

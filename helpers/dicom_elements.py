@@ -32,6 +32,7 @@ class Tag(enum.IntEnum):
     SOP_CLASS_UID = 0x00080016
     SOP_INSTANCE_UID = 0x00080018
     MODALITY = 0x00080060
+    SLICE_THICKNESS = 0x00180050
     SPACING_BETWEEN_SLICES = 0x00180088
     IMAGER_PIXEL_SPACING = 0x00181164
     SERIES_INSTANCE_UID = 0x0020000E
@@ -47,6 +48,7 @@ class Tag(enum.IntEnum):
     BITS_ALLOCATED = 0x00280100
     BITS_STORED = 0x00280101
     PIXEL_REPRESENTATION = 0x00280103
+    PIXEL_PADDING_VALUE = 0x00280120
     RESCALE_INTERCEPT = 0x00281052
     RESCALE_SLOPE = 0x00281053
     MODALITY_LUT_SEQUENCE = 0x00283000
@@ -111,8 +113,8 @@ def read_elements(path: Path, *, force: bool = False) -> Elements:
             if not force:
                 raise CourseDataError(
                     "NOT_DICOM",
-                    "no DICM mark after 128 bytes: not DICOM, or written without the preamble; "
-                    "scan(folder, force=True) tries such files too",
+                    "no DICM mark after 128 bytes: not DICOM, packed (unpack it first), or written "
+                    "without the preamble; scan(folder, force=True) tries the last kind too",
                     [path],
                 )
             return _elements_by_dcmread(path, force)

@@ -38,7 +38,6 @@ class Header:
     series_uid: str
     sop_uid: str
     modality: str
-    image_type: tuple[str, ...]
     transfer_syntax: str
     instance_number: int | None
     rows: int
@@ -56,6 +55,8 @@ class Header:
     pixel_spacing: tuple[float, ...] | None
     detector_spacing: tuple[float, ...] | None
     spacing_between: float | None
+    thickness: float | None
+    padding: int | None
     pixel_offset: int | None  # of the pixels, compressed or not, in bytes from the file's start
     frame: int | None = None
 
@@ -176,7 +177,6 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
         series_uid=elements.text(Tag.SERIES_INSTANCE_UID),
         sop_uid=elements.text(Tag.SOP_INSTANCE_UID),
         modality=elements.text(Tag.MODALITY),
-        image_type=image_type,
         transfer_syntax=elements.syntax,
         instance_number=_whole(elements.number(Tag.INSTANCE_NUMBER)),
         rows=rows,
@@ -194,6 +194,8 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
         pixel_spacing=elements.numbers(Tag.PIXEL_SPACING, 2),
         detector_spacing=elements.numbers(Tag.IMAGER_PIXEL_SPACING, 2),
         spacing_between=elements.number(Tag.SPACING_BETWEEN_SLICES),
+        thickness=elements.number(Tag.SLICE_THICKNESS),
+        padding=_padding(elements),
         pixel_offset=elements.offset,
     )
     return header, int(frames)
@@ -280,6 +282,15 @@ def _decoder_fault(syntax: str) -> str | None:
 def _need_decoder(path: Path, syntax: str) -> None:
     if fault := _decoder_fault(syntax):
         raise CourseDataError("DECODER_MISSING", f"transfer syntax {syntax}: {fault}", [path])
+
+
+def _padding(elements: Elements) -> int | None:
+    """Pixel Padding Value (PS3.3 C.7.5.1.1.2) as stored; its sign is that of the pixels."""
+    value = elements.integer(Tag.PIXEL_PADDING_VALUE, -1)
+    if value < 0:
+        return None
+    signed = bool(elements.integer(Tag.PIXEL_REPRESENTATION))
+    return value - 65536 if signed and value >= 32768 else value
 
 
 def _whole(number: float | None) -> int | None:

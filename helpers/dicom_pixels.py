@@ -20,7 +20,7 @@ from helpers.errors import CourseDataError
 
 INT16 = np.iinfo(np.int16)
 
-# Where pydicom's first choice is not the best: its own RLE decoder is five times slower, and GDCM
+# Where pydicom's first choice is not the best: its own RLE decoder is written in Python, and GDCM
 # ends the whole process when a JPEG-LS stream is shorter than the header says.
 PLUGINS = {
     RLELossless: "pylibjpeg",
@@ -192,8 +192,10 @@ def _read_float32(out: np.ndarray, header: Header, opened) -> None:
 def _slope_intercept(header: Header) -> tuple[float, float]:
     """Rescale slope and intercept, with the inversion of MONOCHROME1 folded in.
 
-    MONOCHROME1 says that the lowest stored value is shown white (PS3.3 C.7.6.3.1.2). Mirroring the
-    stored values within their bits makes white the highest, alike for every slice.
+    MONOCHROME1 says that low values are shown white (PS3.3 C.7.6.3.1.2). Mirroring stored values
+    within their bits makes white the highest, alike for every slice. The mirrored values then are
+    rescaled: a CT or PET in MONOCHROME1, a rarity, is taken for one whose stored values are a
+    negative. The note on the volume tells.
     """
     if not header.inverted:
         return header.slope, header.intercept

@@ -148,7 +148,11 @@ def packages(
         requirements: lines as packages state them, e.g. `numpy>=2.0`; those of extras are left out.
         version_of: name to installed version; raises `PackageNotFoundError`.
     """
-    from packaging.requirements import Requirement
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        where = "the course is not installed in this Python"
+        return [Finding(False, "packages", where, f"{INSTALL}, or use .venv/bin/python")]
 
     findings = []
     for requirement in map(Requirement, requirements):

@@ -53,6 +53,7 @@ class CourseDataError(ValueError):
         if code not in CODES:
             raise KeyError(f"{code!r} is not in helpers.errors.CODES")
         self.code = code
+        self.series_uid = ""  # set where a DICOM file got far enough to name its series
         self.message = message
         self.files = tuple(Path(file) for file in files)
         super().__init__(code, message, self.files)

@@ -29,13 +29,13 @@ def window(image, center: float, width: float):
         width: distance between the values that become 0 and 1; positive.
 
     Raises:
-        ValueError: if `width` is not positive.
+        ValueError: if `width` is a number and not positive; a tensor is not looked at.
 
     The course uses the plain linear function (`LINEAR_EXACT` in DICOM PS3.3 C.11.2.1.3.2). The
     default `LINEAR` function of C.11.2.1.2.1 is made for whole numbers: it reaches white one unit
     earlier.
     """
-    if width <= 0:
+    if isinstance(width, (int, float, np.number)) and width <= 0:
         raise ValueError(f"a window needs a positive width, not {width}")
     xp, image = _float32(image)
     return xp.clip((image - (center - width / 2)) / width, 0.0, 1.0)
@@ -49,10 +49,15 @@ def whiten(image, mask=None):
         mask: True (or not 0) where the statistics are to be taken, same shape; without it they
             are taken everywhere, air included. The whole image is transformed in both cases.
 
+    Raises:
+        ValueError: if the shapes of image and mask differ.
+
     A constant image, or an empty mask, gives 0 everywhere: there is nothing to scale by. The rule
     is that of DLTK's `whitening`, with the mask added.
     """
     xp, image = _float32(image)
+    if mask is not None and tuple(image.shape) != tuple(mask.shape):
+        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} differ in shape")
     weights = xp.ones_like(image) if mask is None else _float32(_float32(mask)[1] != 0)[1]
     count = xp.maximum(xp.sum(weights), 1.0)
     mean = xp.sum(image * weights) / count

@@ -43,9 +43,10 @@ class Volume:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if np.ndim(self.voxels) != 3:
+        voxels = np.asarray(self.voxels)
+        if voxels.ndim != 3:
             raise CourseDataError(
-                "SHAPE_MISMATCH", f"a volume is [z, y, x]; these voxels are {self.voxels.shape}"
+                "SHAPE_MISMATCH", f"a volume is [z, y, x]; these voxels are {voxels.shape}"
             )
         spacing = tuple(float(mm) for mm in self.spacing)
         origin = tuple(float(mm) for mm in self.origin)
@@ -63,7 +64,8 @@ class Volume:
             raise CourseDataError("NO_GEOMETRY", f"direction is not a basis: {direction.tolist()}")
         direction = direction.reshape(3, 3)
         # A frozen dataclass is filled through object.__setattr__.
-        for name, value in (("spacing", spacing), ("origin", origin), ("direction", direction)):
+        geometry = {"spacing": spacing, "origin": origin, "direction": direction}
+        for name, value in {"voxels": voxels, **geometry}.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:

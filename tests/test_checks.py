@@ -260,6 +260,7 @@ def test_both_ways_to_make_a_dataset_pass(answer, capsys):
         (mapped(by_name), "sort by position"),
         (mapped(stored_in_order), "not Hounsfield units"),
         (mapped(read_image, windowed=False), "these are Hounsfield units"),
+        (mapped(lambda path: read_image(path).astype(np.float64)), "returns double"),
         (mapped(lambda path: read_image(path) / 255, windowed=False), "the window gives others"),
         (mapped(lambda path: read_image(str(path).encode())), "decode()"),
         (mapped(unreadable), "the disk is on fire"),

@@ -470,7 +470,7 @@ def test_files_without_a_preamble_are_read_only_on_request(tmp_path):
     assert found.rejected == ()
     volume = dicom.read_series(found.series[0])
     np.testing.assert_array_equal(volume.voxels, voxels())
-    assert volume.notes == ("copy.dcm is a copy of 2.dcm: counted once",)
+    assert volume.notes == ("copies counted once: copy.dcm of 2.dcm",)
 
 
 def test_force_does_not_make_an_image_of_a_text(tmp_path):
@@ -628,3 +628,52 @@ def test_the_environment_leaves_no_trace(tmp_path):
     dicom.read_series(tmp_path / "a")
     assert sorted(os.listdir(tmp_path)) == [*before, "a"]
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == kept
+
+
+def test_a_linked_folder_is_read_once_however_often_it_is_reached(tmp_path):
+    paths = write_series(tmp_path / "elsewhere" / "series", voxels())
+    case = tmp_path / "case"
+    case.mkdir()
+    (case / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (case / "again").symlink_to(tmp_path / "elsewhere" / "series", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(case, target_is_directory=True)
+    found = dicom.scan(case)
+    assert sorted(file.resolve() for file in found.series[0].files) == sorted(paths)
+    assert found.rejected == ()
+
+
+def test_the_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_series(tmp_path / "series", voxels())
+    assert dicom.read_series("~/series").shape == voxels().shape
+
+
+def test_an_empty_path_is_not_the_working_directory():
+    with pytest.raises(FileNotFoundError, match="empty path"):
+        dicom.scan("")
+
+
+def test_a_scan_is_not_a_series(tmp_path):
+    write_series(tmp_path, voxels())
+    with pytest.raises(TypeError, match=r"scan\.series"):
+        dicom.read_series(dicom.scan(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("signed", "stored", "shown"), [(0, 63536, "63536"), (1, 63536, "-2000"), (0, 0, "0")]
+)
+def test_a_padding_value_is_kept_and_noted(tmp_path, signed, stored, shown):
+    write_series(
+        tmp_path,
+        voxels(),
+        PixelRepresentation=signed,
+        PixelPaddingValue=stored - 65536 if signed else stored,
+    )
+    volume = dicom.read_series(tmp_path)
+    assert f"Pixel Padding Value {shown} (stored): kept where nothing was measured" in volume.notes
+
+
+def test_the_note_on_a_single_slice_says_how_thick_it_is(tmp_path):
+    write_series(tmp_path, voxels()[:1], SliceThickness="5")
+    assert any("Slice Thickness is 5 mm" in note for note in dicom.read_series(tmp_path).notes)

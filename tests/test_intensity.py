@@ -167,3 +167,8 @@ def test_tensorflow_gives_the_same_eagerly_and_inside_a_graph():
             assert eager.dtype == tf.float32
             np.testing.assert_allclose(eager, expected, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(in_graph, expected, atol=1e-5, err_msg=name)
+
+
+def test_a_mask_of_another_shape_is_refused_rather_than_broadcast():
+    with pytest.raises(ValueError, match="differ in shape"):
+        intensity.whiten(np.zeros((8, 8, 8, 1)), np.ones((8, 8, 8)))
