@@ -194,8 +194,8 @@ def _files(folder: Path, rejected: list[Rejected]) -> list[Path]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        found += [Path(root, name) for name in names]
-    return sorted(found)
+        found += [os.path.join(root, name) for name in names]
+    return [Path(name) for name in sorted(found)]
 
 
 def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:

@@ -8,6 +8,7 @@ time. Anything out of the ordinary goes through `pydicom.dcmread`, slower and mo
 from __future__ import annotations
 
 import enum
+import functools
 import io
 import math
 import warnings
@@ -86,11 +87,7 @@ class Elements(dict):
 
     def numbers(self, tag: int, count: int) -> tuple[float, ...] | None:
         """The first `count` decimal strings, or None if they are not all finite numbers."""
-        try:
-            values = tuple(float(part) for part in self.text(tag).split("\\")[:count])
-        except ValueError:
-            return None
-        return values if len(values) == count and all(map(math.isfinite, values)) else None
+        return _numbers(self.text(tag), count)
 
     def integer(self, tag: int, default: int = 0) -> int:
         element = self.get(tag)
@@ -98,6 +95,15 @@ class Elements(dict):
             return default
         order = "little" if element.is_little_endian else "big"
         return int.from_bytes(element.value[:2], order)
+
+
+@functools.lru_cache(maxsize=1024)  # orientation, spacing, slope repeat from slice to slice
+def _numbers(text: str, count: int) -> tuple[float, ...] | None:
+    try:
+        values = tuple(float(part) for part in text.split("\\")[:count])
+    except ValueError:
+        return None
+    return values if len(values) == count and all(map(math.isfinite, values)) else None
 
 
 def read_elements(path: Path, *, force: bool = False) -> Elements:
@@ -160,8 +166,9 @@ def _walk(file) -> Elements:
         specific_tags=TAGS,
     )
     for element in generator:
-        elements[element.tag] = element
-        if element.tag in PIXEL_TAGS:
+        tag = int(element.tag)  # comparing pydicom's tags costs more than reading them
+        elements[tag] = element
+        if tag in PIXEL_TAGS:
             elements.offset, elements.length = element.value_tell, element.length
             elements.reached_pixels = True
             return elements
