@@ -46,11 +46,8 @@ test: $(INSTALLED)
 bench: $(BENCH_INSTALLED)
 	$(BENCH_VENV)/bin/python benchmarks/dicom_reading.py $(BENCH_ARGS)
 
-badges minutes: $(INSTALLED)
+badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@
-
-pictures: $(INSTALLED)
-	$(BIN)/python -m tools.pictures
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from helpers.dicom_header import Header, read_headers
 from helpers.dicom_pixels import read_voxels, stored_pixels
-from helpers.dicom_stack import arrange, base_gap_mm, normal, same_orientation
+from helpers.dicom_stack import arrange, even_grid, normal, same_orientation
 from helpers.errors import CourseDataError
 from helpers.volume import Volume
 
@@ -108,12 +108,19 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
             rejected.append(Rejected(path, "UNREADABLE", f"cannot be opened: {error.strerror}"))
 
     groups = _group(headers)
-    lone = [(uid, group) for uid, group in groups if _lies_across(uid, group, groups)]
-    for uid, ((header, *_),) in lone:
-        reason = "a single image in another plane or size than the rest of its series"
-        rejected.append(Rejected(header.path, "SCOUT", reason, uid))
-    stacks = [one for one in groups if one not in lone]
-    series = [_series(uid, group, rejected) for uid, group in stacks]
+    sizes = defaultdict(int)
+    for uid, group in groups:
+        sizes[uid] = max(sizes[uid], len(group))
+    stacks = []
+    for uid, group in groups:
+        # A lone image that shares its series UID with a stack.
+        if uid and len(group) == 1 and sizes[uid] >= 3:
+            reason = "a single image in another plane or size than the rest of its series"
+            rejected.append(Rejected(group[0][0].path, "SCOUT", reason, uid))
+        else:
+            stacks.append((uid, group))
+    known = _Known(rejected)
+    series = [_series(uid, group, known) for uid, group in stacks]
     series.sort(key=lambda one: min(one.files))
     rejected.sort(key=lambda file: file.path)
     return Scan(tuple(series), tuple(rejected))
@@ -166,7 +173,7 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         notes.append(f"MONOCHROME1 inverted on {inverted} of {len(stack.slices)} slices")
     spacing = stack.spacing
     if fill_gaps and len(stack.slices) > 2:
-        voxels, between_mm, filled = _even_grid(voxels, stack.heights_mm)
+        voxels, between_mm, filled = even_grid(voxels, stack.heights_mm)
         if filled:
             spacing = (between_mm, *spacing[1:])
             notes.append(filled)
@@ -221,32 +228,34 @@ def _group(headers: list[list[Header]]) -> list[tuple[str, list[list[Header]]]]:
     return groups
 
 
-def _series(uid: str, group: list[list[Header]], rejected: list[Rejected]) -> Series:
+class _Known:
+    """The rejected files by what leads to them, so that a scan stays linear in its files."""
+
+    def __init__(self, rejected: list[Rejected]) -> None:
+        self.by_series: dict[str, list[Rejected]] = defaultdict(list)
+        self.by_folder: dict[Path, list[Rejected]] = defaultdict(list)
+        for file in rejected:
+            self.by_series[file.series_uid].append(file)
+            self.by_folder[file.path.parent].append(file)
+
+
+def _series(uid: str, group: list[list[Header]], known: _Known) -> Series:
     """A series, with what else is known of its files."""
-    folders = {file[0].path.parent for file in group}
-    beside = [file for file in rejected if file.path.parent in folders]
+    folders = sorted({file[0].path.parent for file in group})
+    beside = [file for folder in folders for file in known.by_folder.get(folder, ())]
+    own = known.by_series.get(uid, ()) if uid else ()
     # An image cut before its series UID may belong to any series of its folder.
-    damaged = tuple(
-        file
-        for file in rejected
-        if (file.series_uid and file.series_uid == uid and file.code not in ELSEWHERE)
-        or (not file.series_uid and file.code == "TRUNCATED" and file in beside)
-    )
-    scouts = sum(file.code == "SCOUT" and file.series_uid == uid for file in rejected)
+    cut = [file for file in beside if not file.series_uid and file.code == "TRUNCATED"]
+    damaged = [*(file for file in own if file.code not in ELSEWHERE), *cut]
+    scouts = sum(file.code == "SCOUT" for file in own)
     unreadable = sum(file.code == "UNREADABLE" for file in beside)
-    notes = [f"left out as scouts: {scouts} of this series' images"] * (uid != "" and scouts > 0)
-    notes += [f"unreadable files beside this series: {unreadable}"] * (unreadable > 0)
+    notes = []
+    if scouts:
+        notes.append(f"left out as scouts: {scouts} of this series' images")
+    if unreadable:
+        notes.append(f"unreadable files beside this series: {unreadable}")
     images = sorted((header for file in group for header in file), key=_height)
-    return Series(uid, images[0].modality, tuple(images), damaged, tuple(notes))
-
-
-def _lies_across(uid: str, group: list, groups: list) -> bool:
-    """Whether a lone image shares its series UID with a stack of at least three."""
-    return (
-        bool(uid)
-        and len(group) == 1
-        and any(other == uid and len(stack) >= 3 for other, stack in groups)
-    )
+    return Series(uid, images[0].modality, tuple(images), tuple(damaged), tuple(notes))
 
 
 def _height(header: Header) -> tuple:
@@ -313,24 +322,3 @@ def _refuse_unless_copies(kept: Header, copy: Header) -> None:
         "series; split them before stacking",
         [kept.path, copy.path],
     )
-
-
-def _even_grid(voxels: np.ndarray, heights_mm: np.ndarray) -> tuple[np.ndarray, float, str]:
-    """Interpolate linearly to the usual distance, from the first slice on, not beyond the last."""
-    between_mm = base_gap_mm(heights_mm)
-    span_mm = heights_mm[-1] - heights_mm[0]
-    count = int(span_mm / between_mm + 0.02) + 1
-    wanted = heights_mm[0] + between_mm * np.arange(count)
-    if count == len(heights_mm) and np.abs(wanted - heights_mm).max() <= 0.02 * between_mm:
-        return voxels, between_mm, ""
-    place = np.interp(wanted, heights_mm, np.arange(len(heights_mm)))
-    below = np.minimum(place.astype(int), len(heights_mm) - 2)
-    even = np.empty((count, *voxels.shape[1:]), np.float32)
-    for k, (i, share) in enumerate(zip(below, place - below, strict=True)):
-        even[k] = (1 - share) * voxels[i] + share * voxels[i + 1]
-    whole = np.issubdtype(voxels.dtype, np.integer)
-    note = f"interpolated from {len(heights_mm)} uneven slices to {count}, {between_mm:g} mm apart"
-    left_mm = span_mm - (count - 1) * between_mm
-    if left_mm > 0.02 * between_mm:
-        note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"
-    return (np.rint(even).astype(voxels.dtype) if whole else even), between_mm, note

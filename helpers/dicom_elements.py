@@ -148,9 +148,8 @@ def _walk(file) -> Elements:
     meta = data_element_generator(file, False, True, lambda tag, vr, length: tag >> 16 != 2)
     for element in meta:
         if element.tag == 0x00020002:
-            elements[Tag.SOP_CLASS_UID] = (
-                element  # the data set's own, where there is one, replaces it
-            )
+            # Files without images often state their kind only here.
+            elements[Tag.SOP_CLASS_UID] = element
         if element.tag == 0x00020010:
             elements.syntax = element.value.decode("ascii").strip(" \0")
     if elements.syntax in ("", DeflatedExplicitVRLittleEndian):

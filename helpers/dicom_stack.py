@@ -107,10 +107,59 @@ def arrange(headers: list[Header], *, fill_gaps: bool = False) -> Stack:
     )
 
 
-def base_gap_mm(heights_mm: np.ndarray) -> float:
+def _usual_gap_mm(heights: np.ndarray) -> float:
     """The usual distance between neighbours: their lower median, which a few gaps do not move."""
-    gaps = np.sort(np.diff(heights_mm))
+    gaps = np.sort(np.diff(heights))
     return float(gaps[(len(gaps) - 1) // 2])
+
+
+def _best_grid(heights: np.ndarray) -> tuple[np.ndarray, float, float] | None:
+    """The even grid on which all slices lie: each slice's step, the first height, the distance.
+
+    Positions are compared with the grid that fits them best, not gap with gap: rounded positions
+    then do no harm, and small steps that add up do not pass. None if there is no such grid.
+    """
+    usual = _usual_gap_mm(heights)
+    # Positions written with one decimal lie up to 0.07 mm off their best grid.
+    tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
+    steps = np.round(np.diff(heights) / usual).astype(int)
+    index = np.r_[0, np.cumsum(steps)]
+    between_mm, first_mm = np.polyfit(index, heights, 1)
+    astray = np.abs(heights - (first_mm + between_mm * index))
+    if steps.min() < 1 or astray.max() > tolerance_mm:
+        return None
+    return index, float(first_mm), float(between_mm)
+
+
+def even_grid(voxels: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, float, str]:
+    """Interpolate linearly to an even distance, from the first slice on, not beyond the last.
+
+    Args:
+        voxels: `[z, y, x]`, slices in order.
+        heights: of the slices along the normal, in mm.
+
+    Returns:
+        The voxels on the even grid, of the same dtype; its distance in mm; and what was done, in
+        a sentence that is empty if the slices were even already.
+    """
+    grid = _best_grid(heights)
+    if grid is not None and grid[0][-1] == len(heights) - 1:
+        return voxels, grid[2], ""
+    between_mm = _usual_gap_mm(heights) if grid is None else grid[2]
+    span_mm = heights[-1] - heights[0]
+    count = int(span_mm / between_mm + SPACING_TOLERANCE) + 1 if grid is None else grid[0][-1] + 1
+    place = np.interp(heights[0] + between_mm * np.arange(count), heights, np.arange(len(heights)))
+    below = np.minimum(place.astype(int), len(heights) - 2)
+    even = np.empty((count, *voxels.shape[1:]), np.float32)
+    for k, (i, share) in enumerate(zip(below, place - below, strict=True)):
+        even[k] = (1 - share) * voxels[i] + share * voxels[i + 1]
+    if np.issubdtype(voxels.dtype, np.integer):
+        even = np.rint(even).astype(voxels.dtype)
+    note = f"interpolated from {len(heights)} uneven slices to {count}, {between_mm:g} mm apart"
+    left_mm = span_mm - (count - 1) * between_mm
+    if left_mm > SPACING_TOLERANCE * between_mm:
+        note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"
+    return even, between_mm, note
 
 
 def _single(header: Header) -> Stack:
@@ -232,19 +281,9 @@ def _check_alignment(
 
 
 def _check_gaps(slices: list[Header], heights: np.ndarray) -> None:
-    """All slices on one even grid, and a slice on each of its steps.
-
-    Positions are compared with the grid that fits them best, not gap with gap: rounded positions
-    then do no harm, and small steps that add up do not pass.
-    """
-    gaps, usual = np.diff(heights), base_gap_mm(heights)
-    # Positions written with one decimal lie up to 0.07 mm off their best grid.
-    tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
-    steps = np.round(gaps / usual).astype(int)
-    index = np.r_[0, np.cumsum(steps)]
-    between_mm, first_mm = np.polyfit(index, heights, 1)
-    astray = np.abs(heights - (first_mm + between_mm * index))
-    if steps.min() < 1 or astray.max() > tolerance_mm:
+    """All slices on one even grid, and a slice on each of its steps."""
+    gaps, grid = np.diff(heights), _best_grid(heights)
+    if grid is None:
         i = int(np.abs(gaps - np.median(gaps)).argmax())
         raise CourseDataError(
             "UNEVEN_SPACING",
@@ -253,11 +292,12 @@ def _check_gaps(slices: list[Header], heights: np.ndarray) -> None:
             "read_series(..., fill_gaps=True) interpolates",
             [slices[i].path, slices[i + 1].path],
         )
+    index, first_mm, between_mm = grid
     missing = np.setdiff1d(np.arange(index[-1]), index)
     if len(missing):
         where = ", ".join(f"{first_mm + between_mm * k:.2f}" for k in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        wide = np.flatnonzero(steps > 1)
+        wide = np.flatnonzero(np.diff(index) > 1)
         raise CourseDataError(
             "MISSING_SLICE",
             f"{len(missing)} missing: slices are {between_mm:.2f} mm apart, and none lies at "

@@ -31,13 +31,11 @@ from helpers.volume import Volume
 
 __all__ = [
     "PALETTE",
-    "before_after",
     "figure",
     "histogram",
     "images",
     "montage",
     "overlay",
-    "pairs",
     "planes",
     "render",
     "side_view",
@@ -388,21 +386,6 @@ def images(
         panels.draw(ax, cut, common or panels.limits(cut.pixels, own), name)
     content = "Pictures: " + "; ".join(f"{name}, {_size(cut)}" for name, cut in items)
     figure(fig, alt or _alt(title, content))
-
-
-def before_after(before, after, *, title: str, names=("before", "after"), **options) -> None:
-    """Show two pictures side by side in one range of greys; `images` has the other arguments."""
-    images(dict(zip(names, (before, after), strict=True)), title=title, shared=True, **options)
-
-
-def pairs(cases: Mapping[str, tuple], *, title: str, names=("image", "mask"), **options) -> None:
-    """Show two pictures for each case, a row of pairs; `images` has the other arguments."""
-    named = {
-        f"{case}: {name}": picture
-        for case, pair in cases.items()
-        for name, picture in zip(names, pair, strict=True)
-    }
-    images(named, title=title, **{"columns": 4, **options})
 
 
 def _planes(stack: Oriented, at, title, window, mask, labels, alt):

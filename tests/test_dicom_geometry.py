@@ -570,3 +570,11 @@ def test_a_frame_whose_position_is_broken_makes_no_traceback(tmp_path, text, fra
     found = dicom.scan(tmp_path)
     assert len(found.series) + len(found.rejected) == 1
     assert refusal(path).code in ("NO_GEOMETRY", "UNREADABLE", "MULTI_FRAME")
+
+
+def test_rounded_positions_are_even_already_when_gaps_are_to_be_filled(tmp_path):
+    heights = np.round(0.625 * np.arange(20), 1)
+    write_series(tmp_path, voxels((20, 4, 5)), heights=heights)
+    plain, filled = dicom.read_series(tmp_path), dicom.read_series(tmp_path, fill_gaps=True)
+    np.testing.assert_array_equal(filled.voxels, plain.voxels)
+    assert filled.spacing == plain.spacing and filled.notes == plain.notes

@@ -298,8 +298,9 @@ def test_an_impossible_window_is_refused(window):
         panels.limits(np.zeros(3), window)
 
 
-def test_before_and_after_share_one_range_of_greys(drawn):
-    show.before_after(np.full((4, 4), 10), np.array([[0, 20]]), title="t")
+def test_pictures_can_share_one_range_of_greys(drawn):
+    pictures = {"before": np.full((4, 4), 10), "after": np.array([[0, 20]])}
+    show.images(pictures, shared=True, title="t")
     clims = [ax.images[0].get_clim() for ax in drawn[0][0].axes]
     assert clims[0] == clims[1]
     assert clims[0] == pytest.approx((0, 20), abs=0.2)
@@ -307,9 +308,9 @@ def test_before_and_after_share_one_range_of_greys(drawn):
 
 def test_a_colour_picture_keeps_its_colours(drawn):
     skin = np.full((4, 6, 3), (200, 150, 120), np.uint8)
-    show.pairs({"case": (skin, np.eye(4, 6))}, title="t")
+    show.images({"skin": skin, "mask": np.eye(4, 6)}, title="t")
     np.testing.assert_array_equal(drawn[0][0].axes[0].images[0].get_array(), skin)
-    assert [ax.get_title(loc="left") for ax in drawn[0][0].axes] == ["case: image", "case: mask"]
+    assert [ax.get_title(loc="left") for ax in drawn[0][0].axes] == ["skin", "mask"]
 
 
 def test_a_histogram_shows_shares_of_the_finite_values(drawn):

@@ -6,6 +6,7 @@
     python -m tools.notebooks solve [NAME ...]      solved copies -> build/solved
     python -m tools.notebooks badges                address in pyproject.toml -> every badge
     python -m tools.notebooks minutes               last measurement -> README and notebooks
+    python -m tools.notebooks pictures              figures of the notebooks -> README's
 
 `update` keeps the outputs of cells whose code has not changed.
 Names are notebook names without folder and ending; without names every notebook is meant.
@@ -15,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tools import execution, publish, text_view
+from tools import execution, pictures, publish, text_view
 from tools.cells import NOTEBOOKS, ROOT, NotebookError, notebook_paths, read, show, solved, write
 
 TEXT = ROOT / "build" / "text"
@@ -67,6 +68,12 @@ def run_minutes(names: list[str]) -> None:
     publish.write_minutes(notebook_paths(names))
 
 
+def run_pictures(names: list[str]) -> None:
+    if names:
+        raise NotebookError("pictures are listed in tools/pictures.py; name no notebook")
+    pictures.write_pictures()
+
+
 COMMANDS = {
     "text": run_text,
     "update": run_update,
@@ -74,6 +81,7 @@ COMMANDS = {
     "solve": run_solve,
     "badges": run_badges,
     "minutes": run_minutes,
+    "pictures": run_pictures,
 }
 
 

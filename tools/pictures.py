@@ -1,10 +1,6 @@
-"""The pictures that README shows, taken out of the executed notebooks.
-
-python -m tools.pictures
-"""
+"""The pictures that README shows, taken out of the executed notebooks: `make pictures`."""
 
 import base64
-import sys
 from pathlib import Path
 
 from tools.cells import NOTEBOOKS, ROOT, NotebookError, read, show
@@ -35,18 +31,9 @@ def picture(name: str, title: str, notebooks: Path = NOTEBOOKS) -> bytes:
     return base64.b64decode(found[0])
 
 
-def main() -> int:
-    """Write every picture; returns the exit code."""
+def write_pictures() -> None:
+    """Write every picture."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    try:
-        for file, (name, title) in PICTURES.items():
-            (FOLDER / file).write_bytes(picture(name, title))
-            print(f"{name} -> {show(FOLDER / file)}")
-    except NotebookError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for file, (name, title) in PICTURES.items():
+        (FOLDER / file).write_bytes(picture(name, title))
+        print(f"{name} -> {show(FOLDER / file)}")
