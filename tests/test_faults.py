@@ -903,3 +903,14 @@ def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path, trap):
     else:
         assert isinstance(end, CourseDataError)
         assert end.code == ENDS[trap]
+
+
+def test_a_slice_cut_before_its_series_uid_still_makes_its_neighbours_incomplete(tmp_path):
+    *whole, last = write_series(tmp_path, voxels())
+    content = last.read_bytes()
+    last.write_bytes(content[: content.index(b"\x20\x00\x0e\x00")])
+    (cut,) = dicom.scan(tmp_path).rejected
+    assert (cut.path, cut.code, cut.series_uid) == (last, "TRUNCATED", "")
+    with pytest.raises(CourseDataError) as refused:
+        dicom.read_series(tmp_path)
+    assert refused.value.code == "TRUNCATED" and refused.value.files == (last,)
