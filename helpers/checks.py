@@ -1,28 +1,30 @@
 """Feedback on exercises: what an answer does on fresh data, said in a line.
 
-A check prints one line that begins with its verdict:
-
-    ✎  not attempted yet
-    ✗  what is wrong with the answer
-    ✓  what it was right on
-
-With the environment variable `COURSE_CHECKS=strict`, as in the tests of the course, anything but ✓
-also raises an `AssertionError`.
+A check prints one line that begins with its verdict; `helpers.verdicts` says which. The checks of
+notebooks 00 and 01 stand here, the others in modules of their own: `checks.NAME` finds them all.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
-import os
 import re
 from collections.abc import Callable
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-STUB = "replace the ... with your code, and return the result"
+from helpers.checks_records import find_faulty, narrowest, parse
+from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
 
+__all__ = [
+    "activity",
+    "find_faulty",
+    "missing_heights",
+    "narrowest",
+    "organ_ml",
+    "parse",
+    "volume_dataset",
+    "whiten_head",
+]
 
 # Which patient axis slices are stacked along, and the orientation of their rows and columns.
 PLANES = {
@@ -33,67 +35,7 @@ PLANES = {
 AXES = "xyz"
 
 
-class _VerdictError(Exception):
-    """Ends a judgement: the answer is missing or wrong."""
-
-    def __init__(self, symbol: str, message: str) -> None:
-        self.line = f"{symbol} {message}"
-        super().__init__(self.line)
-
-
-def _check(judge: Callable) -> Callable:
-    """Turn `judge(answer)`, which returns praise or raises, into a check that prints."""
-
-    @functools.wraps(judge)
-    def check(answer: Callable) -> None:
-        try:
-            line = f"✓ {judge(answer)}"
-        except _VerdictError as verdict:
-            line = verdict.line
-        print(line)
-        if os.environ.get("COURSE_CHECKS") == "strict" and not line.startswith("✓"):
-            raise AssertionError(line)
-
-    return check
-
-
-def _wrong(message: str) -> _VerdictError:
-    return _VerdictError("✗", message)
-
-
-def _ask(answer: Callable, *arguments):
-    """Call the answer on copies; a missing answer, an error or a changed input ends the check."""
-    given = copy.deepcopy(arguments)
-    try:
-        result = answer(*given)
-    except Exception as error:  # whatever a learner's code may raise
-        raise _wrong(f"your code raises {type(error).__name__}: {error}") from error
-    if result is None or result is ...:
-        raise _VerdictError("✎", f"not attempted yet: {STUB}")
-    for before, after in zip(arguments, given, strict=True):
-        if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
-            raise _wrong("your code changes the array that it is given; work on a copy")
-    return result
-
-
-def _ask_array(answer: Callable, *arguments, shape: tuple[int, ...]) -> np.ndarray:
-    result = _ask(answer, *arguments)
-    try:
-        values = np.asarray(result, np.float64)
-    except (TypeError, ValueError):
-        raise _wrong(f"an array of numbers is asked for, you returned {result!r:.60}") from None
-    if values.shape != shape:
-        raise _wrong(f"your result has shape {values.shape}, the check asks for {shape}")
-    if not np.isfinite(values).all():
-        raise _wrong("your result holds NaN or infinite values")
-    return values
-
-
-def _close(value, expected, relative: float = 1e-3) -> bool:
-    return bool(np.allclose(value, expected, rtol=relative, atol=1e-9))
-
-
-@_check
+@judged
 def organ_ml(answer: Callable) -> str:
     """Notebook 00: `answer(mask, spacing_mm)` is the organ's volume in millilitres."""
     rng = np.random.default_rng(7)
@@ -103,23 +45,23 @@ def organ_ml(answer: Callable) -> str:
         # Also a mask of class ids: an organ's voxels count once, whatever its number.
         given = mask * np.uint8(3) if trial % 2 else mask
         expected = mask.sum() * np.prod(spacing_mm) / 1000
-        found = float(_ask_array(answer, given, spacing_mm, shape=()))
-        if _close(found, expected):
+        found = float(ask_array(answer, given, spacing_mm, shape=()))
+        if close(found, expected):
             continue
         shown = f"you returned {found:.6g}"
-        if _close(found, mask.sum()):
-            raise _wrong(f"{shown}: that is a number of voxels; how large is a voxel?")
-        if _close(found, expected * 1000):
-            raise _wrong(f"{shown}: that is mm³; a millilitre has 1000 of them")
-        if trial % 2 and _close(found, 3 * expected):
-            raise _wrong(f"{shown}: this mask holds the id 3, and you added up the ids")
-        if any(_close(found, mask.sum() * mm**3 / 1000) for mm in spacing_mm):
-            raise _wrong(f"{shown}: the voxels are {spacing_mm} mm, not cubes")
-        raise _wrong(f"{shown} ml for {mask.sum()} voxels of {spacing_mm} mm; it is {expected:.6g}")
+        if close(found, mask.sum()):
+            raise wrong(f"{shown}: that is a number of voxels; how large is a voxel?")
+        if close(found, expected * 1000):
+            raise wrong(f"{shown}: that is mm³; a millilitre has 1000 of them")
+        if trial % 2 and close(found, 3 * expected):
+            raise wrong(f"{shown}: this mask holds the id 3, and you added up the ids")
+        if any(close(found, mask.sum() * mm**3 / 1000) for mm in spacing_mm):
+            raise wrong(f"{shown}: the voxels are {spacing_mm} mm, not cubes")
+        raise wrong(f"{shown} ml for {mask.sum()} voxels of {spacing_mm} mm; it is {expected:.6g}")
     return "right on 20 organs that the check made up, half of them with other ids than 1"
 
 
-@_check
+@judged
 def activity(answer: Callable) -> str:
     """Notebook 01: `answer(slices)` rescales each slice by its own numbers, `[z, y, x]`."""
     rng = np.random.default_rng(11)
@@ -135,28 +77,28 @@ def activity(answer: Callable) -> str:
         slopes = np.array([float(one.RescaleSlope) for one in slices])[:, None, None]
         intercepts = np.array([float(one.RescaleIntercept) for one in slices])[:, None, None]
         expected = stored * slopes + intercepts
-        found = _ask_array(answer, slices, shape=stored.shape)
-        if _close(found, expected):
+        found = ask_array(answer, slices, shape=stored.shape)
+        if close(found, expected):
             continue
-        if _close(found, stored):
-            raise _wrong("these are the stored values; the header says how to rescale them")
-        if _close(found, stored * slopes[0] + intercepts[0]):
-            raise _wrong("all slices got the numbers of the first; in PET each has its own")
-        if _close(found, stored * slopes):
-            raise _wrong("the slope is right, the intercept is missing")
-        if _close(found, (stored + intercepts) * slopes):
-            raise _wrong("the intercept is added after the slope has been applied, not before")
+        if close(found, stored):
+            raise wrong("these are the stored values; the header says how to rescale them")
+        if close(found, stored * slopes[0] + intercepts[0]):
+            raise wrong("all slices got the numbers of the first; in PET each has its own")
+        if close(found, stored * slopes):
+            raise wrong("the slope is right, the intercept is missing")
+        if close(found, (stored + intercepts) * slopes):
+            raise wrong("the intercept is added after the slope has been applied, not before")
         if np.abs(found).max() < 33000 < np.abs(expected).max():
-            raise _wrong("the values wrap around: rescale in floating point, not in 16 bits")
+            raise wrong("the values wrap around: rescale in floating point, not in 16 bits")
         worst = np.unravel_index(np.abs(found - expected).argmax(), found.shape)
-        raise _wrong(
+        raise wrong(
             f"at {tuple(int(i) for i in worst)} you have {found[worst]:.6g}, "
             f"slope x stored + intercept is {expected[worst]:.6g}"
         )
     return "right on 20 series that the check made up, each slice with its own slope"
 
 
-@_check
+@judged
 def missing_heights(answer: Callable) -> str:
     """Notebook 01: `answer(headers)` lists the heights in mm where slices are missing."""
     rng = np.random.default_rng(13)
@@ -172,34 +114,34 @@ def missing_heights(answer: Callable) -> str:
         axis = PLANES[plane][0]
         headers = [_slice_header(plane, heights[i], int(k)) for k, i in enumerate(kept)]
         try:
-            found = _ask(answer, headers)
-        except _VerdictError as verdict:
+            found = ask(answer, headers)
+        except VerdictError as verdict:
             if plane == "axial" or not verdict.line.startswith("✗"):
                 raise
             why = f"{verdict.line[2:]} (this series is {plane}: project on the normal)"
-            raise _wrong(why) from None
+            raise wrong(why) from None
         try:
             found = np.sort(np.asarray(list(found), float).ravel())
         except (TypeError, ValueError):
-            raise _wrong(f"a list of heights is asked for, you returned {found!r:.60}") from None
+            raise wrong(f"a list of heights is asked for, you returned {found!r:.60}") from None
         expected = heights[lost]
         if len(found) == len(expected) and np.allclose(found, expected, atol=0.01 * gap_mm):
             continue
         given = [float(one.ImagePositionPatient[axis]) for one in headers]
         shown = f"you returned {_few(found)} for a {plane} series with {AXES[axis]} = {_few(given)}"
         if len(found) == len(lost) and np.array_equal(found, lost):
-            raise _wrong(f"{shown}: these are indices; the check asks for heights in mm")
+            raise wrong(f"{shown}: these are indices; the check asks for heights in mm")
         if not len(expected):
-            raise _wrong(f"{shown}: nothing is missing there, the answer is an empty list")
+            raise wrong(f"{shown}: nothing is missing there, the answer is an empty list")
         if plane == "sagittal" and not len(found):
-            raise _wrong(f"{shown}: in a sagittal stack every slice has the same z; project")
+            raise wrong(f"{shown}: in a sagittal stack every slice has the same z; project")
         if len(found) < len(expected):
-            raise _wrong(f"{shown}: {_few(expected)} is what is missing; two in a row are two")
-        raise _wrong(f"{shown}; missing are {_few(expected)}")
+            raise wrong(f"{shown}: {_few(expected)} is what is missing; two in a row are two")
+        raise wrong(f"{shown}; missing are {_few(expected)}")
     return "right on 20 series that the check made up: axial, sagittal and coronal, one whole"
 
 
-@_check
+@judged
 def whiten_head(answer: Callable) -> str:
     """Notebook 01: `answer(image)` has mean 0 and standard deviation 1 over the foreground."""
     rng = np.random.default_rng(17)
@@ -208,29 +150,29 @@ def whiten_head(answer: Callable) -> str:
         padding = [(int(n), int(m)) for n, m in rng.integers(1, 6, (3, 2))]
         image = np.pad(head, padding)
         inside = np.pad(np.ones(head.shape, bool), padding)
-        found = _ask_array(answer, image, shape=image.shape)
+        found = ask_array(answer, image, shape=image.shape)
         values = found[inside]
         if abs(values.mean()) < 1e-3 and abs(values.std() - 1) < 1e-3:
             # The air has to be moved by the same rule, not set to something else.
             expected = (image - head.mean()) / head.std()
             if np.allclose(found, expected, rtol=1e-3, atol=1e-3):  # float32 is fine
                 continue
-            raise _wrong("the head is right, but the air did not go through the same formula")
+            raise wrong("the head is right, but the air did not go through the same formula")
         if abs(found.mean()) < 1e-3 and abs(found.std() - 1) < 1e-3:
-            raise _wrong(
+            raise wrong(
                 "mean 0 and deviation 1 over the whole array, air included: "
                 f"the head alone has {values.mean():.2f} and {values.std():.2f}"
             )
-        if abs(values.mean()) < 1e-3 and _close(values.std() * head.std(), 1.0):
-            raise _wrong("divided by the variance; the deviation is its square root")
-        raise _wrong(
+        if abs(values.mean()) < 1e-3 and close(values.std() * head.std(), 1.0):
+            raise wrong("divided by the variance; the deviation is its square root")
+        raise wrong(
             f"over the head the mean is {values.mean():.3f} and the deviation "
             f"{values.std():.3f}; the check asks for 0 and 1"
         )
     return "right on 10 heads that the check made up, each in another amount of air"
 
 
-@_check
+@judged
 def volume_dataset(answer: Callable) -> str:
     """Notebook 01: `answer(folders, shape)` yields `{"image": [z, y, x, 1]}`, windowed."""
     import tempfile
@@ -250,25 +192,25 @@ def volume_dataset(answer: Callable) -> str:
             folders.append(str(Path(root, f"case {case}")))
             dicom_series(Volume(voxels, (3, 1, 1)), folders[-1], seed=case)
             volumes.append(voxels)
-        dataset = _ask(answer, folders, shape)
+        dataset = ask(answer, folders, shape)
         spec = getattr(dataset, "element_spec", None)
         if not isinstance(spec, dict) or set(spec) != {"image"}:
-            raise _wrong(f'each element should be a dict with the key "image"; found {spec!r:.80}')
+            raise wrong(f'each element should be a dict with the key "image"; found {spec!r:.80}')
         found_shape = spec["image"].shape
         if found_shape.rank is None or not found_shape.is_fully_defined():
-            raise _wrong(
+            raise wrong(
                 f"the static shape is {found_shape}: Keras cannot build on it; state it "
                 "(tf.ensure_shape, or the output signature)"
             )
         if tuple(found_shape) != (*shape, 1):
-            raise _wrong(f"the shape is {tuple(found_shape)}, asked for is {(*shape, 1)}")
+            raise wrong(f"the shape is {tuple(found_shape)}, asked for is {(*shape, 1)}")
         if spec["image"].dtype.name != "float32":
-            raise _wrong(f"the dtype is {spec['image'].dtype.name}, asked for is float32")
+            raise wrong(f"the dtype is {spec['image'].dtype.name}, asked for is float32")
         for round_ in range(2):
             found = _elements(dataset)
             if len(found) != len(volumes):
                 when = "the second time through" if round_ else "in one pass"
-                raise _wrong(f"{len(found)} volumes {when}, from {len(volumes)} folders")
+                raise wrong(f"{len(found)} volumes {when}, from {len(volumes)} folders")
         _compare_volumes(found, volumes)
     return "right on 3 series that the check wrote: shape, dtype, order of slices, two passes"
 
@@ -280,13 +222,13 @@ def _compare_volumes(found: list[np.ndarray], volumes: list[np.ndarray]) -> None
         if np.allclose(image, windowed, atol=1e-3):
             continue
         if np.allclose(image, voxels, atol=0.5):
-            raise _wrong("these are Hounsfield units; asked for is the soft-tissue window, 0 to 1")
+            raise wrong("these are Hounsfield units; asked for is the soft-tissue window, 0 to 1")
         if np.allclose(np.sort(image.ravel()), np.sort(windowed.ravel()), atol=1e-3):
-            raise _wrong("the voxels are all there, but in another order: sort by position")
+            raise wrong("the voxels are all there, but in another order: sort by position")
         if np.allclose(image, np.clip((voxels + 1024 + 160) / 400, 0, 1), atol=1e-3):
-            raise _wrong("stored values went through the window, not Hounsfield units")
+            raise wrong("stored values went through the window, not Hounsfield units")
         low, high = float(image.min()), float(image.max())
-        raise _wrong(f"values run from {low:.3g} to {high:.3g}; the window gives others, 0 to 1")
+        raise wrong(f"values run from {low:.3g} to {high:.3g}; the window gives others, 0 to 1")
 
 
 def _elements(dataset) -> list[np.ndarray]:
@@ -299,9 +241,9 @@ def _elements(dataset) -> list[np.ndarray]:
         found = re.search(r"pyfunc_\d+ is (\w+), but expects (\w+)", str(error))
         if found:
             why = f"your function returns {found[1]}, the dataset expects {found[2]}"
-            raise _wrong(why) from error
+            raise wrong(why) from error
         hint = "; a path arrives as bytes: path.decode()" if re.search(r"bytes|b'", cause) else ""
-        raise _wrong(f"reading the dataset raises {cause[:160]}{hint}") from error
+        raise wrong(f"reading the dataset raises {cause[:160]}{hint}") from error
 
 
 def _with_pixels(header: Dataset, pixels: np.ndarray) -> Dataset:

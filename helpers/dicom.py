@@ -157,7 +157,7 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     _need_memory(stack.slices)
     notes = [*series.notes, *stack.notes]
     for kept, copy in stack.copies:
-        _refuse_unless_copies(kept, copy)
+        refuse_unless_copies(kept, copy)
     if stack.copies:
         kept, copy = stack.copies[0]
         first = f"{copy.path.name} of {kept.path.name}"
@@ -301,7 +301,7 @@ def _need_memory(slices: tuple[Header, ...]) -> None:
         )
 
 
-def _refuse_unless_copies(kept: Header, copy: Header) -> None:
+def refuse_unless_copies(kept: Header, copy: Header) -> None:
     """Two images at one position have to be the same image, by their values if not by their UID."""
     alike = all(
         getattr(kept, name) == getattr(copy, name)

@@ -33,9 +33,13 @@ class Tag(enum.IntEnum):
     SOP_CLASS_UID = 0x00080016
     SOP_INSTANCE_UID = 0x00080018
     MODALITY = 0x00080060
+    CONVERSION_TYPE = 0x00080064
+    PATIENT_ID = 0x00100020
+    ISSUER_OF_PATIENT_ID = 0x00100021
     SLICE_THICKNESS = 0x00180050
     SPACING_BETWEEN_SLICES = 0x00180088
     IMAGER_PIXEL_SPACING = 0x00181164
+    STUDY_INSTANCE_UID = 0x0020000D
     SERIES_INSTANCE_UID = 0x0020000E
     INSTANCE_NUMBER = 0x00200013
     IMAGE_POSITION_PATIENT = 0x00200032
@@ -50,6 +54,7 @@ class Tag(enum.IntEnum):
     BITS_STORED = 0x00280101
     PIXEL_REPRESENTATION = 0x00280103
     PIXEL_PADDING_VALUE = 0x00280120
+    BURNED_IN_ANNOTATION = 0x00280301
     RESCALE_INTERCEPT = 0x00281052
     RESCALE_SLOPE = 0x00281053
     MODALITY_LUT_SEQUENCE = 0x00283000
@@ -61,6 +66,7 @@ class Tag(enum.IntEnum):
 
 
 PIXEL_TAGS = (Tag.PIXEL_DATA, Tag.FLOAT_PIXEL_DATA, Tag.DOUBLE_PIXEL_DATA)
+FIRST_PIXEL_TAG = int(min(PIXEL_TAGS))  # none of the other elements comes behind it
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 HEAD_BYTES = 16384
 # Plain integers: pydicom builds a set of them for each file.
@@ -147,10 +153,11 @@ def _walk(file) -> Elements:
     file.seek(132)
     meta = data_element_generator(file, False, True, lambda tag, vr, length: tag >> 16 != 2)
     for element in meta:
-        if element.tag == 0x00020002:
+        tag = int(element.tag)  # comparing pydicom's tags costs more than reading them
+        if tag == 0x00020002:
             # Files without images often state their kind only here.
             elements[Tag.SOP_CLASS_UID] = element
-        if element.tag == 0x00020010:
+        if tag == 0x00020010:
             elements.syntax = element.value.decode("ascii").strip(" \0")
     if elements.syntax in ("", DeflatedExplicitVRLittleEndian):
         return elements  # for dcmread, which guesses and inflates
@@ -160,14 +167,14 @@ def _walk(file) -> Elements:
         file,
         elements.syntax == ImplicitVRLittleEndian,
         elements.syntax != ExplicitVRBigEndian,
-        None if native else (lambda tag, vr, length: tag >= 0x7FE00008),
+        None if native else (lambda tag, vr, length: tag >= FIRST_PIXEL_TAG),
         defer_size=4096,
         specific_tags=TAGS,
     )
     for element in generator:
-        tag = int(element.tag)  # comparing pydicom's tags costs more than reading them
+        tag = int(element.tag)
         elements[tag] = element
-        if tag in PIXEL_TAGS:
+        if tag >= FIRST_PIXEL_TAG:
             elements.offset, elements.length = element.value_tell, element.length
             elements.reached_pixels = True
             return elements

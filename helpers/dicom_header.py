@@ -32,6 +32,10 @@ class Header:
 
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
     (between rows, between columns) in mm. What a file does not state is None.
+
+    The fields after `frame` are for grouping by patient and for what may be written in the pixels;
+    empty where a file does not state them. They lead to a person, or hold text that may, so they
+    are not printed.
     """
 
     path: Path
@@ -59,6 +63,12 @@ class Header:
     padding: int | None
     pixel_offset: int | None  # of the pixels, compressed or not, in bytes from the file's start
     frame: int | None = None
+    patient: str = dataclasses.field(default="", repr=False)  # id, or id^^^issuer
+    study_uid: str = dataclasses.field(default="", repr=False)
+    sop_class: str = dataclasses.field(default="", repr=False)
+    image_type: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    conversion_type: str = dataclasses.field(default="", repr=False)
+    burned_in: str = dataclasses.field(default="", repr=False)
 
 
 def read_headers(path: Path, *, force: bool = False) -> list[Header]:
@@ -197,6 +207,12 @@ def _header(path: Path, elements: Elements) -> tuple[Header, int]:
         thickness=elements.number(Tag.SLICE_THICKNESS),
         padding=_padding(elements),
         pixel_offset=elements.offset,
+        patient=_patient(elements),
+        study_uid=elements.text(Tag.STUDY_INSTANCE_UID),
+        sop_class=elements.text(Tag.SOP_CLASS_UID),
+        image_type=image_type,
+        conversion_type=elements.text(Tag.CONVERSION_TYPE),
+        burned_in=elements.text(Tag.BURNED_IN_ANNOTATION),
     )
     return header, int(frames)
 
@@ -282,6 +298,13 @@ def _decoder_fault(syntax: str) -> str | None:
 def _need_decoder(path: Path, syntax: str) -> None:
     if fault := _decoder_fault(syntax):
         raise CourseDataError("DECODER_MISSING", f"transfer syntax {syntax}: {fault}", [path])
+
+
+def _patient(elements: Elements) -> str:
+    """Patient ID; its issuer beside it, as HL7 writes the two (PS3.3 C.7.1.1, HL7 v2 type CX)."""
+    identity = elements.text(Tag.PATIENT_ID)
+    issuer = elements.text(Tag.ISSUER_OF_PATIENT_ID)
+    return f"{identity}^^^{issuer}" if identity and issuer else identity
 
 
 def _padding(elements: Elements) -> int | None:

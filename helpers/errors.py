@@ -18,13 +18,13 @@ CODES = {
     "MULTI_FRAME": "several frames without the geometry that would order them",
     "PIXEL_FORMAT": "the header describes pixels that cannot exist",
     "TRUNCATED": "fewer pixel bytes than rows x columns x frames need",
-    "TOO_LARGE": "the header claims more voxels than the memory of this machine",
+    "TOO_LARGE": "more voxels than the memory of this machine, or than one record, can hold",
     "NOT_FINITE": "pixels or rescale values that are NaN or infinite",
     # A stack that is no volume. `dicom.read_series` refuses these.
     "NO_SERIES": "no readable image series under this folder",
     "SEVERAL_SERIES": "more than one series where one is expected",
     "NO_GEOMETRY": "position, orientation or pixel spacing is missing or impossible",
-    "MIXED_SLICES": "slices of one series differ in size, orientation or pixel spacing",
+    "MIXED_SLICES": "slices of one series differ in size, orientation, pixel spacing or patient",
     "MISSING_SLICE": "a gap in the stack of a whole number of slices",
     "UNEVEN_SPACING": "slices are not equally far apart",
     "GANTRY_TILT": "the stack leans: slices are shifted sideways as they advance",
@@ -34,6 +34,29 @@ CODES = {
     # Arrays and files further down the road.
     "SHAPE_MISMATCH": "an array does not fit the geometry that it is to be given",
     "UNKNOWN_FORMAT": "an image file of a kind that the course does not read",
+    # Lists of cases: what belongs together, and what may stand where.
+    "DATA_LIST": "the data set's list (JSON or CSV) does not say what it should",
+    "UNSAFE_PATH": "a path that is absolute, climbs with '..' or leaves the folder by a link",
+    "NO_PAIR": "an image without its mask, or a mask without its image",
+    "SAME_CASE": "two cases with one name",
+    "PATIENT_IN_TWO_SPLITS": "one patient in two splits: the test would know its answers",
+    "UNKNOWN_LABEL": "a label, or an id in a mask, that the classes do not name",
+    # A case that becomes no record. `records.write` lists these and goes on.
+    "MASK_MISMATCH": "image and mask differ in shape or geometry",
+    "CONSTANT": "an image in which every pixel has the same value",
+    "BURNED_IN": "text may be burned into the pixels: stated, or likely and not denied",
+    "ROTATED": "the photograph's EXIF says that it is to be turned; its mask may be either way",
+    # A folder of records.
+    "NOTHING_WRITTEN": "not one case became a record",
+    "LOCKED": "another process is writing to this folder",
+    "DISK_FULL": "the disk has no room for the records",
+    "OTHER_SET": "the folder holds records of other cases or other parameters",
+    "NO_MANIFEST": "no manifest: no records, or a set that was never finished",
+    "MANIFEST_DAMAGED": "the manifest was altered, or is of another version",
+    "MISSING_SHARD": "a shard that the manifest lists is not there",
+    "TRUNCATED_SHARD": "a shard is shorter than the manifest says",
+    "ALTERED_SHARD": "a shard's bytes are not the ones that were written",
+    "FOREIGN_SHARD": "a shard that the manifest does not list",
 }
 
 

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from helpers import figures, intensity, panels
+from helpers.charts import bars
 from helpers.figures import PALETTE, TEXT_POINTS, figure, render
 from helpers.viewer import WIDGET_MIME, SliceViewer, live_front_end
 from helpers.views import PLANES, Cut, Oriented, oriented
@@ -31,6 +32,7 @@ from helpers.volume import Volume
 
 __all__ = [
     "PALETTE",
+    "bars",
     "figure",
     "histogram",
     "images",

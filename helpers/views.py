@@ -9,13 +9,12 @@ towards the head, y to the back and x to the patient's left, and its pictures be
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pydicom
 
-from helpers.volume import Volume
+from helpers.volume import Volume, nearest_axes, turned
 
 # plane: (axis cut through, axis down the rows, axis along the columns), of [z, y, x]
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
@@ -73,7 +72,7 @@ class Oriented:
         stored_shape = tuple(self.voxels.shape[self.order.index(axis)] for axis in range(3))
         if array.shape != stored_shape:
             raise ValueError(f"the mask is {array.shape}, the volume {stored_shape} [z, y, x]")
-        return dataclasses.replace(self, voxels=_turn(array, self.order, self.flips))
+        return dataclasses.replace(self, voxels=turned(array, self.order, self.flips))
 
     def depth(self, plane: str) -> int:
         """Number of slices in a plane."""
@@ -128,29 +127,19 @@ def oriented(image, spacing: Sequence[float] | None = None) -> Oriented:
 
 
 def _turned_volume(volume: Volume) -> Oriented:
-    # Row i of `towards` is the patient direction in which the stored axis i of [z, y, x] grows.
-    towards = volume.direction.T[::-1]
-    components = np.abs(towards[:, ::-1])  # columns S, P, L, so that they match z, y, x
-    order = max(
-        itertools.permutations(range(3)),
-        key=lambda order: sum(components[source, axis] for axis, source in enumerate(order)),
-    )
-    flips = tuple(bool(towards[source, 2 - axis] < 0) for axis, source in enumerate(order))
+    towards = volume.direction.T[::-1]  # row i: where axis i of [z, y, x] grows
+    order, flips = nearest_axes(volume.direction)
     ends = []
     for source, flip in zip(order, flips, strict=True):
         direction = -towards[source] if flip else towards[source]
         ends.append((letters(-direction), letters(direction)))
     return Oriented(
-        _turn(volume.voxels, order, flips),
+        turned(volume.voxels, order, flips),
         tuple(volume.spacing[source] for source in order),
         order,
         flips,
         tuple(ends),
     )
-
-
-def _turn(array: np.ndarray, order, flips) -> np.ndarray:
-    return np.transpose(array, order)[tuple(slice(None, None, -1 if f else 1) for f in flips)]
 
 
 def letters(direction: Sequence[float]) -> str:

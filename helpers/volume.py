@@ -8,6 +8,7 @@ SimpleITK have it. SimpleITK's index order, (x, y, z), does not leave this modul
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,6 +110,32 @@ class Volume:
         corners = np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape]), -1).reshape(-1, 3)
         return all(
             np.abs(self.to_patient(c) - other.to_patient(c)).max() <= tolerance_mm for c in corners
+        )
+
+    def in_lps_order(self) -> Volume:
+        """The same voxels, turned so that z, y, x grow to the patient's head, back and left.
+
+        Axes are exchanged and reversed, nothing is interpolated: an oblique image stays oblique,
+        with its axes as near to those directions as they can be. Equal to SimpleITK's
+        `DICOMOrient(image, "LPS")`. Files differ in this, and a network that is shown left and
+        right exchanged in some of them learns that they do not matter.
+        """
+        order, flips = nearest_axes(self.direction)
+        if order == (0, 1, 2) and not any(flips):
+            return self
+        ends = zip(order, flips, strict=True)
+        first = dict.fromkeys(range(3), 0) | {
+            axis: self.shape[axis] - 1 for axis, flip in ends if flip
+        }
+        signs = np.where(flips, -1, 1)
+        return dataclasses.replace(
+            self,
+            voxels=turned(self.voxels, order, flips),
+            spacing=tuple(self.spacing[axis] for axis in order),
+            origin=tuple(self.to_patient([first[axis] for axis in range(3)])),
+            # Columns of the direction are x, y, z; axes are counted z, y, x.
+            direction=(self.direction[:, ::-1][:, list(order)] * signs)[:, ::-1],
+            notes=(*self.notes, "turned: z, y, x grow to head, back and left"),
         )
 
     def to_sitk(self):
@@ -216,6 +243,33 @@ class Volume:
         path.parent.mkdir(parents=True, exist_ok=True)
         sitk.WriteImage(self.to_sitk(), str(path), useCompression=path.suffix == ".gz")
         return path
+
+
+def nearest_axes(direction: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """How to turn `[z, y, x]` so that its axes grow to the head, the back and the left.
+
+    Args:
+        direction: 3 x 3, as in `Volume`.
+
+    Returns:
+        For each axis of the result: the axis that it was, and whether it has to be reversed.
+    """
+    # Row i of `towards` is the patient direction in which axis i of [z, y, x] grows.
+    towards = np.asarray(direction).T[::-1]
+    components = np.abs(towards[:, ::-1])  # columns S, P, L, so that they match z, y, x
+    order = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(components[source, axis] for axis, source in enumerate(order)),
+    )
+    return order, tuple(bool(towards[source, 2 - axis] < 0) for axis, source in enumerate(order))
+
+
+def turned(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """`[z, y, x]` or `[z, y, x, c]`, turned as `nearest_axes` says; a view."""
+    rest = range(3, array.ndim)
+    return np.transpose(array, (*order, *rest))[
+        tuple(slice(None, None, -1 if f else 1) for f in flips)
+    ]
 
 
 def load(path: str | Path) -> Volume:

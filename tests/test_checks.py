@@ -1,5 +1,6 @@
 """Every check passes right answers of several kinds and says what is wrong with wrong ones."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,192 @@ def whiten_in_place(image):
     return image
 
 
+def round_trip(*dtypes, check=np.array_equal):
+    """The first of some dtypes that passes a test."""
+
+    def answer(array):
+        with np.errstate(invalid="ignore"):
+            return next(array.astype(d) for d in (*dtypes, "f4") if check(array.astype(d), array))
+
+    return answer
+
+
+def by_range(*dtypes, floats="f4"):
+    """The first integer dtype that has room between the least and the greatest value."""
+
+    def answer(array):
+        for name in dtypes:
+            limits = np.iinfo(name)
+            if limits.min <= array.min() and array.max() <= limits.max:
+                return array.astype(name)
+        return array.astype(floats)
+
+    return answer
+
+
+def by_hand(array):
+    whole = array.dtype.kind in "biu" or bool((array == np.floor(array)).all())
+    answer = by_range("u1", "i2", "u2", "i4") if whole else by_range()
+    return answer(array)
+
+
+def as_it_came(array):
+    """Keeps an integer array of two bytes, in whatever order they lie."""
+    return array if array.dtype.kind in "iu" and array.dtype.itemsize == 2 else by_hand(array)
+
+
+def parser(dtype="int16", order=None, channel=-1, default=0.0, key="image", **changes):
+    """A parser with one thing, or nothing, wrong."""
+
+    def answer(serialized):
+        import tensorflow as tf
+
+        fallback = {} if default is None else {"default_value": [default] * 3}
+        spec = {
+            key: tf.io.FixedLenFeature([], tf.string),
+            "shape": tf.io.FixedLenFeature([3], tf.int64),
+            "spacing": tf.io.FixedLenFeature([3], tf.float32, **fallback),
+        }
+        fields = tf.io.parse_single_example(serialized, spec)
+        image = tf.io.decode_raw(fields[key], dtype, little_endian=changes.get("little", True))
+        shape = fields["shape"] if order is None else tf.gather(fields["shape"], order)
+        shape = changes.get("shape", shape)
+        image = tf.reshape(image, shape)
+        if channel is not None:
+            image = tf.expand_dims(image, channel)
+        image = tf.cast(image, changes.get("cast", image.dtype))
+        image = changes.get("after", tf.identity)(image)
+        spacing = changes.get("spacing", lambda mm: mm)(fields["spacing"])
+        return {changes.get("name", "image"): image, "spacing": spacing}
+
+    return answer
+
+
+def parse_with_python(keep_rank):
+    """Not TensorFlow's parser, but its generated classes; only good in map if wrapped."""
+
+    def read(serialized):
+        import tensorflow as tf
+
+        feature = tf.train.Example.FromString(np.asarray(serialized).item()).features.feature
+        shape = [*feature["shape"].int64_list.value, 1]
+        image = np.frombuffer(feature["image"].bytes_list.value[0], "<i2").reshape(shape)
+        spacing = feature["spacing"].float_list.value or [0, 0, 0]
+        return image.astype(np.int16), np.array(spacing, np.float32)
+
+    def answer(serialized):
+        import tensorflow as tf
+
+        image, spacing = tf.numpy_function(read, [serialized], (tf.int16, tf.float32))
+        if keep_rank:
+            image = tf.ensure_shape(image, (None, None, None, 1))
+        return {"image": image, "spacing": spacing}
+
+    def eager_only(serialized):
+        image, spacing = read(serialized.numpy())
+        return {"image": image, "spacing": spacing}
+
+    return eager_only if keep_rank is None else answer
+
+
+def faulty(*tests):
+    """Names of the shards that one of the tests finds wrong; each gets the path and the entry."""
+
+    def answer(folder, manifest):
+        return [
+            name
+            for name, entry in manifest.items()
+            if any(test(Path(folder, name), entry) for test in tests)
+        ]
+
+    return answer
+
+
+def absent(path, _):
+    return not path.exists()
+
+
+def other_size(path, entry):
+    return absent(path, 0) or path.stat().st_size != entry["bytes"]
+
+
+def other_hash(path, entry):
+    return hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]
+
+
+def first_digits(path, entry):
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8] != entry["sha256"][:8]
+
+
+def none_if_whole(folder, manifest):
+    return faulty(absent, other_hash)(folder, manifest) or None
+
+
+def nearly_equal(array):
+    """`np.allclose` in place of equality."""
+    with np.errstate(invalid="ignore"):
+        narrow = (array.astype(name) for name in ("u1", "i2", "u2", "i4", "f4"))
+        return next(one for one in narrow if np.allclose(one, array))
+
+
+def nothing_for_fractions(array):
+    return None if (array != np.rint(array)).any() else by_hand(array)
+
+
+def unpacking(serialized):
+    import tensorflow as tf
+
+    spec = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "shape": tf.io.FixedLenFeature([3], tf.int64),
+        "spacing": tf.io.FixedLenFeature([3], tf.float32, [0.0] * 3),
+    }
+    fields = tf.io.parse_single_example(serialized, spec)
+    image = tf.io.decode_raw(fields["image"], tf.int16)
+    image = tf.reshape(image, [*fields["shape"], 1])
+    return {"image": image, "spacing": fields["spacing"]}
+
+
+def records_in(path):
+    import tensorflow as tf
+
+    return sum(1 for _ in tf.data.TFRecordDataset(str(path)))
+
+
+def tensorflow_complains(path, _):
+    import tensorflow as tf
+
+    try:
+        records_in(path)
+    except (tf.errors.DataLossError, tf.errors.NotFoundError):
+        return True
+    return False
+
+
+def other_count(path, entry):
+    return tensorflow_complains(path, entry) or records_in(path) != entry["records"]
+
+
+def sound(folder, manifest):
+    return set(manifest) - set(faulty(other_size, other_hash)(folder, manifest))
+
+
 RIGHT = {
+    "narrowest": [
+        round_trip("u1", "i2", "u2", "i4"),
+        round_trip("u1", "u2", "i2", "i4"),
+        by_hand,
+    ],
+    "parse": [
+        parser(),
+        parser(spacing=lambda mm: mm + 0),
+        parse_with_python(keep_rank=True),
+    ],
+    "find_faulty": [
+        faulty(absent, other_hash),
+        faulty(other_size, other_hash),
+        lambda *given: {Path(given[0], name) for name in faulty(absent, other_hash)(*given)},
+    ],
     "organ_ml": [
         lambda mask, mm: np.count_nonzero(mask) * np.prod(mm) / 1000,
         lambda mask, mm: float((mask > 0).sum() * (mm[0] * mm[1] * mm[2]) * 1e-3),
@@ -92,6 +278,66 @@ RIGHT = {
 }
 
 WRONG = {
+    "narrowest": [
+        (nearly_equal, "20000.125 became 20000: the fraction is gone"),
+        (nothing_for_fractions, "a branch without return"),
+        (lambda array: array.astype(np.float32), "bool from 0 to 1: float32 holds them, but so"),
+        (lambda array: array.astype(np.int16), "so does uint8, in fewer bytes"),
+        (by_range("u1", "i2", "u2", "i4"), "the fraction is gone"),
+        (round_trip("u1", "i2", "i4"), "int32 holds them, but so does uint16"),
+        (by_range("u1", "i2", "u2"), "float32 has 24 binary digits"),
+        (lambda array: array.astype(np.uint8), "-1024 became 0: there are no negative"),
+        (lambda array: array.astype("u1" if array.max() < 4096 else "i4"), "no negative numbers"),
+        (lambda array: array.astype("i2" if array.min() < 0 else "u1"), "it does not fit"),
+        (as_it_came, "its bytes still lie in big-endian order"),
+        (lambda array: array.astype(np.min_scalar_type(array.min())), "not one of uint8"),
+        (lambda array: by_hand(array).dtype, "asked for is the array"),
+        (lambda array: by_hand(array).tobytes(), "an array is asked for"),
+        (lambda array: by_hand(array).ravel(), "shape"),
+    ],
+    "parse": [
+        (unpacking, "a tensor cannot be unpacked there"),
+        (parser(default=None), "without spacing stops your parser"),
+        (parser(default=1.0), "0 says: not known"),
+        (parser(channel=None), "the channel is missing"),
+        (parser(channel=0), "the channel comes last"),
+        (parser(dtype="uint16"), "the image is uint16; what was written is int16"),
+        (parser(dtype="float32"), "values, but the requested shape"),
+        (parser(cast="float32"), "the image is float32"),
+        (parser(little=False), "the wrong way round"),
+        (parser(order=[2, 1, 0]), "in another order"),
+        (parser(shape=[5, 3, 2]), "asked for is"),
+        (parser(after=lambda image: image[::-1]), "not in their places"),
+        (parser(after=lambda image: image + 1), "the first voxel is"),
+        (parser(key="image/encoded"), "asks for 'image/encoded'; the records hold"),
+        (parser(name="volume"), "found ['spacing', 'volume']"),
+        (parser(spacing=lambda mm: mm[::-1]), "the spacing is"),
+        (parser(spacing=lambda mm: mm[:, None]), "not float32 (3,)"),
+        (parse_with_python(keep_rank=None), "there is no .numpy() there"),
+        (parse_with_python(keep_rank=False), "lost its number of axes"),
+        (lambda serialized: serialized, "a dict with the keys"),
+    ],
+    "find_faulty": [
+        (faulty(absent, first_digits), "only the last digits differ"),
+        (none_if_whole, "an empty list is asked for"),
+        (faulty(absent), "TensorFlow reads it without a word"),
+        (faulty(other_size), "one of them is another"),
+        (faulty(tensorflow_complains), "TensorFlow reads it without a word"),
+        (
+            faulty(tensorflow_complains, lambda path, _: path.stat().st_size == 0),
+            "has lost its last record: TensorFlow reads it to a clean end",
+        ),
+        (faulty(other_count), "only the SHA-256 can tell"),
+        (faulty(other_hash), "raises FileNotFoundError: a missing or damaged shard is to be"),
+        (faulty(lambda path, _: records_in(path) != 3), "raises NotFoundError: a missing"),
+        (faulty(absent, lambda path, _: records_in(path) != 3), "raises DataLossError: a missing"),
+        (lambda folder, manifest: [], "is not there; the manifest lists it"),
+        (lambda folder, manifest: sorted(manifest), "exactly as it was written"),
+        (sound, "exactly as it was written"),
+        (lambda folder, manifest: len(faulty(other_size)(folder, manifest)), "a list of names"),
+        (lambda folder, manifest: "train", "a list of names"),
+        (lambda folder, manifest: ["manifest.json"], "names out of the manifest"),
+    ],
     "organ_ml": [
         (lambda mask, mm: mask.sum(), "number of voxels"),
         (lambda mask, mm: np.count_nonzero(mask) * np.prod(mm), "mm³"),

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tools import results
 
 RUN = [
@@ -29,10 +31,11 @@ def test_only_what_stands_between_the_markers_is_replaced():
     assert results.with_table(written, "run", RUN) == written
 
 
-def test_readme_shows_the_published_run():
-    comparisons = json.loads((results.PUBLISHED / "dicom_reading.json").read_text("utf-8"))
+@pytest.mark.parametrize("name", ["dicom_reading", "records"])
+def test_readme_shows_the_published_run(name):
+    comparisons = json.loads((results.PUBLISHED / f"{name}.json").read_text("utf-8"))
     text = results.README.read_text("utf-8")
-    assert results.with_table(text, "dicom_reading", comparisons) == text
+    assert results.with_table(text, name, comparisons) == text
     assert results.table(comparisons) in text
 
 

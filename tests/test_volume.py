@@ -1,6 +1,7 @@
 """A volume's geometry is SimpleITK's, its files are nibabel's, its resampling is SciPy's."""
 
 import contextlib
+import itertools
 
 import nibabel
 import numpy as np
@@ -390,3 +391,24 @@ def test_a_mask_of_a_crop_is_empty_outside_the_crop():
     expected = np.zeros((12, 12, 12), np.uint8)
     expected[4:8, 4:8, 4:8] = 1
     np.testing.assert_array_equal(crop.resample_like(whole, is_mask=True).voxels, expected)
+
+
+EVERY_ORIENTATION = [
+    "".join(letters)
+    for order in itertools.permutations(("RL", "AP", "IS"))
+    for letters in itertools.product(*order)
+]
+
+
+@pytest.mark.parametrize("letters", EVERY_ORIENTATION)
+def test_in_lps_order_is_simpleitks_dicom_orient(letters):
+    turn = Rotation.from_euler("xyz", [7, -4, 11], degrees=True).as_matrix()  # oblique
+    voxels = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    given = Volume(voxels, (3, 1.5, 0.5), (10, -20, 30), turn)
+    image = sitk.DICOMOrient(given.to_sitk(), letters)
+    ours, oracle = Volume.from_sitk(image).in_lps_order(), sitk.DICOMOrient(image, "LPS")
+    expected = Volume.from_sitk(oracle)
+    assert np.array_equal(ours.voxels, expected.voxels) and ours.same_geometry(expected)
+    assert np.allclose(ours.spacing, expected.spacing)
+    assert np.array_equal(ours.voxels, voxels) and ours.same_geometry(given)
+    assert bool(ours.notes) == (letters != "LPS")

@@ -1,0 +1,91 @@
+"""What is to become a record: cases, and the files that cannot be one, each with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+from pathlib import Path
+
+from helpers.errors import CODES
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One record to be: where its pixels come from and what is known of them.
+
+    Nothing of this is written but `split`, `label`, `weight` and a salted hash of `patient` and
+    `name`: these two, the source and the files lead to a person, so they stay out of what is
+    printed.
+
+    Args:
+        name: unique within the set, for instance the image's path below the set's folder.
+        source: what the loader needs to read the case; it travels to worker processes.
+        files: every input file that goes into the case.
+        patient: all images of a person share it; the splits and the hash are made from it.
+            Empty means that the case is a patient of its own.
+        split: "train", "validation", "test" or a name of your own; "all" where nothing is split.
+        label: class id, or one id for each of several labels; None if there is none.
+        weight: probability weight for sampling, as in a data list; None if there is none.
+        size: an upper bound for the record's size in bytes, 0 if unknown.
+    """
+
+    name: str = dataclasses.field(repr=False)
+    source: object = dataclasses.field(repr=False)
+    files: tuple[Path, ...] = dataclasses.field(default=(), repr=False)
+    patient: str = dataclasses.field(default="", repr=False)
+    split: str = "all"
+    label: int | tuple[int, ...] | None = None
+    weight: float | None = None
+    size: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """Input files that became no record, and why: `code` is a key of `errors.CODES`.
+
+    `reason` may quote what was found in the files, so only the code is ever written or printed
+    without being asked for.
+    """
+
+    files: tuple[Path, ...] = dataclasses.field(repr=False)
+    code: str
+    reason: str = dataclasses.field(repr=False)
+
+    @property
+    def meaning(self) -> str:
+        """What the code says, in words that name nobody."""
+        return CODES[self.code]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a source holds: each input file belongs to one case or to one rejection."""
+
+    cases: tuple[Case, ...]
+    rejected: tuple[Rejection, ...] = ()
+
+    @property
+    def files(self) -> int:
+        """How many input files there are."""
+        return sum(len(one.files) for one in (*self.cases, *self.rejected))
+
+
+def case_hash(salt: str, patient: str, name: str) -> str:
+    """The name that a case has in its record: 16 hexadecimal digits, a dash, 8 more.
+
+    The first part is the same for all cases of a patient, so that results can be summed up by
+    patient. Without the salt, nobody can try names until one fits (HMAC, RFC 2104, with SHA-256).
+
+    Args:
+        salt: a secret; whoever has it can find out whether a known person is in the set.
+        patient: as in `Case`; if empty, the case counts as a patient of its own.
+        name: as in `Case`.
+    """
+
+    def digest(kind: str, text: str, digits: int) -> str:
+        message = f"{kind}\0{text}".encode("utf-8", "surrogateescape")
+        return hmac.new(salt.encode(), message, hashlib.sha256).hexdigest()[:digits]
+
+    person = digest("patient", patient, 16) if patient else digest("alone", name, 16)
+    return f"{person}-{digest('case', name, 8)}"

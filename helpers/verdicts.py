@@ -1,0 +1,83 @@
+"""What every check of an exercise has in common: it calls an answer and says in a line how it is.
+
+    ✎  not attempted yet
+    ✗  what is wrong with the answer
+    ✓  what it was right on
+
+With the environment variable `COURSE_CHECKS=strict`, as in the tests of the course, anything but ✓
+also raises an `AssertionError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+STUB = "replace the ... with your code, and return the result"
+
+
+class VerdictError(Exception):
+    """Ends a judgement: the answer is missing or wrong."""
+
+    def __init__(self, symbol: str, message: str) -> None:
+        self.line = f"{symbol} {message}"
+        super().__init__(self.line)
+
+
+def judged(judge: Callable) -> Callable:
+    """Turn `judge(answer)`, which returns praise or raises, into a check that prints."""
+
+    @functools.wraps(judge)
+    def check(answer: Callable) -> None:
+        try:
+            line = f"✓ {judge(answer)}"
+        except VerdictError as verdict:
+            line = verdict.line
+        print(line)
+        if os.environ.get("COURSE_CHECKS") == "strict" and not line.startswith("✓"):
+            raise AssertionError(line)
+
+    return check
+
+
+def wrong(message: str) -> VerdictError:
+    """The verdict on a wrong answer, to be raised."""
+    return VerdictError("✗", message)
+
+
+def ask(answer: Callable, *arguments):
+    """Call the answer on copies; a missing answer, an error or a changed input ends the check."""
+    given = copy.deepcopy(arguments)
+    try:
+        result = answer(*given)
+    except Exception as error:  # whatever a learner's code may raise
+        raise wrong(f"your code raises {type(error).__name__}: {error}") from error
+    if result is None or result is ...:
+        raise VerdictError("✎", f"not attempted yet: {STUB}")
+    for before, after in zip(arguments, given, strict=True):
+        if isinstance(before, np.ndarray) and not np.array_equal(before, after, equal_nan=True):
+            raise wrong("your code changes the array that it is given; work on a copy")
+    return result
+
+
+def ask_array(answer: Callable, *arguments, shape: tuple[int, ...]) -> np.ndarray:
+    """Call the answer; anything but an array of finite numbers of this shape ends the check."""
+    result = ask(answer, *arguments)
+    try:
+        values = np.asarray(result, np.float64)
+    except (TypeError, ValueError):
+        raise wrong(f"an array of numbers is asked for, you returned {result!r:.60}") from None
+    if values.shape != shape:
+        raise wrong(f"your result has shape {values.shape}, the check asks for {shape}")
+    if not np.isfinite(values).all():
+        raise wrong("your result holds NaN or infinite values")
+    return values
+
+
+def close(value, expected, relative: float = 1e-3) -> bool:
+    """Whether an answer is as good as the expected one, to rounding."""
+    return bool(np.allclose(value, expected, rtol=relative, atol=1e-9))

@@ -1,0 +1,207 @@
+"""Cases for the tests of `helpers.records`, and loaders that worker processes can import.
+
+A case's source is its number, and everything about the case follows from that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from helpers import records
+from helpers.cases import Case, Found
+from helpers.errors import CourseDataError
+from helpers.records import tfrecord
+
+ROOT = Path(__file__).parents[1]
+SALT = "nobody knows this"
+CLASSES = ("background", "liver", "lesion")
+SHAPE = (3, 5, 4)
+# Where these come out, something has leaked.
+PATIENT, REASON = "Placeholder^Jane", "quoted from the file"
+
+
+def case(number: int, **changes) -> Case:
+    """Two cases share a patient; every second one has a weight."""
+    known = {
+        "name": f"{PATIENT} case {number}",
+        "source": number,
+        "files": (Path(f"{PATIENT}/{number}.img"), Path(f"{PATIENT}/{number}.hdr")),
+        "patient": f"{PATIENT} {number // 2}",
+        "split": "train",
+        "label": number % 3,
+        "weight": 0.25 * number if number % 2 else None,
+    }
+    return Case(**(known | changes))
+
+
+def cases(count: int, test: int = 0, **changes) -> tuple[Case, ...]:
+    """`count` cases, of which the last `test` are in a split of their own."""
+    splits = ["train"] * (count - test) + ["test"] * test
+    return tuple(case(n, **({"split": splits[n]} | changes)) for n in range(count))
+
+
+def volume(case: Case) -> dict:
+    """A CT with a mask of three classes; shape and narrowest dtype are the same for all."""
+    random = np.random.default_rng(case.source)
+    return {
+        "image": random.integers(-1000, 3000, SHAPE),
+        "spacing": (2.5, 0.75, 0.5),
+        "mask": random.integers(0, 3, SHAPE),
+        "modality": "CT",
+    }
+
+
+def ids(case: Case) -> frozenset[int]:
+    return frozenset({0, 1, 2})
+
+
+def as_given(case: Case) -> dict:
+    """The source itself, for elements that a test has made."""
+    return case.source
+
+
+def ids_as_given(case: Case) -> frozenset[int]:
+    mask = case.source.get("mask")
+    return frozenset() if mask is None else frozenset(np.unique(mask).astype(int).tolist())
+
+
+def refusing(case: Case, numbers=(1, 4)) -> dict:
+    """Refuses some cases by name, and finds the file of number 7 gone."""
+    if case.source in numbers:
+        raise CourseDataError("TRUNCATED", f"{REASON} of {case.patient}", case.files)
+    if case.source == 7:
+        raise FileNotFoundError(2, "No such file or directory", str(case.files[0]))
+    return volume(case)
+
+
+def crashing(case: Case, number: int = 5) -> dict:
+    if case.source == number:
+        raise RuntimeError("a fault of the loader")
+    return volume(case)
+
+
+def without_tensorflow(case: Case) -> dict:
+    assert "tensorflow" not in sys.modules
+    return volume(case)
+
+
+def pausing(case: Case, numbers: tuple[int, ...] = ()) -> dict:
+    """At one of these numbers: says on stdout which process this is, and waits to be killed."""
+    if case.source in numbers:
+        os.write(1, b"%d\n" % os.getpid())  # in one piece, whoever else writes
+        signal.pause()
+    return volume(case)
+
+
+def write(folder: Path, found: Found | tuple[Case, ...], load=volume, **options) -> records.Written:
+    """`records.write` with what all of these tests pass; in this process unless told otherwise."""
+    known = {"salt": SALT, "classes": CLASSES, "survey": ids, "workers": 1, "progress": False}
+    found = found if isinstance(found, Found) else Found(found)
+    return records.write(folder, found, "volume", load, **(known | options))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """By name, SHA-256 of all files that are not hidden."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: digest(path) for path in sorted(files) if not path.name.startswith(".")}
+
+
+def hidden(folder: Path) -> set[str]:
+    """Names that begin with a dot, but for the lock's, which some systems remove."""
+    return {path.name for path in folder.glob(".*")} - {".lock"}
+
+
+# Runs that die at a chosen moment.
+
+
+def prepared(kind: str, folder: Path) -> None:
+    """What is in the folder before the run that is killed."""
+    if kind == "overwriting":
+        write(folder, cases(8, test=2), shard_count=4)
+
+
+def disturbed(kind: str, folder: Path, **options) -> records.Written:
+    """The run that is killed, and the same call again."""
+    if kind == "overwriting":
+        few = {"shard_count": 2, "salt": "another secret", "overwrite": True}
+        return write(folder, cases(6, test=2), **few, **options)
+    return write(folder, cases(14, test=4), refusing, shard_count=3, **options)
+
+
+def killed_at_each_moment(kind: str, root: str, moments: int | None) -> None:
+    """Die by SIGKILL at moments spread over a run, each time in another folder.
+
+    The moments are steps: each change in the file system, just before it is made, and each record,
+    just before it is written. Folders below `root` are called by the number of the step at which
+    all processes of the run died; "whole" was not disturbed. With kind "workers", two processes
+    write. Needs a process without threads, because it forks.
+
+    Args:
+        kind: of `disturbed`.
+        root: an existing folder.
+        moments: how many; None for all there are.
+    """
+    fork = multiprocessing.get_context("fork")
+    watched, last, taken = "", -1, fork.Value("i")
+
+    def step() -> None:
+        with taken.get_lock():
+            if taken.value == last:
+                os.killpg(0, signal.SIGKILL)
+            taken.value += 1
+
+    def hook(event: str, arguments: tuple) -> None:
+        if not watched or event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            return
+        # rmtree names what it removes without the folder.
+        if str(arguments[0]).startswith(watched) or event in ("os.remove", "os.rmdir"):
+            step()
+
+    def write_record(writer, pieces, original=tfrecord.Writer.write) -> None:
+        step()
+        original(writer, pieces)
+
+    def run(folder: Path) -> None:
+        nonlocal watched
+        prepared(kind, folder)
+        watched, taken.value = f"{folder}{os.sep}", 0
+        tfrecord.Writer.write = write_record
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(ProcessPoolExecutor(2, fork)) if kind == "workers" else None
+            disturbed(kind, folder, executor=pool)
+
+    def start(folder: Path, until: int) -> int:
+        """Run in a process group of its own, and wait until all of the group are gone."""
+        nonlocal last, taken
+        last, taken = until, fork.Value("i")  # the lock of the one before may have died locked
+        reader, writer = os.pipe()
+        if not (child := os.fork()):
+            os.setsid()
+            os.close(reader)
+            run(folder)
+            os._exit(0)
+        os.close(writer)
+        os.read(reader, 1)  # the end of the file: nobody holds the other end any more
+        os.close(reader)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (-9 if until >= 0 else 0)
+        return taken.get_obj().value
+
+    os.fsync = lambda number: None  # what a killed process has written stays; no power is cut here
+    sys.addaudithook(hook)
+    steps = start(Path(root) / "whole", -1)
+    for moment in np.linspace(0, steps - 1, moments or steps).astype(int).tolist():
+        start(Path(root) / f"{moment:04d}", moment)
