@@ -3,7 +3,8 @@
 #   make lab       set up .venv and open JupyterLab at the first notebook
 #   make course    run every notebook, solved, and print minutes, memory and checks
 #   make test      lint, unit tests, notebooks as shipped and solved, a browser
-#   make bench     our readers beside those of others (installs these into benchmarks/.venv)
+#   make bench     ours beside what others do: bench-dicom (installs readers into benchmarks/.venv)
+#                  and bench-records
 #
 # For those who write the course:
 #
@@ -32,7 +33,7 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 # A kernel called python3 in the home folder must not take the place of this environment's own.
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: lab course test bench badges minutes pictures lock format clean
+.PHONY: lab course test bench bench-dicom bench-records badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
@@ -43,8 +44,13 @@ course: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(BENCH_INSTALLED)
+bench: bench-dicom bench-records
+
+bench-dicom: $(BENCH_INSTALLED)
 	$(BENCH_VENV)/bin/python benchmarks/dicom_reading.py $(BENCH_ARGS)
+
+bench-records: $(INSTALLED)
+	$(BIN)/python benchmarks/records.py $(BENCH_ARGS)
 
 badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@
