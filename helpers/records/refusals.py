@@ -98,7 +98,7 @@ def _unknown_ids(found: set[int], names: dict[int, str], files: list[Path]) -> C
         f"found the ids {sorted(found)[:10]}, the classes are {sorted(names)}{ignored}. Name them "
         "as classes, or say what each stored id becomes (a mapping, for instance 0=0,255=1). "
         "Nothing was written",
-        sorted(files),  # workers answer in any order
+        files,
     )
 
 
@@ -112,13 +112,13 @@ def check_masks(asked: Iterable[tuple[Case, frozenset[int]]], names: dict[int, s
     Raises:
         CourseDataError: `UNKNOWN_LABEL`.
     """
-    unknown, files = set(), []
+    unknown, cases = set(), []
     for case, ids in asked:
         if wrong := set(ids) - set(names):
             unknown |= wrong
-            files += case.files
-    if unknown:
-        raise _unknown_ids(unknown, names, files)
+            cases.append(case.files)
+    if unknown:  # workers answer in any order
+        raise _unknown_ids(unknown, names, [file for files in sorted(cases) for file in files])
 
 
 def ids_of(survey: Callable, case: Case) -> frozenset[int]:
