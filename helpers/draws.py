@@ -1,0 +1,51 @@
+"""A seed for each element, so that a random stage gives the same stream however it is run.
+
+Random numbers that come from a generator with a state depend on who asks first, and threads race.
+Here every element is paired with a number of its own, and stateless operations make all that is
+random about the element from that number.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from helpers import quiet
+
+quiet.tensorflow_greeting()
+import tensorflow as tf  # noqa: E402
+
+
+def map_with_seeds(
+    dataset: tf.data.Dataset,
+    function: Callable,
+    *,
+    seed: int,
+    name: str,
+    num_parallel_calls: int = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
+    """Map `function(element, seed)` over a dataset, with another seed for each element.
+
+    Args:
+        dataset: of any elements; a tuple arrives as a tuple.
+        function: gets the element and an int64 `[2]` for `tf.random.stateless_...`.
+        seed: the same one gives the same stream, from a dataset that is made anew. Each epoch, be
+            it by `repeat` or by iterating again, goes on with new numbers. `tf.random.set_seed`,
+            where it is called, has a say as well.
+        name: of the stage; stages of different names do not share numbers although they share
+            the seed.
+        num_parallel_calls: elements worked on at a time; it changes nothing but the speed.
+
+    Returns:
+        A dataset of the same length, in the same order.
+    """
+    salt = zlib.crc32(name.encode())
+    numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+
+    @tf.autograph.experimental.do_not_convert
+    def seeded(element, number):
+        return function(element, tf.stack([number, tf.constant(salt, tf.int64)]))
+
+    return tf.data.Dataset.zip(dataset, numbers).map(
+        seeded, num_parallel_calls=num_parallel_calls, deterministic=True
+    )
