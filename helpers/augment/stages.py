@@ -45,8 +45,9 @@ def stage(
     Returns:
         A stage: `dataset.apply(stage(...))`. It belongs after `cache` and `repeat`. Elements are
         dicts; `image` becomes float32 in its own unit, `mask` keeps its dtype and has no id that
-        it did not have, other fields stay. Fixed shapes are compiled by XLA (one to two seconds
-        at the first element); images of varying shapes take about twice as long each.
+        it did not have, other fields stay. Fixed shapes are compiled by XLA, which takes a second
+        or two at the first element; images of varying shapes take several times as long each.
+        Crop first: an elastic warp holds 16 bytes for each voxel.
 
     Raises:
         ValueError: for a piece that is none, or that does not fit the images.
@@ -113,7 +114,7 @@ def _augmented(element: dict, seed, pieces, spacing, fill, mask_fill: int, batch
     else:
         image = tf.cast(image, tf.float32)
     if changing:
-        known = image.shape.is_fully_defined()
+        known = image.shape.is_fully_defined() and warp.xla_works()
         image = _changer(tuple(map(_hashable, changing)), known, batched)(image, seed)
     return element | {"image": image} | ({} if mask is None else {"mask": mask})
 
@@ -213,6 +214,12 @@ def _check_elements(spec, batched: bool) -> None:
         raise ValueError(
             f"images here are {'[b, y, x, c]' if batched else '[z, y, x, c] or [y, x, c]'}, not of "
             f"shape {image.shape}. Augment volumes one by one, before .batch()"
+        )
+    if "case" in spec and (spec["case"].shape.rank == 1) != batched:
+        # A batch of pictures has the rank of a volume, and would be bent across its patients.
+        raise ValueError(
+            f"elements with a `case` of shape {spec['case'].shape} are "
+            f"{'single ones: leave out batched=True' if batched else 'batches: batched=True'}"
         )
     if mask is None:
         return

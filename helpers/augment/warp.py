@@ -65,7 +65,19 @@ def resample(image, mask, warp: Warp, *, fill="edge", mask_fill: int = 0, batche
     Where the shapes are known, XLA compiles the look-up, which takes about a second once.
     """
     known = image.shape.is_fully_defined() and (mask is None or mask.shape.is_fully_defined())
+    known = known and xla_works()
     return _compiled(known, fill, mask_fill, batched)(image, mask, warp)
+
+
+@functools.cache
+def xla_works() -> bool:
+    """Whether this TensorFlow can compile for the processor; some builds cannot."""
+    try:
+        with tf.init_scope():  # now, and not as part of a graph that is being made
+            tf.function(lambda x: x + 1, jit_compile=True, autograph=False)(tf.constant(1))
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 @functools.cache
