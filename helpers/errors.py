@@ -46,6 +46,9 @@ CODES = {
     "CONSTANT": "an image in which every pixel has the same value",
     "BURNED_IN": "text may be burned into the pixels: stated, or likely and not denied",
     "ROTATED": "the photograph's EXIF says that it is to be turned; its mask may be either way",
+    # Crops.
+    "CROP_TOO_LARGE": "a crop that is larger than the image",
+    "NO_PLACE": "no voxel that a crop could be centred on",
     # A folder of records.
     "NOTHING_WRITTEN": "not one case became a record",
     "LOCKED": "another process is writing to this folder",

@@ -1,0 +1,27 @@
+"""Crops: parts of a volume or picture that are small enough to train on, and whole ones back.
+
+    dataset = dataset.apply(crops.locate()).cache().repeat()
+    dataset = dataset.apply(crops.pos_neg((96, 96, 96), per_image=4, seed=2))
+    dataset = dataset.batch(2).apply(crops.merge_batch_dims())        # 2 x 4 = 8 crops
+
+Every function but `sliding_window` returns a stage for `dataset.apply`. Elements are dicts with
+`image` `[z, y, x, c]` or `[y, x, c]` and, where present, `mask` of the same spatial shape with one
+channel; sizes are in voxels, in the order of these axes. Image and mask are always cut at the same
+place, and voxels are copied as they are: NaN stays NaN, since other stages refuse it.
+"""
+
+from helpers.crops.batches import merge_batch_dims
+from helpers.crops.fixed import centre
+from helpers.crops.places import locate
+from helpers.crops.stages import class_balanced, pos_neg, random
+from helpers.crops.windows import sliding_window
+
+__all__ = [
+    "centre",
+    "class_balanced",
+    "locate",
+    "merge_batch_dims",
+    "pos_neg",
+    "random",
+    "sliding_window",
+]

@@ -1,0 +1,123 @@
+"""What every stage that crops asks of its arguments and of its elements."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from helpers import quiet
+from helpers.errors import CourseDataError
+
+quiet.tensorflow_greeting()
+import tensorflow as tf  # noqa: E402
+
+
+def checked_size(size: Sequence[int]) -> tuple[int, ...]:
+    """The size of a crop in voxels, `(z, y, x)` or `(y, x)`.
+
+    Raises:
+        ValueError: for anything but two or three whole numbers from 1.
+    """
+    try:
+        numbers = tuple(operator.index(number) for number in size)
+    except TypeError:
+        numbers = ()
+    if len(numbers) not in (2, 3) or min(numbers) < 1:
+        raise ValueError(f"a size is (z, y, x) or (y, x) in voxels, each from 1, not {size!r}")
+    return numbers
+
+
+def checked_count(per_image: int | None) -> int | None:
+    """The number of crops of an image; None stands for one without an axis of its own.
+
+    Raises:
+        ValueError: for a number below 1.
+    """
+    if per_image is not None and operator.index(per_image) < 1:
+        raise ValueError(f"per_image is 1 or more, or None, not {per_image}")
+    return per_image
+
+
+def check(spec, size: tuple[int, ...] | None, *, mask: bool, fits: bool = False) -> None:
+    """Refuse what can be seen before the first element: `spec` is `dataset.element_spec`.
+
+    Args:
+        spec: of single elements.
+        size: of the crop; None where there is no crop yet.
+        mask: whether elements need one.
+        fits: whether images must be as large as the crop.
+
+    Raises:
+        ValueError: for elements that are no dicts with an image, and for batches.
+        CourseDataError: `NO_PAIR` without the mask, `MASK_MISMATCH`, `CROP_TOO_LARGE`.
+    """
+    if not isinstance(spec, dict) or "image" not in spec:
+        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
+    image = spec["image"].shape
+    ranks = (3, 4) if size is None else (len(size) + 1,)
+    many = "case" in spec and spec["case"].shape.rank
+    if image.rank not in ranks or many:
+        expected = " or ".join("[z, y, x, c]" if rank == 4 else "[y, x, c]" for rank in ranks)
+        raise ValueError(
+            f"single images {expected} are cropped, not shape {image}"
+            f"{' with several cases' if many else ''}. Crop before .batch(); take batches, or "
+            "several crops of an image, apart with .unbatch()"
+        )
+    if mask and "mask" not in spec:
+        raise CourseDataError(
+            "NO_PAIR", "these elements have no `mask`, which says where to crop; join it first"
+        )
+    if "mask" in spec:
+        _check_mask(spec["mask"], image)
+    known = zip(image, size if fits else (), strict=False)
+    if any(have is not None and have < want for have, want in known):
+        raise CourseDataError(
+            "CROP_TOO_LARGE",
+            f"a crop of {size} voxels does not fit into images of {tuple(image[:-1])}; choose a "
+            "smaller size, pad with crops.centre, or say allow_smaller=True",
+        )
+
+
+def _check_mask(mask, image) -> None:
+    expected = [*image[:-1], 1]
+    if not mask.shape.is_compatible_with(expected) or mask.shape.rank is None:
+        raise CourseDataError(
+            "MASK_MISMATCH",
+            f"the mask has shape {mask.shape}, the image {image}; expected {expected}: the same "
+            "spatial shape and one channel (mask[..., tf.newaxis] adds it)",
+        )
+    if not (mask.dtype.is_integer or mask.dtype.is_bool):
+        raise CourseDataError(
+            "MASK_MISMATCH",
+            f"a mask holds class ids in whole numbers, not {mask.dtype.name}; read it as uint8",
+        )
+
+
+def require(ok, code: str, about: Sequence, case=None) -> list:
+    """A check that runs with the graph.
+
+    Args:
+        ok: boolean tensor.
+        code: of `helpers.errors.CODES`.
+        about: strings and int32 tensors: what was found, what was expected, what to do.
+        case: the element's name, if it has one.
+
+    Returns:
+        For `tf.control_dependencies`. If `ok` is False, `tf.errors.InvalidArgumentError`.
+    """
+    about = [f"{code}: {about[0]}", *about[1:]] + ([] if case is None else ["case", case])
+    operation = tf.debugging.Assert(ok, about, summarize=8)
+    return [] if operation is None else [operation]
+
+
+def matching(element: dict) -> tuple:
+    """Image and mask of an element, and the check that they fit where shapes were not known."""
+    image, mask = element["image"], element.get("mask")
+    if mask is None:
+        return image, mask, []
+    if mask.shape.is_fully_defined() and image.shape[:-1].is_fully_defined():
+        return image, mask, []  # `check` has compared them
+    found, expected = tf.shape(mask), tf.concat([tf.shape(image)[:-1], [1]], 0)
+    about = ["the mask has shape", found, "but the image needs", expected, "; pair them anew"]
+    same = tf.reduce_all(found == expected)
+    return image, mask, require(same, "MASK_MISMATCH", about, element.get("case"))
