@@ -12,12 +12,16 @@ from collections.abc import Callable
 import numpy as np
 from pydicom.dataset import Dataset
 
+from helpers.checks_augment import cached_then_augmented, crop_start, flip_pair
 from helpers.checks_records import find_faulty, narrowest, parse
 from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
 
 __all__ = [
     "activity",
+    "cached_then_augmented",
+    "crop_start",
     "find_faulty",
+    "flip_pair",
     "missing_heights",
     "narrowest",
     "organ_ml",

@@ -15,6 +15,8 @@ from helpers import quiet
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
+LARGEST_SEED = 2**31 - 1  # Dataset.random takes seeds modulo this
+
 
 def map_with_seeds(
     dataset: tf.data.Dataset,
@@ -33,12 +35,17 @@ def map_with_seeds(
             it by `repeat` or by iterating again, goes on with new numbers. `tf.random.set_seed`,
             where it is called, has a say as well.
         name: of the stage; stages of different names do not share numbers although they share
-            the seed.
+            the seed. Two of one name do.
         num_parallel_calls: elements worked on at a time; it changes nothing but the speed.
 
     Returns:
         A dataset of the same length, in the same order.
+
+    Raises:
+        ValueError: for a seed that is negative or too large.
     """
+    if not 0 <= seed < LARGEST_SEED:
+        raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED - 1}, not {seed}")
     salt = zlib.crc32(name.encode())
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
 

@@ -26,6 +26,7 @@ import numpy as np
 from helpers import figures, intensity, panels
 from helpers.charts import bars
 from helpers.figures import PALETTE, TEXT_POINTS, figure, render
+from helpers.frames import frames
 from helpers.viewer import WIDGET_MIME, SliceViewer, live_front_end
 from helpers.views import PLANES, Cut, Oriented, oriented
 from helpers.volume import Volume
@@ -34,6 +35,7 @@ __all__ = [
     "PALETTE",
     "bars",
     "figure",
+    "frames",
     "histogram",
     "images",
     "montage",

@@ -1,13 +1,18 @@
 """Every check passes right answers of several kinds and says what is wrong with wrong ones."""
 
 import hashlib
+import itertools
+import random
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 
-from helpers import checks, dicom, intensity
+from helpers import checks, dicom, intensity, quiet
+
+quiet.tensorflow_greeting()
+import tensorflow as tf  # noqa: E402
 
 
 def said(capsys, check, answer) -> str:
@@ -240,7 +245,206 @@ def sound(folder, manifest):
     return set(manifest) - set(faulty(other_size, other_hash)(folder, manifest))
 
 
+def flip_of(draw=None, decide=tf.cond, axis=-2, mask_axis=None, cast=None, **changes):
+    """Flips an image and its mask with one thing, or nothing, wrong."""
+    draw = draw or (lambda seed: tf.random.stateless_uniform([], seed) < 0.5)
+    mask_axis = axis if mask_axis is None else mask_axis
+
+    def answer(image, mask, seed):
+        flipped = tf.reverse(image, [axis]), tf.reverse(mask, [mask_axis])
+        chosen = draw(seed)
+        other = changes["mask_draw"](seed) if "mask_draw" in changes else chosen
+        image = decide(chosen, lambda: flipped[0], lambda: image)
+        mask = decide(other, lambda: flipped[1], lambda: mask)
+        return image, mask if cast is None else tf.cast(mask, cast)
+
+    return answer
+
+
+def python_if(chosen, yes, no):
+    return yes() if chosen else no()
+
+
+def flip_with_an_if(image, mask, seed):
+    if tf.random.stateless_uniform([], seed) > 0.5:
+        image, mask = image[..., ::-1, :], mask[..., ::-1, :]
+    return image, mask
+
+
+def flip_by_whole_number(image, mask, seed):
+    sides = tf.random.stateless_uniform([], seed, maxval=2, dtype=tf.int32)
+    columns = tf.range(image.shape[-2])
+    columns = tf.where(sides == 1, columns[::-1], columns)
+    return tf.gather(image, columns, axis=-2), tf.gather(mask, columns, axis=-2)
+
+
+def flip_together(image, mask, seed):
+    """Through one tensor, in which the ids are fractions for a while."""
+    both = tf.concat([image, tf.cast(mask, tf.float32)], -1)
+    both = tf.where(tf.random.stateless_normal([], seed) > 0, tf.reverse(both, [-2]), both)
+    return both[..., :-1], tf.cast(both[..., -1:], tf.uint8)
+
+
+def flip_each_slice(image, mask, seed):
+    """Takes a volume for a batch of pictures."""
+    flip = tf.image.stateless_random_flip_left_right
+    return flip(image, seed), flip(mask, seed)
+
+
+def flip_with_python(keep_rank):
+    def flip(image, mask, seed):
+        step = int(np.random.default_rng(seed).choice([-1, 1]))
+        return np.ascontiguousarray(image[..., ::step, :]), mask[..., ::step, :].copy()
+
+    def answer(image, mask, seed):
+        shapes = image.shape, mask.shape
+        image, mask = tf.numpy_function(flip, [image, mask, seed], (tf.float32, tf.uint8))
+        if keep_rank:
+            image, mask = tf.ensure_shape(image, shapes[0]), tf.ensure_shape(mask, shapes[1])
+        return image, mask
+
+    return answer
+
+
+def stateful(seed):
+    return tf.random.uniform([]) < 0.5
+
+
+def counted():
+    """Flips every second pair that comes, whatever its seed."""
+    calls = itertools.count()
+    turn = lambda: np.bool_(next(calls) % 2)  # noqa: E731
+    return flip_of(lambda seed: tf.ensure_shape(tf.numpy_function(turn, [], tf.bool), []))
+
+
+def as_list(image, mask, seed):
+    return list(flip_with_an_if(image, mask, seed))
+
+
+def half(threshold):
+    return lambda seed: tf.random.stateless_uniform([], seed) < threshold
+
+
+def start_of(middle=lambda size: size // 2, low=0, high=0, clamp=np.clip, last=lambda start: start):
+    """A crop's start with one thing, or nothing, wrong."""
+
+    def answer(centre, size, shape):
+        return last(clamp(centre - middle(size), low, shape - size + high))
+
+    return answer
+
+
+def start_by_loop(centre, size, shape):
+    starts = []
+    for c, s, n in zip(centre, size, shape, strict=True):
+        starts.append(int(min(max(c - s // 2, 0), n - s)))
+    return tuple(starts)
+
+
+def start_by_moving_the_centre(centre, size, shape):
+    centre = np.maximum(centre, size // 2)
+    return np.minimum(centre, shape - (size + 1) // 2) - size // 2
+
+
+def start_in_place(centre, size, shape):
+    centre -= size // 2
+    return np.clip(centre, 0, shape - size)
+
+
+def none_at_the_edge(centre, size, shape):
+    start = centre - size // 2
+    if (start >= 0).all() and (start + size <= shape).all():
+        return start
+
+
+def never_from_zero(centre, size, shape):
+    start = start_by_moving_the_centre(centre, size, shape)
+    return np.where(centre > 0, np.maximum(start, 1), start)
+
+
+def from_zero_if_outside(start, low, high):
+    return np.where((start < low) | (start > high), 0, start)
+
+
+def dataset_of(*steps):
+    """A dataset of paths, passed through steps that each know `read` and `augment`."""
+
+    def answer(paths, read, augment):
+        dataset = tf.data.Dataset.from_tensor_slices(paths)
+        for step in steps:
+            dataset = step(dataset, read, augment)
+        return dataset
+
+    return answer
+
+
+reading = lambda dataset, read, _: dataset.map(read)  # noqa: E731
+augmenting = lambda dataset, _, augment: dataset.map(augment)  # noqa: E731
+caching = lambda dataset, *_: dataset.cache()  # noqa: E731
+batching = lambda dataset, *_: dataset.batch(2)  # noqa: E731
+
+
+def shuffling(dataset, *_):
+    return dataset.shuffle(6, seed=1)
+
+
+def repeating(count=None):
+    return lambda dataset, *_: dataset.repeat(count)
+
+
+def taking(count):
+    return lambda dataset, *_: dataset.take(count)
+
+
+def reading_at_once(dataset, read, _):
+    return dataset.interleave(
+        lambda path: tf.data.Dataset.from_tensors(path).map(read), num_parallel_calls=2
+    )
+
+
+def in_memory(paths, read, augment):
+    images = tf.stack([read(tf.constant(path))["image"] for path in paths])
+    elements = tf.data.Dataset.from_tensor_slices({"image": images})
+    return elements.map(augment, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def stale(paths, read, augment):
+    """As if a file cache of an earlier run answered."""
+    images = np.zeros((len(paths), 1, 3, 1), np.float32)
+    images[:, 0, 0, 0] = range(len(paths))
+    return tf.data.Dataset.from_tensor_slices({"image": images}).map(augment)
+
+
+def failing(dataset, *_):
+    return dataset.map(lambda path: {"image": tf.io.read_file(path + " lost")})
+
+
 RIGHT = {
+    "flip_pair": [
+        flip_of(),
+        flip_of(draw=half(0.48)),
+        flip_of(decide=lambda chosen, yes, no: tf.where(chosen, yes(), no())),
+        flip_of(decide=python_if),
+        flip_with_an_if,
+        flip_by_whole_number,
+        flip_together,
+        flip_with_python(keep_rank=True),
+    ],
+    "crop_start": [
+        start_of(),
+        start_of(last=list),
+        start_of(clamp=tf.clip_by_value),
+        start_by_loop,
+        start_by_moving_the_centre,
+    ],
+    "cached_then_augmented": [
+        dataset_of(reading, caching, augmenting),
+        dataset_of(shuffling, reading, caching, shuffling, augmenting),
+        dataset_of(reading, caching, shuffling, repeating(), augmenting),
+        dataset_of(reading, caching, augmenting, repeating(2)),
+        dataset_of(reading_at_once, caching, augmenting),
+        in_memory,
+    ],
     "narrowest": [
         round_trip("u1", "i2", "u2", "i4"),
         round_trip("u1", "u2", "i2", "i4"),
@@ -278,6 +482,93 @@ RIGHT = {
 }
 
 WRONG = {
+    "flip_pair": [
+        (flip_of(mask_draw=lambda seed: half(0.5)(seed + 1)), "image and mask part company in"),
+        (flip_of(draw=stateful, mask_draw=stateful), "image and mask part company in"),
+        (flip_of(draw=stateful), "the same seed flips or not as it happens"),
+        (counted(), "the same seed flips or not as it happens"),
+        (flip_of(lambda _: np.random.rand() < 0.5, python_if), "NumPy is drawn once and stays"),
+        (flip_of(lambda _: random.random() < 0.5, python_if), "random or NumPy is drawn once"),
+        (flip_of(axis=0), "volumes [z, y, x, c]: the image is flipped along z; left and right"),
+        (flip_of(axis=1), "volumes [z, y, x, c]: the image is flipped along y; left and right"),
+        (flip_of(axis=2), "pictures [y, x, c]: the image is flipped along channel"),
+        (flip_of(axis=-1), "flipped along channel; left and right lie along x"),
+        (flip_of(mask_axis=1), "the mask is flipped along y"),
+        (flip_of(mask_axis=-1), "the mask stays as it is where the image is flipped"),
+        (flip_of(mask_draw=lambda seed: tf.constant(True)), "image and mask part company in"),
+        (
+            flip_of(draw=lambda seed: tf.constant(False), mask_draw=half(0.5)),
+            "the image stays as it is where the mask is flipped",
+        ),
+        (flip_of(draw=lambda seed: tf.constant(True)), "every pair is flipped; asked for is one"),
+        (flip_of(draw=lambda seed: tf.constant(False)), "no pair is flipped; asked for is one"),
+        (flip_of(draw=half(0.2)), "are flipped; asked for is one half"),
+        (flip_of(cast="float32"), "the mask was uint8, yours is float32: class ids stay whole"),
+        (
+            lambda image, mask, seed: (image + 1, mask),
+            "the image comes out with other values than went in",
+        ),
+        (lambda image, mask, seed: (tf.cast(image, tf.int16), mask), "a flip changes no value"),
+        (lambda image, mask, seed: (image[..., 0], mask), "the image had shape (3, 4, 5, 2)"),
+        (lambda image, mask, seed: (image, ...), "the mask comes back as Ellipsis"),
+        (lambda image, mask, seed: {"image": image, "mask": mask}, "found dict"),
+        (as_list, "packs a list into one tensor"),
+        (flip_each_slice, "some slices flipped and others not"),
+        (
+            flip_of(lambda seed: np.random.default_rng(seed.numpy()).random() < 0.5, python_if),
+            "Dataset.map raises AttributeError",
+        ),
+        (flip_with_python(keep_rank=False), "lost its number of axes"),
+    ],
+    "crop_start": [
+        (start_of(clamp=lambda start, *_: start), "outside the image: the first voxel is 0"),
+        (start_of(clamp=lambda start, low, high: np.maximum(start, 0)), "ends outside the image"),
+        (start_of(clamp=lambda start, low, high: np.minimum(start, high)), "the first voxel is 0"),
+        (start_of(high=-1), "(shape - size), nearer to the centre"),
+        (never_from_zero, "it can start at 0, nearer to the centre"),
+        (
+            lambda *given: start_of()(np.minimum(given[0], given[2] - 2), *given[1:]),
+            "has lost its centre",
+        ),
+        (
+            start_of(clamp=lambda start, low, high: np.clip(start, low, np.maximum(high, 1))),
+            "ends outside the image: the last start that fits is 0",
+        ),
+        (start_of(clamp=from_zero_if_outside), "has lost its centre"),
+        (start_of(clamp=lambda start, low, high: start % (high + 1)), "has lost its centre"),
+        (start_of(middle=lambda size: 0), "the centre itself: it begins half its size before"),
+        (start_of(middle=lambda size: (size + 1) // 2), "room on both sides, and"),
+        (start_of(middle=lambda size: (size - 1) // 2), "room on both sides, and"),
+        (start_of(middle=lambda size: -(size // 2)), "room on both sides, and"),
+        (start_of(middle=lambda size: size / 2), "that is between two voxels; divide with //"),
+        (start_of(last=lambda start: start * 1.0), "of dtype float64: an index is a whole number"),
+        (start_of(last=lambda start: start[::-1]), "along an axis of"),
+        (start_of(last=lambda start: start[0]), "one for each axis"),
+        (start_of(last=lambda start: [slice(one) for one in start]), "a start for each axis"),
+        (start_of(last=lambda start: start * np.nan), "starts at nan"),
+        (start_in_place, "changes the array"),
+        (none_at_the_edge, "a branch without return"),
+    ],
+    "cached_then_augmented": [
+        (dataset_of(reading, augmenting, caching), "is frozen in it"),
+        (dataset_of(reading, augmenting, caching, shuffling, repeating()), "is frozen in it"),
+        (dataset_of(reading, augmenting), "read was called 18 times for 6 files"),
+        (dataset_of(caching, reading, augmenting), "put cache() behind it"),
+        (dataset_of(reading, repeating(3), caching, augmenting), "no repeat in front"),
+        (dataset_of(reading, caching, taking(5), augmenting), "5 elements in one pass, from 6"),
+        (dataset_of(reading, caching), "elements that augment has not seen"),
+        (dataset_of(reading, augmenting, caching, augmenting), "more than once on its way"),
+        (dataset_of(reading, caching, augmenting, batching), "the elements are batches"),
+        (dataset_of(reading, caching, batching, shuffling, augmenting), "raises"),
+        (
+            dataset_of(taking(1), reading, caching, repeating(6), augmenting),
+            "epoch 1 has 1 of the 6 cases",
+        ),
+        (dataset_of(), "each element should be what augment returns"),
+        (dataset_of(failing), "reading the dataset raises NotFoundError"),
+        (stale, "a cache file of an earlier run?"),
+        (lambda paths, read, augment: [augment(read(path)) for path in paths], "a tf.data.Dataset"),
+    ],
     "narrowest": [
         (nearly_equal, "20000.125 became 20000: the fraction is gone"),
         (nothing_for_fractions, "a branch without return"),

@@ -710,3 +710,11 @@ def test_make_lab_opens_the_first_notebook_and_passes_options_on(tmp_path):
     )
     assert any("-m venv" in line for line in setup)
     assert any("pip install" in line and "-r requirements.txt" in line for line in setup)
+
+
+def test_every_package_of_the_helpers_is_installed_with_them():
+    # In this folder all of them import; in a hosted notebook only what was installed.
+    project = tomllib.loads((cells.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    here = {path.parent for path in cells.ROOT.glob("helpers/**/__init__.py")}
+    named = {".".join(path.relative_to(cells.ROOT).parts) for path in here}
+    assert set(project["tool"]["setuptools"]["packages"]) == named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 NUMBERS = 8  # uniform numbers that one piece may use; a fixed count keeps draws independent
 
@@ -18,8 +19,9 @@ def checked(amount: float | Sequence, what: str) -> tuple[float, float]:
     Raises:
         ValueError: for a negative number, a pair in the wrong order, or what is not finite.
     """
-    pair = (-amount, amount) if isinstance(amount, (int, float)) else tuple(amount)
-    if len(pair) != 2 or not all(map(math.isfinite, pair)) or pair[0] > pair[1]:
+    pair = (-amount, amount) if isinstance(amount, Real) else amount
+    numbers = isinstance(pair, Sequence) and all(isinstance(one, Real) for one in pair)
+    if not numbers or len(pair) != 2 or not all(map(math.isfinite, pair)) or pair[0] > pair[1]:
         raise ValueError(f"{what} is a number from 0 or a pair (low, high), not {amount}")
     return float(pair[0]), float(pair[1])
 
@@ -36,5 +38,5 @@ def probability(p: float) -> None:
     Raises:
         ValueError: unless 0 <= p <= 1.
     """
-    if not 0 <= p <= 1:
+    if not (isinstance(p, Real) and 0 <= p <= 1):
         raise ValueError(f"a probability lies between 0 and 1, not at {p}")

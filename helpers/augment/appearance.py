@@ -1,8 +1,11 @@
 """What changes grey values and leaves every voxel where it is.
 
-Each piece has `apply(image, seed, batched)`: float32 `[z, y, x, c]` or `[y, x, c]`, with a batch
-axis in front where `batched`, in the image's own unit. Masks are not touched. An amount of zero,
-and a draw in which the piece does not act, give back the very same values.
+Each piece has `draw(shape, seed, batched)`, which gives its random numbers, and
+`change(image, drawn, batched)`, which uses them: float32 `[z, y, x, c]` or `[y, x, c]`, with a
+batch axis in front where `batched`, in the image's own unit. They are two, because XLA draws other
+numbers from a seed than TensorFlow's own kernels: a stream would depend on whether it is compiled.
+Masks are not touched. An amount of zero, and a draw in which the piece does not act, give back the
+very same values.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -45,10 +49,12 @@ class Brightness:
         probability(self.p)
         checked(self.amount, "a change of brightness")
 
-    def apply(self, image, seed, batched: bool):
-        number, gate = _draw(image, seed, self.p, batched)
-        unit = _deviation(image, batched) if self.relative else 1.0
-        return image + gate * unit * between(self.amount, number)
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        return gate * between(self.amount, number)
+
+    def change(self, image, drawn, batched: bool):
+        return image + drawn * (_deviation(image, batched) if self.relative else 1.0)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,13 @@ class Offset:
         probability(self.p)
         _positive(self.sigma, "a standard deviation")
 
-    def apply(self, image, seed, batched: bool):
-        _, gate = _draw(image, seed, self.p, batched)
-        unit = _deviation(image, batched) if self.relative else 1.0
-        size = tf.concat([tf.shape(gate)[:-1], [image.shape[-1]]], 0)
-        drawn = tf.random.stateless_normal(size, _other(seed), alg="philox")
-        return image + gate * unit * self.sigma * drawn
+    def draw(self, shape, seed, batched: bool):
+        _, gate = _draw(shape, seed, self.p, batched)
+        size = tf.concat([tf.shape(gate)[:-1], shape[-1:]], 0)
+        return gate * self.sigma * tf.random.stateless_normal(size, _other(seed), alg="philox")
+
+    def change(self, image, drawn, batched: bool):
+        return image + drawn * (_deviation(image, batched) if self.relative else 1.0)
 
 
 @dataclass(frozen=True)
@@ -100,14 +107,17 @@ class Noise:
         checked(self._limits(), "a standard deviation")
 
     def _limits(self) -> tuple[float, float]:
-        pair = (0.0, self.sigma) if isinstance(self.sigma, (int, float)) else self.sigma
+        pair = (0.0, self.sigma) if isinstance(self.sigma, Real) else self.sigma
         return tuple(pair)
 
-    def apply(self, image, seed, batched: bool):
-        number, gate = _draw(image, seed, self.p, batched)
-        unit = _deviation(image, batched) if self.relative else 1.0
-        grain = tf.random.stateless_normal(tf.shape(image), _other(seed), alg="philox")
-        return image + gate * unit * between(self._limits(), number) * grain
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        grain = tf.random.stateless_normal(shape, _other(seed), alg="philox")
+        return gate * between(self._limits(), number), grain
+
+    def change(self, image, drawn, batched: bool):
+        sigma, grain = drawn
+        return image + grain * (sigma * (_deviation(image, batched) if self.relative else 1.0))
 
 
 @dataclass(frozen=True)
@@ -126,10 +136,12 @@ class Contrast:
         probability(self.p)
         _positive(_about_one(self.factor)[0], "a factor of contrast")
 
-    def apply(self, image, seed, batched: bool):
-        number, gate = _draw(image, seed, self.p, batched)
-        change = between(_about_one(self.factor), number) - 1
-        return image + (image - _mean(image, batched)) * (gate * change)
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        return gate * (between(_about_one(self.factor), number) - 1)
+
+    def change(self, image, drawn, batched: bool):
+        return image + (image - _mean(image, batched)) * drawn
 
 
 @dataclass(frozen=True)
@@ -148,14 +160,16 @@ class Gamma:
         probability(self.p)
         checked(self.log_gamma, "the logarithm of gamma")
 
-    def apply(self, image, seed, batched: bool):
-        number, gate = _draw(image, seed, self.p, batched)
-        exponent = tf.exp(gate * between(self.log_gamma, number))
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        return tf.exp(gate * between(self.log_gamma, number))
+
+    def change(self, image, drawn, batched: bool):
         axes = _axes(image, batched)
         low = tf.reduce_min(image, axes, keepdims=True)
         size = tf.reduce_max(image, axes, keepdims=True) - low
-        bent = low + size * tf.pow(tf.math.divide_no_nan(image - low, size), exponent)
-        return tf.where(exponent == 1, image, bent)
+        bent = low + size * tf.pow(tf.math.divide_no_nan(image - low, size), drawn)
+        return tf.where(drawn == 1, image, bent)
 
 
 @dataclass(frozen=True)
@@ -177,28 +191,24 @@ class BiasField:
         probability(self.p)
         _positive(self.strength, "the strength of a field")
 
-    def apply(self, image, seed, batched: bool):
-        _, gate = _draw(image, seed, self.p, batched)
-        first = 1 if batched else 0
-        shape = [image.shape[i] or tf.shape(image)[i] for i in range(first, image.shape.rank - 1)]
-        rank = len(shape)
-        powers = [
-            tf.linspace(-1.0, 1.0, n)[:, None] ** np.arange(POLYNOMIAL_DEGREE + 1, dtype=np.float32)
-            for n in shape
-        ]
+    def draw(self, shape, seed, batched: bool):
+        _, gate = _draw(shape, seed, self.p, batched)
+        rank = shape.shape[0] - (2 if batched else 1)
         degree = sum(np.indices([POLYNOMIAL_DEGREE + 1] * rank))
         # Without the constant: how bright the whole image is belongs to Brightness.
         used = ((degree > 0) & (degree <= POLYNOMIAL_DEGREE)).astype(np.float32)
-        count = tf.shape(image)[0] if batched else 1
-        drawn = tf.random.stateless_uniform(
-            tf.concat([[count], used.shape], 0),
-            _other(seed),
-            -self.strength,
-            self.strength,
-            alg="philox",
-        )
-        field = upsample(drawn * used, powers)[..., None]
-        return image * tf.exp(gate * (field if batched else field[0]))
+        size = tf.concat([shape[:1] if batched else [1], used.shape], 0)
+        limits = (-self.strength, self.strength)
+        coefficients = tf.random.stateless_uniform(size, _other(seed), *limits, alg="philox")
+        return used * coefficients * tf.reshape(gate, [-1, *[1] * rank])
+
+    def change(self, image, drawn, batched: bool):
+        first = 1 if batched else 0
+        sizes = [image.shape[i] or tf.shape(image)[i] for i in range(first, image.shape.rank - 1)]
+        exponents = np.arange(POLYNOMIAL_DEGREE + 1, dtype=np.float32)
+        powers = [tf.linspace(-1.0, 1.0, n)[:, None] ** exponents for n in sizes]
+        field = upsample(drawn, powers)[..., None]
+        return image * tf.exp(field if batched else field[0])
 
 
 @dataclass(frozen=True)
@@ -206,7 +216,7 @@ class Cutout:
     """Cover a box of the image, which the mask still names: the network has to infer it.
 
     Args:
-        part: the box's edges as a part of the image's, more than 0 and at most 1.
+        part: the box's edges as a part of the image's, from 0 to 1.
         value: what the box is filled with; the image's mean if None.
         p: probability.
     """
@@ -219,21 +229,27 @@ class Cutout:
         probability(self.p)
         if not 0 <= self.part <= 1:
             raise ValueError(f"a box covers a part of an edge, from 0 to 1, not {self.part}")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"a box is filled with a finite value, not {self.value}")
 
-    def apply(self, image, seed, batched: bool):
-        _, gate = _draw(image, seed, self.p, batched)
+    def draw(self, shape, seed, batched: bool):
+        _, gate = _draw(shape, seed, self.p, batched)
+        axes = shape.shape[0] - (2 if batched else 1)
+        size = tf.concat([tf.shape(gate), [axes]], 0)
+        return gate, tf.random.stateless_uniform(size, _other(seed), alg="philox")
+
+    def change(self, image, drawn, batched: bool):
+        gate, places = drawn
         first, rank = (1 if batched else 0), image.shape.rank
         covered = gate > 0
         for number, axis in enumerate(range(first, rank - 1)):
             size = tf.shape(image)[axis]
             edge = tf.cast(tf.round(self.part * tf.cast(size, tf.float32)), tf.int32)
-            place = tf.random.stateless_uniform(
-                tf.shape(gate), [seed[0], seed[1] + 7 + number], alg="philox"
-            )
-            start = tf.cast(place * tf.cast(size - edge + 1, tf.float32), tf.int32)
+            start = places[..., number] * tf.cast(size - edge + 1, tf.float32)
             line = [1] * rank
             line[axis] = -1
             index = tf.reshape(tf.range(size), line)
+            start = tf.minimum(tf.cast(start, tf.int32), size - edge)
             covered &= (index >= start) & (index < start + edge)
         value = _mean(image, batched) if self.value is None else tf.cast(self.value, tf.float32)
         return tf.where(covered, value, image)
@@ -255,16 +271,18 @@ class Hue:
         probability(self.p)
         checked(self.degrees, "an angle of hue")
 
-    def apply(self, image, seed, batched: bool):
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        return gate * between(self.degrees, number) * (math.pi / 180)
+
+    def change(self, image, drawn, batched: bool):
         _need_colour(image, "Hue")
-        number, gate = _draw(image, seed, self.p, batched)
-        angle = gate * between(self.degrees, number) * (math.pi / 180)
         to_rgb = np.linalg.inv(RGB_TO_YIQ)
         # As a change, so that no turn changes nothing.
         plane = to_rgb @ np.diag([0, 1, 1]).astype(np.float32) @ RGB_TO_YIQ
         across = np.array([[0, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)
         turned = (to_rgb @ across @ RGB_TO_YIQ).astype(np.float32)
-        change = (tf.cos(angle) - 1) * plane.astype(np.float32) + tf.sin(angle) * turned
+        change = (tf.cos(drawn) - 1) * plane.astype(np.float32) + tf.sin(drawn) * turned
         return image + tf.matmul(image, change, transpose_b=True)
 
 
@@ -284,12 +302,14 @@ class Saturation:
         probability(self.p)
         _positive(_about_one(self.factor)[0], "a factor of saturation")
 
-    def apply(self, image, seed, batched: bool):
+    def draw(self, shape, seed, batched: bool):
+        number, gate = _draw(shape, seed, self.p, batched)
+        return gate * (between(_about_one(self.factor), number) - 1)
+
+    def change(self, image, drawn, batched: bool):
         _need_colour(image, "Saturation")
-        number, gate = _draw(image, seed, self.p, batched)
-        change = between(_about_one(self.factor), number) - 1
         grey = tf.reduce_sum(image * RGB_TO_YIQ[0], -1, keepdims=True)
-        return image + (image - grey) * (gate * change)
+        return image + (image - grey) * drawn
 
 
 @dataclass(frozen=True)
@@ -306,7 +326,10 @@ class Clip:
     def __post_init__(self) -> None:
         checked((self.low, self.high), "a range of values")
 
-    def apply(self, image, seed, batched: bool):
+    def draw(self, shape, seed, batched: bool):
+        return ()
+
+    def change(self, image, drawn, batched: bool):
         return tf.clip_by_value(image, float(self.low), float(self.high))
 
 
@@ -324,14 +347,11 @@ PIECES = (
 )
 
 
-def _draw(image, seed, p: float, batched: bool):
-    """A uniform number and whether to act, each `[(b,) 1, ..., 1]`."""
-    rank = image.shape.rank
-    drawn = tf.random.stateless_uniform(
-        tf.concat([[2], tf.shape(image)[:1] if batched else [1], [1] * (rank - 1)], 0),
-        seed,
-        alg="philox",
-    )
+def _draw(shape, seed, p: float, batched: bool):
+    """A uniform number and whether to act, each `[(b,) 1, ..., 1]`, for an image of a shape."""
+    ones = [1] * (shape.shape[0] - 1)
+    size = tf.concat([[2], shape[:1] if batched else [1], ones], 0)
+    drawn = tf.random.stateless_uniform(size, seed, alg="philox")
     return drawn[0], tf.cast(drawn[1] < p, tf.float32)
 
 
@@ -353,12 +373,12 @@ def _deviation(image, batched: bool):
 
 
 def _about_one(factor: float | Sequence) -> tuple[float, float]:
-    pair = (1 - factor, 1 + factor) if isinstance(factor, (int, float)) else factor
+    pair = (1 - factor, 1 + factor) if isinstance(factor, Real) else factor
     return checked(pair, "a factor")
 
 
 def _positive(number: float, what: str) -> None:
-    if not 0 <= number < math.inf:
+    if not (isinstance(number, Real) and 0 <= number < math.inf):
         raise ValueError(f"{what} is a number from 0, not {number}")
 
 

@@ -30,8 +30,8 @@ def predict_flipped(predict: Callable, images, axes: Sequence[str]) -> np.ndarra
     """Test-time augmentation: the mean of the predictions for all mirror images.
 
     Args:
-        predict: takes float32 `[b, (z,) y, x, c]`, returns a map of the same spatial shape.
-        images: such a batch.
+        predict: takes a batch `[b, (z,) y, x, c]`, returns a map of the same spatial shape.
+        images: such a batch, of any dtype.
         axes: to mirror; n axes make 2 ** n predictions. Leave out the ones that training never
             mirrored: the network knows no patient with the heart on the right.
 
@@ -39,10 +39,13 @@ def predict_flipped(predict: Callable, images, axes: Sequence[str]) -> np.ndarra
         float32 `[b, (z,) y, x, k]`, each prediction turned back before it counts.
 
     Raises:
-        ValueError: if the prediction has another spatial shape.
+        ValueError: if the prediction has another spatial shape, or images lack an axis.
         CourseDataError: `NOT_FINITE` if it holds NaN or infinities.
     """
     images = np.asarray(images)
+    for axis in axes:
+        if axis not in AXES or images.ndim + AXES[axis] < 1:  # the first axis is the batch
+            raise ValueError(f"a batch of shape {images.shape} has no axis {axis!r}")
     total, count = None, 0
     for chosen in itertools.product((False, True), repeat=len(axes)):
         mirrored = [axis for axis, yes in zip(axes, chosen, strict=True) if yes]

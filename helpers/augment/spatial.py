@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 
@@ -21,6 +22,7 @@ quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 AXES = "zyx"
+IDS = 256  # a mask is uint8
 LARGEST_SHEAR_DEGREES = 30  # three shears of more could turn space inside out
 # Choi and Lee (2000): a cubic B-spline whose coefficients stay below 1 / 2.48 of the distance
 # between them is one-to-one in three dimensions; in two, below 1 / 2.05.
@@ -46,8 +48,9 @@ class Flip:
         probability(self.p)
         if self.axis not in ("z", "y", "x"):
             raise ValueError(f'an axis is "z", "y" or "x", not {self.axis!r}')
-        if sorted(self.swap_ids) != sorted(self.swap_ids.values()):
-            raise ValueError(f"ids that change places come in both columns, not {self.swap_ids}")
+        ids = self.swap_ids
+        if sorted(ids) != sorted(ids.values()) or not all(0 <= one < IDS for one in ids):
+            raise ValueError(f"ids from 0 to {IDS - 1} change places with one another, not {ids}")
 
     def position(self, rank: int) -> int:
         """The number of the axis among the last `rank` of z, y, x."""
@@ -158,11 +161,11 @@ class Zoom:
             raise ValueError(f"a zoom is a positive factor, not {self.factor}")
 
     def _limits(self) -> tuple[float, float]:
-        if isinstance(self.factor, (int, float)):
-            if self.factor < 0:
-                raise ValueError(f"a zoom by a number is by one of at least 0, not {self.factor}")
-            return 1 / (1 + self.factor), 1 + self.factor
-        return tuple(map(float, self.factor))
+        if isinstance(self.factor, Real) and self.factor >= 0:
+            return 1 / (1 + float(self.factor)), 1 + float(self.factor)
+        if isinstance(self.factor, Sequence):
+            return checked(self.factor, "a zoom")
+        raise ValueError(f"a zoom is a number from 0 or a pair of factors, not {self.factor}")
 
     def matrix(self, numbers, gate, rank: int):
         low, high = map(math.log, self._limits())
@@ -225,7 +228,10 @@ class Elastic:
 
     def __post_init__(self) -> None:
         probability(self.p)
-        if not (0 <= self.displacement < math.inf and 0 < self.grid < math.inf):
+        lengths = (self.displacement, self.grid)
+        if not (
+            all(isinstance(one, Real) and 0 <= one < math.inf for one in lengths) and self.grid
+        ):
             raise ValueError("an elastic warp needs a displacement from 0 and a positive grid")
         if self.displacement > LARGEST_PART_OF_GRID * self.grid:
             raise ValueError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -14,8 +16,6 @@ from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
-
-IDS = 256  # a mask is uint8
 
 
 def stage(
@@ -33,7 +33,8 @@ def stage(
     Args:
         pieces: from this package. Those that move voxels make one warp, which comes first; the
             others follow in their order.
-        seed: equal seeds give equal streams, whatever the parallelism; each epoch is another.
+        seed: equal seeds give equal streams, whatever the parallelism; each epoch is another. Two
+            of these stages on one dataset want two seeds.
         spacing: in mm, of all elements; by default the element's own `spacing`, or voxels where
             there is none (0 stands for not known).
         fill: outside of the image: "edge" repeats its border, "reflect" mirrors it, a number is
@@ -53,14 +54,18 @@ def stage(
         ValueError: for a piece that is none, or that does not fit the images.
         CourseDataError: `MASK_MISMATCH` if image and mask differ in shape.
         tf.errors.InvalidArgumentError: while running, `NOT_FINITE` for an image with NaN or
-            infinities; it names the case.
+            infinities, `MASK_MISMATCH` where shapes are not known before; it names the case.
     """
     pieces = tuple(pieces)
     for piece in pieces:
         if not isinstance(piece, spatial.PIECES + appearance.PIECES):
             raise ValueError(f"{piece!r} is no piece of an augmentation")
-    if not (isinstance(fill, (int, float)) or fill in ("edge", "reflect")):
-        raise ValueError(f'fill is "edge", "reflect" or a number, not {fill!r}')
+    if not (isinstance(fill, Real) and math.isfinite(fill)) and fill not in ("edge", "reflect"):
+        raise ValueError(f'fill is "edge", "reflect" or a finite number, not {fill!r}')
+    if not (isinstance(mask_fill, Integral) and 0 <= mask_fill < spatial.IDS):
+        raise ValueError(f"mask_fill is a class id from 0 to 255, not {mask_fill!r}")
+    if spacing is not None and not (np.ndim(spacing) == 1 and np.all(np.greater(spacing, 0))):
+        raise ValueError(f"a spacing is a positive length for each axis, not {spacing}")
     augmented = functools.partial(
         _augmented,
         pieces=pieces,
@@ -102,8 +107,7 @@ def _augmented(element: dict, seed, pieces, spacing, fill, mask_fill: int, batch
     image, mask = element["image"], element.get("mask")
     moving = [piece for piece in pieces if isinstance(piece, spatial.PIECES)]
     changing = [piece for piece in pieces if isinstance(piece, appearance.PIECES)]
-    if image.dtype.is_floating:
-        image = _finite(image, element.get("case"))
+    image, mask = _checked(image, mask, element.get("case"), batched)
     if moving:
         first = 1 if batched else 0
         sizes = tf.shape(image)
@@ -115,12 +119,23 @@ def _augmented(element: dict, seed, pieces, spacing, fill, mask_fill: int, batch
         image = tf.cast(image, tf.float32)
     if changing:
         known = image.shape.is_fully_defined() and warp.xla_works()
-        image = _changer(tuple(map(_hashable, changing)), known, batched)(image, seed)
+        # A stretch of seeds of its own for each piece.
+        seeds = [tf.stack([seed[0], seed[1] + 1000 * (i + 1)]) for i in range(len(changing))]
+        pairs = zip(changing, seeds, strict=True)
+        drawn = [piece.draw(tf.shape(image), own, batched) for piece, own in pairs]
+        image = _changer(tuple(map(_hashable, changing)), known, batched)(image, drawn)
     return element | {"image": image} | ({} if mask is None else {"mask": mask})
 
 
 def _moved(image, mask, moving, place, gates, fill, mask_fill: int, batched: bool):
     static, mask_static = image.shape, None if mask is None else mask.shape
+    if mask is not None:  # before the warp: what comes in from outside has no partner
+        for piece, gate in zip(moving, gates, strict=True):
+            if isinstance(piece, spatial.Flip) and piece.swap_ids:
+                table = np.arange(spatial.IDS, dtype=np.uint8)
+                table[list(piece.swap_ids)] = list(piece.swap_ids.values())
+                swapped = tf.gather(tf.cast(table, mask.dtype), tf.cast(mask, tf.int32))
+                mask = _where(gate, swapped, mask)
     flips_only = all(isinstance(piece, spatial.Flip) for piece in moving)
     if flips_only:  # whole voxels change places: nothing to interpolate
         for piece, gate in zip(moving, gates, strict=True):
@@ -146,12 +161,6 @@ def _moved(image, mask, moving, place, gates, fill, mask_fill: int, batched: boo
         image, ids = tf.cond(acts, looked_up, as_it_is)
         mask = None if mask is None else ids
     if mask is not None:
-        for piece, gate in zip(moving, gates, strict=True):
-            if isinstance(piece, spatial.Flip) and piece.swap_ids:
-                table = np.arange(IDS, dtype=np.uint8)
-                table[list(piece.swap_ids)] = list(piece.swap_ids.values())
-                swapped = tf.gather(tf.cast(table, mask.dtype), tf.cast(mask, tf.int32))
-                mask = _where(gate, swapped, mask)
         mask = tf.ensure_shape(mask, mask_static)
     return tf.ensure_shape(image, static), mask
 
@@ -172,37 +181,52 @@ def _hashable(piece):
 def _changer(changing: tuple, known: bool, batched: bool):
     """One function for equal pieces, so that XLA compiles each shape once."""
 
-    def change(image, seed):
+    def change(image, drawn):
         for number, piece in enumerate(changing):
-            # A stretch of seeds of its own for each piece.
-            own = tf.stack([seed[0], seed[1] + 1000 * (number + 1)])
-            image = piece.apply(image, own, batched)
+            image = piece.change(image, drawn[number], batched)
         return image
 
     return tf.function(change, jit_compile=known, autograph=False)
 
 
 def _spacing(element: dict, spacing, rank: int, batch):
-    found = element.get("spacing") if spacing is None else tf.constant(spacing, tf.float32)
+    found = element.get("spacing") if spacing is None else tf.constant(spacing)
+    found = None if found is None else tf.cast(found, tf.float32)
     shape = [rank] if batch is None else tf.concat([batch, [rank]], 0)
     if found is None:
         return tf.ones(shape)
-    if found.shape[-1] != rank:
-        raise ValueError(f"a spacing of {found.shape[-1]} numbers for images of {rank} axes")
+    if found.shape.rank == 0 or found.shape[-1] != rank:
+        raise ValueError(f"a spacing of shape {found.shape} for images of {rank} spatial axes")
     found = tf.where(found > 0, found, 1.0)
     return tf.broadcast_to(found, shape)
 
 
-def _finite(image, case):
-    """The image, or an error while running: NaN would spread to its neighbours in silence."""
-    text = (
-        "NOT_FINITE: an image holds NaN or infinities; expected finite values. Fill them first, "
-        "or leave the case out"
-    )
-    about = [text] if case is None else [text, "case", case]
-    check = tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(image)), about)
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(image)
+def _checked(image, mask, case, batched: bool):
+    """Image and mask, or an error while running that names the case."""
+    checks = []
+    if mask is not None and not image.shape[:-1].is_fully_defined():
+        found = [tf.shape(image), tf.shape(mask)]
+        text = "MASK_MISMATCH: image and mask differ in shape; have them resampled to one grid"
+        same = tf.reduce_all(found[0][:-1] == found[1][:-1])
+        checks.append(_require(same, [text, *found], case))
+    if image.dtype.is_floating:  # NaN would spread to its neighbours in silence
+        image = tf.cast(image, tf.float32)
+        finite = tf.reduce_all(
+            tf.math.is_finite(image), range(1 if batched else 0, image.shape.rank)
+        )
+        text = (
+            "NOT_FINITE: an image holds NaN, infinities, or more than float32 can; fill them "
+            "first, or leave the case out"
+        )
+        named = tf.boolean_mask(case, ~finite) if batched and case is not None else case
+        checks.append(_require(tf.reduce_all(finite), [text], named))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        image = tf.identity(image)
+        return image, None if mask is None else tf.identity(mask)
+
+
+def _require(condition, about: list, case):
+    return tf.debugging.Assert(condition, about if case is None else [*about, "case", case], 8)
 
 
 def _check_elements(spec, batched: bool) -> None:

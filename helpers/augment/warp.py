@@ -64,6 +64,8 @@ def resample(image, mask, warp: Warp, *, fill="edge", mask_fill: int = 0, batche
 
     Where the shapes are known, XLA compiles the look-up, which takes about a second once.
     """
+    image = tf.convert_to_tensor(image)
+    mask = None if mask is None else tf.convert_to_tensor(mask)
     known = image.shape.is_fully_defined() and (mask is None or mask.shape.is_fully_defined())
     known = known and xla_works()
     return _compiled(known, fill, mask_fill, batched)(image, mask, warp)

@@ -1,0 +1,165 @@
+"""SciPy and SimpleITK in the augmentation benchmark, and plain copies of crops with NumPy.
+
+`job["style"]`: "plain" one volume after the other; "workers" two at a time, in threads, as SciPy
+lets go of the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+from _augment_inputs import load
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+SEED = 1
+
+
+class Draw(NamedTuple):
+    """What one warp is made of, in voxels and in the order z, y, x.
+
+    Args:
+        matrix: rotation and zoom about the centre, `[3, 3]`, from output to input.
+        shift: `[3]`.
+        control: displacements of control points, float32 `[3, gz, gy, gx]`.
+    """
+
+    matrix: np.ndarray
+    shift: np.ndarray
+    control: np.ndarray
+
+
+def draw(rng: np.random.Generator, amounts: Mapping[str, float], shape: tuple[int, ...]) -> Draw:
+    angles = rng.uniform(-amounts["degrees"], amounts["degrees"], 3)
+    zooms = rng.uniform(1 - amounts["zoom"], 1 + amounts["zoom"], 3)
+    shift = rng.uniform(-amounts["shift"], amounts["shift"], 3)
+    points = [max(round(n / amounts["grid"]), 2) + 3 for n in shape]
+    largest = amounts["displacement"]
+    control = rng.uniform(-largest, largest, (3, *points)).astype(np.float32)
+    matrix = Rotation.from_euler("zyx", angles, degrees=True).as_matrix() * zooms
+    return Draw(matrix, shift, control)
+
+
+def offset_of(drawn: Draw, shape: tuple[int, ...]) -> np.ndarray:
+    """What keeps the centre in its place, but for the shift."""
+    centre = (np.array(shape) - 1) / 2
+    return centre - drawn.matrix @ centre + drawn.shift
+
+
+def upsampled(control: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A cubic B-spline through one axis after the other, `[3, z, y, x]` float32."""
+    field = control
+    for axis, n in enumerate(shape, start=1):
+        cells = field.shape[axis] - 3
+        at = 1 + (np.arange(n) + 0.5) * cells / n
+        left = np.floor(at).astype(int)
+        t = (at - left)[:, None]
+        weights = np.concatenate(
+            [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3], axis=1
+        )
+        spread = np.zeros((n, cells + 3))
+        for k in range(4):
+            spread[np.arange(n), left - 1 + k] = weights[:, k] / 6
+        field = np.moveaxis(np.tensordot(spread.astype(np.float32), field, (1, axis)), 0, axis)
+    return field
+
+
+def positions(drawn: Draw, shape: tuple[int, ...]) -> np.ndarray:
+    """Where each voxel of the output comes from, `[3, z, y, x]` float32."""
+    at = upsampled(drawn.control, shape)
+    for axis, n in enumerate(shape):
+        at[axis] += np.arange(n, dtype=np.float32).reshape([-1] + [1] * (2 - axis))
+    offset = offset_of(drawn, shape).astype(np.float32)
+    return np.tensordot(drawn.matrix.astype(np.float32), at, 1) + offset[:, None, None, None]
+
+
+def elastic(image: np.ndarray, mask: np.ndarray, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    at = positions(drawn, image.shape)
+    warped = ndimage.map_coordinates(image, at, np.float32, order=1, mode="nearest")
+    return warped, ndimage.map_coordinates(mask, at, order=0, mode="nearest")
+
+
+def affine(image: np.ndarray, mask: np.ndarray, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    how = {"matrix": drawn.matrix, "offset": offset_of(drawn, image.shape), "mode": "nearest"}
+    warped = ndimage.affine_transform(image, output=np.float32, order=1, **how)
+    return warped, ndimage.affine_transform(mask, order=0, **how)
+
+
+def simpleitk(image: np.ndarray, mask: np.ndarray, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """A B-spline and then an affine transform; the way is computed once for image and mask."""
+    picture, labels = sitk.GetImageFromArray(image), sitk.GetImageFromArray(mask)
+    turn = sitk.AffineTransform(3)
+    turn.SetMatrix(drawn.matrix[::-1, ::-1].ravel().tolist())
+    turn.SetTranslation(drawn.shift[::-1].tolist())
+    turn.SetCenter([(n - 1) / 2 for n in picture.GetSize()])
+    cells = [n - 3 for n in drawn.control.shape[:0:-1]]
+    spline = sitk.BSplineTransformInitializer(picture, cells)
+    spline.SetParameters(drawn.control[::-1].ravel().tolist())
+    both = sitk.CompositeTransform([turn, spline])  # the last one is the first to act
+    way = sitk.TransformToDisplacementField(both, sitk.sitkVectorFloat64, picture.GetSize())
+    once, fill = sitk.DisplacementFieldTransform(way), float(image.min())
+    warped = sitk.Resample(picture, picture, once, sitk.sitkLinear, fill, sitk.sitkFloat32)
+    moved = sitk.Resample(labels, labels, once, sitk.sitkNearestNeighbor, 0)
+    return sitk.GetArrayFromImage(warped), sitk.GetArrayFromImage(moved)
+
+
+def passes(job: Mapping, function: Callable, count: int, threads: int):
+    volumes = [load(job["warp"], i) for i in range(count)]
+    sequence = np.random.SeedSequence(SEED)
+
+    def work(volume: tuple, seed: np.random.SeedSequence) -> tuple[np.ndarray, np.ndarray]:
+        drawn = draw(np.random.default_rng(seed), job["amounts"], volume[0].shape)
+        return function(*volume, drawn)
+
+    def run() -> Iterator[tuple[np.ndarray, ...]]:
+        seeds = sequence.spawn(count)  # others each time
+        if threads == 1:
+            yield from map(work, volumes, seeds)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(work, volumes, seeds)
+
+    return run
+
+
+def copies(job: Mapping, fields: int, warm: bool):
+    """What a crop comes down to: the bytes of uniformly placed boxes, put into one array."""
+    names = ("image", "mask")[:fields]
+    sources = [load(job["crops_from"], i)[:fields] for i in range(2)]
+    size = (job["crops"], *(job["crop"],) * 3)
+    rng = np.random.default_rng(SEED)
+    room = np.array(job["crop_shape"]) - job["crop"] + 1
+    kept = [np.empty(size, sources[0][j].dtype) for j in range(len(names))]
+
+    def run() -> Iterator[tuple[np.ndarray, ...]]:
+        for _ in range(job["crop_passes"] * job["long"]):
+            for arrays in sources:
+                starts = rng.integers(0, room, (job["crops"], 3))
+                out = kept if warm else [np.empty(size, array.dtype) for array in arrays]
+                for number, start in enumerate(starts):
+                    box = tuple(slice(a, a + job["crop"]) for a in start)
+                    for array, into in zip(arrays, out, strict=True):
+                        into[number] = array[box]
+                yield tuple(out)
+
+    return run
+
+
+def contenders(job: Mapping) -> dict:
+    threads = 1 if job["style"] == "plain" else 2
+    count, slow = job["volumes"], job["slow_volumes"]
+    table = {
+        "elastic": lambda: passes(job, elastic, count, threads),
+        "affine": lambda: passes(job, affine, count, threads),
+    }
+    if threads == 1:  # SimpleITK has threads of its own
+        table["SimpleITK"] = lambda: passes(job, simpleitk, slow, 1)
+        for fields, name in ((1, "crops"), (2, "crops of pairs")):
+            for warm in (False, True):
+                key = f"{name}, {'warm' if warm else 'fresh'}"
+                table[key] = lambda f=fields, w=warm: copies(job, f, w)
+    return table
