@@ -992,7 +992,7 @@ def test_a_mask_of_another_shape_is_refused_by_name(mask):
 def test_a_mask_that_holds_no_class_ids_is_refused(dtype):
     element = {"image": IMAGE, "mask": np.zeros((*PICTURE, 1), dtype)}
     refused = refuse(element, np.dtype(dtype).name, CourseDataError)
-    assert refused.code == "UNKNOWN_LABEL"
+    assert refused.code == "MASK_MISMATCH"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -426,6 +426,18 @@ def test_located_or_not_the_crops_are_the_same_and_the_places_are_gone(threshold
             np.testing.assert_array_equal(one["mask"], other["mask"])
 
 
+def test_places_stand_for_a_mask_that_is_not_needed_any_more():
+    mask = np.zeros((6, 7, 8), np.uint8)
+    mask[4, 5, 6] = 1
+    located = dataset(element(mask.shape, mask)).apply(crops.locate())
+    stage = crops.pos_neg((3, 3, 3), negative=0, per_image=2, seed=1)
+    without = located.map(lambda one: {key: one[key] for key in ("image", "places")})
+    (found,) = without.apply(stage).as_numpy_iterator()
+    (expected,) = located.apply(stage).as_numpy_iterator()
+    assert set(found) == {"image"}
+    np.testing.assert_array_equal(found["image"], expected["image"])
+
+
 @pytest.mark.parametrize("stage", [crops.random((2, 2), per_image=3, seed=1), crops.centre((2, 2))])
 def test_every_crop_drops_places_since_they_no_longer_hold(stage):
     data = dataset(element((4, 4))).apply(crops.locate()).apply(stage)

@@ -12,6 +12,7 @@ import numpy as np
 
 from helpers import draws, quiet
 from helpers.augment import appearance, spatial, warp
+from helpers.elements import check_mask, require
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -205,28 +206,24 @@ def _checked(image, mask, case, batched: bool):
     """Image and mask, or an error while running that names the case."""
     checks = []
     if mask is not None and not image.shape[:-1].is_fully_defined():
-        found = [tf.shape(image), tf.shape(mask)]
-        text = "MASK_MISMATCH: image and mask differ in shape; have them resampled to one grid"
-        same = tf.reduce_all(found[0][:-1] == found[1][:-1])
-        checks.append(_require(same, [text, *found], case))
+        sizes = [tf.shape(image), tf.shape(mask)]
+        about = ["image and mask differ in shape", *sizes, "; resample them to one grid"]
+        same = tf.reduce_all(sizes[0][:-1] == sizes[1][:-1])
+        checks += require(same, "MASK_MISMATCH", about, case)
     if image.dtype.is_floating:  # NaN would spread to its neighbours in silence
         image = tf.cast(image, tf.float32)
         finite = tf.reduce_all(
             tf.math.is_finite(image), range(1 if batched else 0, image.shape.rank)
         )
-        text = (
-            "NOT_FINITE: an image holds NaN, infinities, or more than float32 can; fill them "
-            "first, or leave the case out"
-        )
+        about = [
+            "an image holds NaN, infinities, or more than float32 can; fill them first, or leave "
+            "the case out"
+        ]
         named = tf.boolean_mask(case, ~finite) if batched and case is not None else case
-        checks.append(_require(tf.reduce_all(finite), [text], named))
-    with tf.control_dependencies([check for check in checks if check is not None]):
+        checks += require(tf.reduce_all(finite), "NOT_FINITE", about, named)
+    with tf.control_dependencies(checks):
         image = tf.identity(image)
         return image, None if mask is None else tf.identity(mask)
-
-
-def _require(condition, about: list, case):
-    return tf.debugging.Assert(condition, about if case is None else [*about, "case", case], 8)
 
 
 def _check_elements(spec, batched: bool) -> None:
@@ -247,14 +244,8 @@ def _check_elements(spec, batched: bool) -> None:
         )
     if mask is None:
         return
-    expected = [*image.shape[:-1], 1]
-    if mask.shape.rank != image.shape.rank or not mask.shape.is_compatible_with(expected):
-        raise CourseDataError(
-            "MASK_MISMATCH",
-            f"image {image.shape} and mask {mask.shape}: a mask has the image's spatial shape and "
-            "one channel",
-        )
+    check_mask(mask, image.shape)
     if mask.dtype != tf.uint8:
         raise CourseDataError(
-            "UNKNOWN_LABEL", f"a mask holds class ids as uint8, found {mask.dtype.name}"
+            "MASK_MISMATCH", f"a mask holds class ids as uint8, found {mask.dtype.name}"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from helpers import quiet
-from helpers.crops.elements import matching, require
+from helpers.crops.elements import matching
+from helpers.elements import require
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 
 from helpers import quiet
+from helpers.elements import check_mask, require
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -68,7 +69,7 @@ def check(spec, size: tuple[int, ...] | None, *, mask: bool, fits: bool = False)
             "NO_PAIR", "these elements have no `mask`, which says where to crop; join it first"
         )
     if "mask" in spec:
-        _check_mask(spec["mask"], image)
+        check_mask(spec["mask"], image)
     known = zip(image, size if fits else (), strict=False)
     if any(have is not None and have < want for have, want in known):
         raise CourseDataError(
@@ -76,38 +77,6 @@ def check(spec, size: tuple[int, ...] | None, *, mask: bool, fits: bool = False)
             f"a crop of {size} voxels does not fit into images of {tuple(image[:-1])}; choose a "
             "smaller size, pad with crops.centre, or say allow_smaller=True",
         )
-
-
-def _check_mask(mask, image) -> None:
-    expected = [*image[:-1], 1]
-    if not mask.shape.is_compatible_with(expected) or mask.shape.rank is None:
-        raise CourseDataError(
-            "MASK_MISMATCH",
-            f"the mask has shape {mask.shape}, the image {image}; expected {expected}: the same "
-            "spatial shape and one channel (mask[..., tf.newaxis] adds it)",
-        )
-    if not (mask.dtype.is_integer or mask.dtype.is_bool):
-        raise CourseDataError(
-            "MASK_MISMATCH",
-            f"a mask holds class ids in whole numbers, not {mask.dtype.name}; read it as uint8",
-        )
-
-
-def require(ok, code: str, about: Sequence, case=None) -> list:
-    """A check that runs with the graph.
-
-    Args:
-        ok: boolean tensor.
-        code: of `helpers.errors.CODES`.
-        about: strings and int32 tensors: what was found, what was expected, what to do.
-        case: the element's name, if it has one.
-
-    Returns:
-        For `tf.control_dependencies`. If `ok` is False, `tf.errors.InvalidArgumentError`.
-    """
-    about = [f"{code}: {about[0]}", *about[1:]] + ([] if case is None else ["case", case])
-    operation = tf.debugging.Assert(ok, about, summarize=8)
-    return [] if operation is None else [operation]
 
 
 def matching(element: dict) -> tuple:

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from helpers import quiet
-from helpers.crops.elements import check, matching, require
+from helpers.crops.elements import check, matching
+from helpers.elements import require
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from helpers import draws, quiet
 from helpers.crops.cutting import around, cropped, extent
-from helpers.crops.elements import check, checked_count, checked_size, require
+from helpers.crops.elements import check, checked_count, checked_size
 from helpers.crops.places import (
     SIDES,
     checked_classes,
@@ -16,6 +16,7 @@ from helpers.crops.places import (
     find_sides,
     voxels,
 )
+from helpers.elements import require
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -59,7 +60,7 @@ def random(
         return numbers % tf.cast(shape - extent + 1, tf.int64)
 
     return _stage(
-        "crops.random", size, per_image, allow_smaller, seed, num_parallel_calls, starts, mask=False
+        "crops.random", size, per_image, allow_smaller, seed, num_parallel_calls, starts, by=None
     )
 
 
@@ -123,7 +124,15 @@ def pos_neg(
             raise ValueError("say image_threshold to crops.locate, which has found the places")
 
     return _stage(
-        "crops.pos_neg", size, per_image, allow_smaller, seed, num_parallel_calls, starts, refuse
+        "crops.pos_neg",
+        size,
+        per_image,
+        allow_smaller,
+        seed,
+        num_parallel_calls,
+        starts,
+        "foreground",
+        refuse,
     )
 
 
@@ -198,14 +207,19 @@ def class_balanced(
         seed,
         num_parallel_calls,
         starts,
+        "class",
         refuse,
     )
 
 
 def _stage(
-    name, size, per_image, allow_smaller, seed, num_parallel_calls, starts, refuse=None, mask=True
+    name, size, per_image, allow_smaller, seed, num_parallel_calls, starts, by, refuse=None
 ) -> Stage:
-    """What the three have in common; `starts` says where, from random numbers of 64 bits."""
+    """What the three have in common.
+
+    `starts` says where, from random numbers of 64 bits; `by` names the places that it draws from,
+    for which there must be a mask unless they have been located.
+    """
     size, count = checked_size(size), checked_count(per_image)
     static = (None,) * len(size) if allow_smaller else size
 
@@ -219,9 +233,11 @@ def _stage(
         return cropped(element, at, found, count, static)
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        check(dataset.element_spec, size, mask=mask, fits=not allow_smaller)
+        spec = dataset.element_spec
+        located = isinstance(spec, dict) and by in spec.get("places", {})
+        check(spec, size, mask=by is not None and not located, fits=not allow_smaller)
         if refuse is not None:
-            refuse(dataset.element_spec)
+            refuse(spec)
         return draws.map_with_seeds(
             dataset, crop, seed=seed, name=name, num_parallel_calls=num_parallel_calls
         )
@@ -234,8 +250,8 @@ def _place(element: dict, by: str, find: Callable[[], dict]) -> tuple:
     place = element.get("places", {}).get(by)
     if place is None:
         return find(), []
-    shape = tf.shape(element["mask"])[:-1]
-    about = ["places were located in a mask of", place["shape"], "but this one has", shape]
+    shape = tf.shape(element["image"])[:-1]
+    about = ["places were located in a mask of", place["shape"], "but the image has", shape]
     about += ["; let nothing between crops.locate and the crop change shapes"]
     same = tf.reduce_all(place["shape"] == shape)
     return place, require(same, "SHAPE_MISMATCH", about, element.get("case"))
