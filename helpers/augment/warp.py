@@ -188,11 +188,19 @@ def upsample(grid, bases) -> tf.Tensor:
     Returns:
         float32 `[b, n, ...]`.
     """
-    # The axis that varies fastest first: what the others multiply is still small.
-    letters = "zyx"[3 - len(bases) :]
+    # The axis that varies fastest first: what the others multiply is still small. Products of
+    # matrices in place; an einsum of the same moves the large array about, and takes six times
+    # as long.
     for axis in reversed(range(len(bases))):
-        out = letters[:axis] + letters[axis].upper() + letters[axis + 1 :].upper()
-        into = letters[: axis + 1] + letters[axis + 1 :].upper()
-        matrix = ("b" if bases[axis].shape.rank == 3 else "") + out[axis] + into[axis]
-        grid = tf.einsum(f"b{into},{matrix}->b{out}", grid, bases[axis])
+        shape, basis = tf.shape(grid), bases[axis]
+        fine = tf.concat([shape[: axis + 1], tf.shape(basis)[-2:-1], shape[axis + 2 :]], 0)
+        shared = basis.shape.rank == 2
+        rows = tf.reduce_prod(shape[(0 if shared else 1) : axis + 1], keepdims=True)
+        blocks = tf.concat([shape[: 0 if shared else 1], rows, shape[axis + 1 : axis + 2]], 0)
+        if axis == len(bases) - 1:
+            grid = tf.matmul(tf.reshape(grid, blocks), basis, transpose_b=True)
+        else:
+            blocks = tf.concat([blocks, tf.reduce_prod(shape[axis + 2 :], keepdims=True)], 0)
+            grid = tf.matmul(basis if shared else basis[:, tf.newaxis], tf.reshape(grid, blocks))
+        grid = tf.reshape(grid, fine)
     return grid
