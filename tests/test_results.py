@@ -31,7 +31,7 @@ def test_only_what_stands_between_the_markers_is_replaced():
     assert results.with_table(written, "run", RUN) == written
 
 
-@pytest.mark.parametrize("name", ["dicom_reading", "records"])
+@pytest.mark.parametrize("name", ["dicom_reading", "records", "augmentation"])
 def test_readme_shows_the_published_run(name):
     comparisons = json.loads((results.PUBLISHED / f"{name}.json").read_text("utf-8"))
     text = results.README.read_text("utf-8")
