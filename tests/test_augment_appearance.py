@@ -483,8 +483,10 @@ def test_amounts_that_mean_nothing_are_refused(what, piece, amount):
 
 PRESETS = {
     "ct": (augment.ct(), VOLUME, -1000, 1500),
+    "ct, slices": (augment.ct(axes=2), (16, 20, 1), -1000, 1500),
     "mr": (augment.mr(), VOLUME, 0, 900),
     "mr with sides": (augment.mr(laterality=True), VOLUME, 0, 900),
+    "mr, slices": (augment.mr(axes=2), (16, 20, 1), 0, 900),
     "dermoscopy": (augment.dermoscopy(), PICTURE, 0, 255),
     "xray": (augment.xray(), (16, 20, 1), 0, 255),
 }
@@ -514,7 +516,7 @@ def mirrored(pieces, shape) -> np.ndarray:
     return np.linalg.det(warp.matrix.numpy()) < 0
 
 
-@pytest.mark.parametrize("name", ["ct", "mr with sides", "xray"])
+@pytest.mark.parametrize("name", ["ct", "ct, slices", "mr with sides", "xray"])
 def test_where_the_side_matters_nothing_is_ever_mirrored(name):
     pieces, shape, *_ = PRESETS[name]
     assert not any(isinstance(piece, Flip) for piece in pieces)
@@ -550,6 +552,15 @@ def test_patients_on_a_table_turn_by_little():
     # The angle of a rotation follows from its trace; three small ones add up to no more.
     angles = np.arccos(np.clip((np.trace(warp.matrix.numpy(), axis1=1, axis2=2) - 1) / 2, -1, 1))
     assert 8 < np.rad2deg(angles).max() < math.hypot(10, 5, 5) + 1
+
+
+@pytest.mark.parametrize("preset", [augment.ct, augment.mr])
+def test_volumes_lean_and_slices_turn_within_themselves(preset):
+    for axes, degrees in ((3, preset()), (2, preset(axes=2))):
+        (turn,) = (piece for piece in degrees if isinstance(piece, augment.Rotate))
+        assert np.size(turn.degrees) == (3 if axes == 3 else 1)
+    with pytest.raises(ValueError, match="not 4"):
+        preset(axes=4)
 
 
 def test_a_preset_is_a_list_of_ones_own():

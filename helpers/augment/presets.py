@@ -19,8 +19,11 @@ from helpers.augment.appearance import (
 from helpers.augment.spatial import Elastic, Flip, Rotate, Shear, Translate, Zoom
 
 
-def ct() -> list:
+def ct(*, axes: int = 3) -> list:
     """For CT in HU.
+
+    Args:
+        axes: 3 for volumes, 2 for single axial slices.
 
     - No flips. The liver lies on the right; mirrored, the network sees people with situs inversus,
       about one in ten thousand, half of the time.
@@ -30,7 +33,7 @@ def ct() -> list:
       measured, and water is 0 in every scanner.
     """
     return [
-        Rotate((10, 5, 5), p=0.8),
+        _rotation((10, 5, 5), axes),
         Zoom(0.1, p=0.5),
         Translate(10, p=0.5),
         Elastic(4, grid=32, p=0.5),
@@ -39,10 +42,11 @@ def ct() -> list:
     ]
 
 
-def mr(*, laterality: bool = False) -> list:
+def mr(*, axes: int = 3, laterality: bool = False) -> list:
     """For MR of the head, values as stored or scaled, before whitening.
 
     Args:
+        axes: 3 for volumes, 2 for single axial slices.
         laterality: True where the side is part of the answer, for instance "left hippocampus".
 
     - The brain is almost symmetric, so mirroring left and right is allowed unless the side matters.
@@ -53,7 +57,7 @@ def mr(*, laterality: bool = False) -> list:
     sides = [] if laterality else [Flip("x")]
     return [
         *sides,
-        Rotate((10, 10, 10), p=0.8),
+        _rotation((10, 10, 10), axes),
         Zoom(0.1, p=0.5),
         Elastic(4, grid=32, p=0.5),
         BiasField(0.3, p=0.5),
@@ -102,3 +106,9 @@ def xray() -> list:
         Noise(8, p=0.3),
         Clip(0, 255),
     ]
+
+
+def _rotation(degrees: tuple[float, float, float], axes: int) -> Rotate:
+    if axes not in (2, 3):
+        raise ValueError(f"axes is 3 for volumes or 2 for slices, not {axes}")
+    return Rotate(degrees if axes == 3 else degrees[0], p=0.8)

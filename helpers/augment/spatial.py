@@ -89,7 +89,9 @@ class Rotate:
     def matrix(self, numbers, gate, rank: int):
         amounts = self._amounts()
         if rank == 2 and (amounts[1:] != [0, 0]):
-            raise ValueError("a picture turns about one axis: give one amount of degrees")
+            raise ValueError(
+                "a picture turns about one axis: give one amount of degrees (presets: axes=2)"
+            )
         result = tf.eye(rank)
         # Pairs of axes (from the end: x is -1, y is -2, z is -3) in which each rotation turns.
         for number, (amount, (i, j)) in enumerate(
