@@ -217,7 +217,7 @@ class Cutout:
 
     Args:
         part: the box's edges as a part of the image's, from 0 to 1.
-        value: what the box is filled with; the image's mean if None.
+        value: what the box is filled with; the mean of each channel if None.
         p: probability.
     """
 
@@ -251,7 +251,8 @@ class Cutout:
             index = tf.reshape(tf.range(size), line)
             start = tf.minimum(tf.cast(start, tf.int32), size - edge)
             covered &= (index >= start) & (index < start + edge)
-        value = _mean(image, batched) if self.value is None else tf.cast(self.value, tf.float32)
+        mean = tf.reduce_mean(image, _axes(image, batched)[:-1], keepdims=True)
+        value = mean if self.value is None else tf.cast(self.value, tf.float32)
         return tf.where(covered, value, image)
 
 

@@ -70,7 +70,8 @@ def mr(*, axes: int = 3, laterality: bool = False) -> list:
 def dermoscopy() -> list:
     """For photographs of skin, RGB from 0 to 255.
 
-    - Skin has no up and no left: any rotation, all flips.
+    - Skin has no up and no left: any rotation, all flips. With `fill="reflect"`, corners that a
+      rotation uncovers hold skin rather than streaks.
     - Cameras and lamps differ, so a little hue, saturation, contrast and brightness; hue stays
       small, because colour tells melanin from blood.
     """
