@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from numbers import Integral
 
 from helpers import quiet
 
@@ -44,7 +45,7 @@ def map_with_seeds(
     Raises:
         ValueError: for a seed that is negative or too large.
     """
-    if not 0 <= seed < LARGEST_SEED:
+    if not (isinstance(seed, Integral) and 0 <= seed < LARGEST_SEED):
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED - 1}, not {seed}")
     salt = zlib.crc32(name.encode())
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)

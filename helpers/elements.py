@@ -26,13 +26,32 @@ def check_mask(mask, image) -> None:
         raise CourseDataError(
             "MASK_MISMATCH",
             f"the mask has shape {mask.shape}, the image {image}; expected {expected}: the same "
-            "spatial shape and one channel (mask[..., tf.newaxis] adds it)",
+            f"spatial shape and one channel of class ids{_hint(mask.shape, image)}",
         )
     if not (mask.dtype.is_integer or mask.dtype.is_bool):
         raise CourseDataError(
             "MASK_MISMATCH",
             f"a mask holds class ids in whole numbers, not {mask.dtype.name}; read it as uint8",
         )
+
+
+def _hint(mask, image) -> str:
+    if None in (mask.rank, image.rank) or mask.rank not in (image.rank - 1, image.rank):
+        return ""
+    if mask.rank < image.rank:
+        return " (mask[..., tf.newaxis] adds it)"
+    if mask.is_compatible_with(image):
+        return "; if neither has a channel axis, add [..., tf.newaxis] to both"
+    return "; of a one-hot mask, take tf.argmax(mask, -1)" if mask[-1] != 1 else ""
+
+
+def fits(image, mask, case=None) -> list:
+    """The check, as of `require`, that a mask fits its image where shapes were not known before."""
+    if mask.shape.is_fully_defined() and image.shape[:-1].is_fully_defined():
+        return []  # `check_mask` has compared them
+    found, expected = tf.shape(mask), tf.concat([tf.shape(image)[:-1], [1]], 0)
+    about = ["the mask has shape", found, "but the image needs", expected, "; pair them anew"]
+    return require(tf.reduce_all(found == expected), "MASK_MISMATCH", about, case)
 
 
 def require(ok, code: str, about: Sequence, case=None) -> list:

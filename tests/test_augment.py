@@ -12,8 +12,9 @@ from scipy import ndimage, stats
 from scipy.interpolate import BSpline
 from scipy.spatial.transform import Rotation
 
-from helpers import augment, quiet
+from helpers import augment, crops, quiet
 from helpers.augment import Elastic, Flip, Rotate, Shear, Translate, Zoom
+from helpers.augment import warp as warping
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -1216,3 +1217,62 @@ def test_the_mask_fill_outside_is_not_swapped():
     pieces = [Translate((5, 5)), Flip("x", p=1, swap_ids={3: 4, 4: 3})]
     _, labels = augment.once(pieces, RAMP, mask, fill=0, mask_fill=3)
     assert set(np.unique(labels)) == {1, 3}
+
+
+@pytest.mark.parametrize("image", [(16, 20, 1), (None, None, 1)])
+def test_a_mask_whose_shape_alone_is_not_known_is_compared_while_running(image):
+    element = {"image": RAMP, "mask": np.zeros((32, 40, 1), np.uint8)}
+    signature = {
+        "image": tf.TensorSpec(image, tf.float32),
+        "mask": tf.TensorSpec([None, None, None], tf.uint8),
+    }
+    for wrong in ((32, 40, 1), (16, 20, 2)):
+        element["mask"] = np.zeros(wrong, np.uint8)
+        dataset = tf.data.Dataset.from_generator(lambda: [element], output_signature=signature)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="MASK_MISMATCH"):
+            list(dataset.apply(augment.stage([Rotate(5)], seed=1)))
+
+
+@pytest.mark.parametrize("number", [np.int16(-1000), np.float32(-1000), -1000, -1000.0])
+def test_a_number_of_any_kind_fills_what_is_outside(number):
+    warping._compiled.cache_clear()  # what was compiled for an equal number must not help
+    mask = np.ones((16, 20, 1), np.uint8)
+    image, ids_ = augment.once([Translate((3, 3))], RAMP, mask, fill=number, mask_fill=255)
+    assert image.min() == -1000 and set(np.unique(ids_)) == {1, 255}
+
+
+def test_resample_checks_what_it_is_given():
+    place, _ = augment.draw([Rotate(10)], (16, 20), (1, 2))
+    with pytest.raises(ValueError, match="fill"):
+        augment.resample(RAMP, None, place, fill="constant")
+    with pytest.raises(CourseDataError, match="MASK_MISMATCH"):
+        augment.resample(RAMP, np.zeros((16, 21, 1), np.uint8), place)
+
+
+def test_a_single_slice_is_never_outside_of_itself():
+    image = np.arange(16 * 20, dtype=np.float32).reshape(1, 16, 20, 1) + 1
+    found = augment.once([Translate(((5, 5), (0, 0), (0, 0)))], image, fill=-1000)
+    np.testing.assert_array_equal(found, image)
+
+
+def test_crops_come_before_augmentation_when_places_were_located():
+    dataset = tf.data.Dataset.from_tensors(
+        {"image": RAMP, "mask": np.ones((16, 20, 1), np.uint8)}
+    ).apply(crops.locate())
+    with pytest.raises(ValueError, match="crop before you augment"):
+        dataset.apply(augment.stage([Flip("x")], seed=1))
+    list(dataset.apply(augment.stage([augment.Noise(1)], seed=1)))
+
+
+def test_a_batch_shows_by_the_spacing_that_it_holds():
+    picture = {"image": RAMP, "spacing": np.ones(2, np.float32)}
+    batches = tf.data.Dataset.from_tensors(picture).repeat(4).batch(4)
+    with pytest.raises(ValueError, match="batched=True"):
+        batches.apply(augment.stage([Rotate(5)], seed=1))
+    list(batches.apply(augment.stage([Rotate(5)], seed=1, batched=True)))
+
+
+@pytest.mark.parametrize("pieces", [Flip("x"), augment.ct])
+def test_pieces_come_as_a_list(pieces):
+    with pytest.raises(ValueError, match="pieces are a list"):
+        augment.stage(pieces, seed=1)

@@ -90,7 +90,7 @@ BY_HAND = {
     "brighter gamma": (Gamma((-0.5, -0.5)), lambda x: bent(x, -0.5)),
     "clip": (Clip(40, 200), lambda x: np.clip(x, 40, 200)),
     "cut out all": (Cutout(1, value=3), lambda x: np.full_like(x, 3)),
-    "cut out by the mean": (Cutout(1), lambda x: np.full_like(x, x.mean())),
+    "cut out by the mean": (Cutout(1), lambda x: x.mean(tuple(range(x.ndim - 1))) + 0 * x),
 }
 COLOUR = {
     "hue": (Hue((30, 30)), lambda x: turned(x, 30)),
@@ -566,3 +566,21 @@ def test_volumes_lean_and_slices_turn_within_themselves(preset):
 def test_a_preset_is_a_list_of_ones_own():
     augment.ct().clear()
     assert augment.ct()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        Gamma((0.5, 0.5), each_channel=True),
+        Contrast((1.5, 1.5), each_channel=True),
+        Noise((0.5, 0.5), relative=True, each_channel=True),
+        Brightness((0.5, 0.5), relative=True, each_channel=True),
+    ],
+    ids=lambda piece: type(piece).__name__,
+)
+def test_channels_of_other_ranges_keep_to_themselves(piece):
+    image = values((16, 20, 2), 0, 1)
+    scaled = image * np.float32([1, 1000])
+    one, other = act(piece, image), act(piece, scaled)
+    np.testing.assert_allclose(one * [1, 1000], other, rtol=1e-3, atol=1e-2)
+    assert np.abs(one - image).max() > 0.1

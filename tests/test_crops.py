@@ -453,7 +453,7 @@ def test_places_of_another_shape_are_refused():
 
 def test_places_for_something_else_are_refused():
     data = dataset(element((4, 6))).apply(crops.locate())
-    with pytest.raises(ValueError, match=r"say image_threshold to crops\.locate"):
+    with pytest.raises(ValueError, match=r"leave image_threshold out"):
         data.apply(crops.pos_neg((2, 2), image_threshold=3, seed=1))
     data = data.apply(crops.locate(by="class", classes=[1, 2]))
     with pytest.raises(ValueError, match=r"did not look for classes \[3\]"):

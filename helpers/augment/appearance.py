@@ -39,11 +39,13 @@ class Brightness:
         amount: in the image's unit, or in its standard deviations.
         p: probability.
         relative: whether the amount is in standard deviations.
+        each_channel: whether each channel has a standard deviation of its own.
     """
 
     amount: float | Sequence
     p: float = 1.0
     relative: bool = False
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -54,7 +56,7 @@ class Brightness:
         return gate * between(self.amount, number)
 
     def change(self, image, drawn, batched: bool):
-        return image + drawn * (_deviation(image, batched) if self.relative else 1.0)
+        return image + drawn * _unit(self, image, batched)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Offset:
         sigma: its standard deviation, in the image's unit or in its standard deviations.
         p: probability.
         relative: whether sigma is in standard deviations.
+        each_channel: whether each channel has a standard deviation of its own.
 
     The rule is that of DLTK's `add_gaussian_offset`.
     """
@@ -72,6 +75,7 @@ class Offset:
     sigma: float
     p: float = 1.0
     relative: bool = False
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -83,7 +87,7 @@ class Offset:
         return gate * self.sigma * tf.random.stateless_normal(size, _other(seed), alg="philox")
 
     def change(self, image, drawn, batched: bool):
-        return image + drawn * (_deviation(image, batched) if self.relative else 1.0)
+        return image + drawn * _unit(self, image, batched)
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,13 @@ class Noise:
             image's unit, or in its standard deviations. A pair gives both limits.
         p: probability.
         relative: whether sigma is in standard deviations.
+        each_channel: whether each channel has a standard deviation of its own.
     """
 
     sigma: float | Sequence
     p: float = 1.0
     relative: bool = False
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -117,7 +123,7 @@ class Noise:
 
     def change(self, image, drawn, batched: bool):
         sigma, grain = drawn
-        return image + grain * (sigma * (_deviation(image, batched) if self.relative else 1.0))
+        return image + grain * (sigma * _unit(self, image, batched))
 
 
 @dataclass(frozen=True)
@@ -127,10 +133,12 @@ class Contrast:
     Args:
         factor: a number `a` draws between 1 - a and 1 + a; or a pair of factors.
         p: probability.
+        each_channel: whether each channel has a mean of its own.
     """
 
     factor: float | Sequence
     p: float = 1.0
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -141,7 +149,7 @@ class Contrast:
         return gate * (between(_about_one(self.factor), number) - 1)
 
     def change(self, image, drawn, batched: bool):
-        return image + (image - _mean(image, batched)) * drawn
+        return image + (image - _mean(image, batched, self.each_channel)) * drawn
 
 
 @dataclass(frozen=True)
@@ -151,10 +159,12 @@ class Gamma:
     Args:
         log_gamma: the logarithm of the exponent; more than 0 darkens the middle.
         p: probability.
+        each_channel: whether each channel has a darkest and brightest value of its own.
     """
 
     log_gamma: float | Sequence
     p: float = 1.0
+    each_channel: bool = False
 
     def __post_init__(self) -> None:
         probability(self.p)
@@ -165,7 +175,7 @@ class Gamma:
         return tf.exp(gate * between(self.log_gamma, number))
 
     def change(self, image, drawn, batched: bool):
-        axes = _axes(image, batched)
+        axes = _axes(image, batched, self.each_channel)
         low = tf.reduce_min(image, axes, keepdims=True)
         size = tf.reduce_max(image, axes, keepdims=True) - low
         bent = low + size * tf.pow(tf.math.divide_no_nan(image - low, size), drawn)
@@ -251,7 +261,7 @@ class Cutout:
             index = tf.reshape(tf.range(size), line)
             start = tf.minimum(tf.cast(start, tf.int32), size - edge)
             covered &= (index >= start) & (index < start + edge)
-        mean = tf.reduce_mean(image, _axes(image, batched)[:-1], keepdims=True)
+        mean = _mean(image, batched, each_channel=True)
         value = mean if self.value is None else tf.cast(self.value, tf.float32)
         return tf.where(covered, value, image)
 
@@ -361,16 +371,19 @@ def _other(seed):
     return tf.stack([seed[0], seed[1] + 1])
 
 
-def _axes(image, batched: bool) -> list[int]:
-    return list(range(1 if batched else 0, image.shape.rank))
+def _axes(image, batched: bool, each_channel: bool) -> list[int]:
+    return list(range(1 if batched else 0, image.shape.rank - (1 if each_channel else 0)))
 
 
-def _mean(image, batched: bool):
-    return tf.reduce_mean(image, _axes(image, batched), keepdims=True)
+def _mean(image, batched: bool, each_channel: bool):
+    return tf.reduce_mean(image, _axes(image, batched, each_channel), keepdims=True)
 
 
-def _deviation(image, batched: bool):
-    return tf.math.reduce_std(image, _axes(image, batched), keepdims=True)
+def _unit(piece, image, batched: bool):
+    """What an amount is counted in: the image's unit, or its standard deviation."""
+    if not piece.relative:
+        return 1.0
+    return tf.math.reduce_std(image, _axes(image, batched, piece.each_channel), keepdims=True)
 
 
 def _about_one(factor: float | Sequence) -> tuple[float, float]:
@@ -385,4 +398,7 @@ def _positive(number: float, what: str) -> None:
 
 def _need_colour(image, name: str) -> None:
     if image.shape[-1] != 3:
-        raise ValueError(f"{name} is for images with 3 channels (RGB), not {image.shape[-1]}")
+        raise ValueError(
+            f"{name} is for images with 3 channels (RGB), not {image.shape[-1]}; tf.ensure_shape "
+            "states a number that is not known"
+        )

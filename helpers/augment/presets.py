@@ -20,7 +20,7 @@ from helpers.augment.spatial import Elastic, Flip, Rotate, Shear, Translate, Zoo
 
 
 def ct(*, axes: int = 3) -> list:
-    """For CT in HU.
+    """For CT in HU, before a window scales them: on values from 0 to 1 it is nothing but noise.
 
     Args:
         axes: 3 for volumes, 2 for single axial slices.
@@ -52,7 +52,7 @@ def mr(*, axes: int = 3, laterality: bool = False) -> list:
     - The brain is almost symmetric, so mirroring left and right is allowed unless the side matters.
     - The bias field is what coils do; it multiplies a signal, so whitening comes afterwards.
     - Units of MR are arbitrary and sequences differ: contrast and gamma vary, noise is relative
-      to the image's own spread.
+      to the image's own spread; channels, which are sequences, each have their own.
     """
     sides = [] if laterality else [Flip("x")]
     return [
@@ -61,14 +61,14 @@ def mr(*, axes: int = 3, laterality: bool = False) -> list:
         Zoom(0.1, p=0.5),
         Elastic(4, grid=32, p=0.5),
         BiasField(0.3, p=0.5),
-        Gamma(0.3, p=0.3),
-        Contrast(0.2, p=0.3),
-        Noise(0.1, p=0.5, relative=True),
+        Gamma(0.3, p=0.3, each_channel=True),
+        Contrast(0.2, p=0.3, each_channel=True),
+        Noise(0.1, p=0.5, relative=True, each_channel=True),
     ]
 
 
 def dermoscopy() -> list:
-    """For photographs of skin, RGB from 0 to 255.
+    """For photographs of skin, RGB from 0 to 255, before they are scaled to 0 to 1.
 
     - Skin has no up and no left: any rotation, all flips. With `fill="reflect"`, corners that a
       rotation uncovers hold skin rather than streaks.
@@ -91,7 +91,7 @@ def dermoscopy() -> list:
 
 
 def xray() -> list:
-    """For radiographs, one channel from 0 to 255.
+    """For radiographs, one channel from 0 to 255, before they are scaled to 0 to 1.
 
     - No flips: the heart points to the left, and side markers are letters.
     - Small rotations and shifts, as patients stand; no elastic warp, ribs do not bend.

@@ -16,13 +16,12 @@ import numpy as np
 
 from helpers import quiet
 from helpers.augment.amounts import NUMBERS, between, checked, probability
-from helpers.augment.warp import Warp, upsample
+from helpers.augment.warp import IDS, Warp, upsample
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 AXES = "zyx"
-IDS = 256  # a mask is uint8
 LARGEST_SHEAR_DEGREES = 30  # three shears of more could turn space inside out
 # Choi and Lee (2000): a cubic B-spline whose coefficients stay below 1 / 2.48 of the distance
 # between them is one-to-one in three dimensions; in two, below 1 / 2.05.

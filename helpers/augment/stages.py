@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
 
 import numpy as np
 
 from helpers import draws, quiet
 from helpers.augment import appearance, spatial, warp
-from helpers.elements import check_mask, require
+from helpers.elements import check_mask, fits, require
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -35,20 +33,24 @@ def stage(
         pieces: from this package. Those that move voxels make one warp, which comes first; the
             others follow in their order.
         seed: equal seeds give equal streams, whatever the parallelism; each epoch is another. Two
-            of these stages on one dataset want two seeds.
+            of these stages want two seeds, also those of training and validation. A global seed
+            (`tf.random.set_seed`, `keras.utils.set_random_seed`) has a say as well.
         spacing: in mm, of all elements; by default the element's own `spacing`, or voxels where
             there is none (0 stands for not known).
         fill: outside of the image: "edge" repeats its border, "reflect" mirrors it, a number is
             taken as it is (-1000 for HU).
         mask_fill: the class id outside, where `fill` is a number; 255 is what DeepLab ignores.
         batched: for pictures `[b, y, x, c]`; each gets draws of its own. Volumes go one by one.
+            Say it: a batch of pictures has as many axes as a volume, and without a `case` or a
+            `spacing` nothing else tells them apart.
         num_parallel_calls: elements worked on at a time.
 
     Returns:
         A stage: `dataset.apply(stage(...))`. It belongs after `cache` and `repeat`. Elements are
         dicts; `image` becomes float32 in its own unit, `mask` keeps its dtype and has no id that
-        it did not have, other fields stay. Fixed shapes are compiled by XLA, which takes a second
-        or two at the first element; images of varying shapes take several times as long each.
+        it did not have. Other fields stay as they are, also maps of the same shape. Fixed
+        shapes are compiled by XLA, which takes a second or two at the first element; images of
+        varying shapes take several times as long each.
         Crop first: an elastic warp holds 16 bytes for each voxel.
 
     Raises:
@@ -57,15 +59,15 @@ def stage(
         tf.errors.InvalidArgumentError: while running, `NOT_FINITE` for an image with NaN or
             infinities, `MASK_MISMATCH` where shapes are not known before; it names the case.
     """
+    if not isinstance(pieces, Sequence):
+        raise ValueError(f"pieces are a list, [augment.Rotate(15)] or augment.ct(), not {pieces!r}")
     pieces = tuple(pieces)
     for piece in pieces:
         if not isinstance(piece, spatial.PIECES + appearance.PIECES):
             raise ValueError(f"{piece!r} is no piece of an augmentation")
-    if not (isinstance(fill, Real) and math.isfinite(fill)) and fill not in ("edge", "reflect"):
-        raise ValueError(f'fill is "edge", "reflect" or a finite number, not {fill!r}')
-    if not (isinstance(mask_fill, Integral) and 0 <= mask_fill < spatial.IDS):
-        raise ValueError(f"mask_fill is a class id from 0 to 255, not {mask_fill!r}")
-    if spacing is not None and not (np.ndim(spacing) == 1 and np.all(np.greater(spacing, 0))):
+    fill, mask_fill = warp.checked_fill(fill, mask_fill)
+    lengths = spacing is None or (np.ndim(spacing) == 1 and np.isfinite(spacing).all())
+    if not lengths or (spacing is not None and np.min(spacing) <= 0):
         raise ValueError(f"a spacing is a positive length for each axis, not {spacing}")
     augmented = functools.partial(
         _augmented,
@@ -78,6 +80,10 @@ def stage(
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
         _check_elements(dataset.element_spec, batched)
+        if "places" in dataset.element_spec and any(isinstance(x, spatial.PIECES) for x in pieces):
+            raise ValueError(
+                "crop before you augment: `places` of crops.locate do not move with the voxels"
+            )
         return draws.map_with_seeds(
             dataset, augmented, seed=seed, name="augment", num_parallel_calls=num_parallel_calls
         )
@@ -133,7 +139,7 @@ def _moved(image, mask, moving, place, gates, fill, mask_fill: int, batched: boo
     if mask is not None:  # before the warp: what comes in from outside has no partner
         for piece, gate in zip(moving, gates, strict=True):
             if isinstance(piece, spatial.Flip) and piece.swap_ids:
-                table = np.arange(spatial.IDS, dtype=np.uint8)
+                table = np.arange(warp.IDS, dtype=np.uint8)
                 table[list(piece.swap_ids)] = list(piece.swap_ids.values())
                 swapped = tf.gather(tf.cast(table, mask.dtype), tf.cast(mask, tf.int32))
                 mask = _where(gate, swapped, mask)
@@ -198,18 +204,15 @@ def _spacing(element: dict, spacing, rank: int, batch):
         return tf.ones(shape)
     if found.shape.rank == 0 or found.shape[-1] != rank:
         raise ValueError(f"a spacing of shape {found.shape} for images of {rank} spatial axes")
-    found = tf.where(found > 0, found, 1.0)
+    found = tf.where((found > 0) & tf.math.is_finite(found), found, 1.0)
     return tf.broadcast_to(found, shape)
 
 
 def _checked(image, mask, case, batched: bool):
     """Image and mask, or an error while running that names the case."""
     checks = []
-    if mask is not None and not image.shape[:-1].is_fully_defined():
-        sizes = [tf.shape(image), tf.shape(mask)]
-        about = ["image and mask differ in shape", *sizes, "; resample them to one grid"]
-        same = tf.reduce_all(sizes[0][:-1] == sizes[1][:-1])
-        checks += require(same, "MASK_MISMATCH", about, case)
+    if mask is not None:
+        checks += fits(image, mask, case)
     if image.dtype.is_floating:  # NaN would spread to its neighbours in silence
         image = tf.cast(image, tf.float32)
         finite = tf.reduce_all(
@@ -230,22 +233,27 @@ def _check_elements(spec, batched: bool) -> None:
     if not isinstance(spec, dict) or "image" not in spec:
         raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
     image, mask = spec["image"], spec.get("mask")
+    if image.dtype.is_complex or not (image.dtype.is_floating or image.dtype.is_integer):
+        raise ValueError(f"an image holds real numbers, not {image.dtype.name}")
     allowed = (4,) if batched else (3, 4)
     if image.shape.rank not in allowed:
         raise ValueError(
             f"images here are {'[b, y, x, c]' if batched else '[z, y, x, c] or [y, x, c]'}, not of "
-            f"shape {image.shape}. Augment volumes one by one, before .batch()"
+            f"shape {image.shape}. Augment volumes one by one, before .batch(), and several crops "
+            "of an image after .unbatch(); tf.ensure_shape states what is not known"
         )
-    if "case" in spec and (spec["case"].shape.rank == 1) != batched:
+    for name, alone in (("case", 0), ("modality", 0), ("weight", 0), ("spacing", 1)):
         # A batch of pictures has the rank of a volume, and would be bent across its patients.
-        raise ValueError(
-            f"elements with a `case` of shape {spec['case'].shape} are "
-            f"{'single ones: leave out batched=True' if batched else 'batches: batched=True'}"
-        )
+        if name in spec and (spec[name].shape.rank == alone + 1) != batched:
+            raise ValueError(
+                f"elements with a `{name}` of shape {spec[name].shape} are "
+                f"{'single ones: leave out batched=True' if batched else 'batches: batched=True'}"
+            )
     if mask is None:
         return
     check_mask(mask, image.shape)
     if mask.dtype != tf.uint8:
         raise CourseDataError(
-            "MASK_MISMATCH", f"a mask holds class ids as uint8, found {mask.dtype.name}"
+            "MASK_MISMATCH",
+            f"a mask holds class ids as uint8, found {mask.dtype.name}; tf.cast(mask, tf.uint8)",
         )

@@ -8,12 +8,17 @@ every resampler, so that no voxel of the result stays empty.
 from __future__ import annotations
 
 import functools
+import math
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from helpers import quiet
+from helpers.elements import check_mask
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
+
+IDS = 256  # a mask is uint8
 
 
 class Warp(NamedTuple):
@@ -55,20 +60,41 @@ def resample(image, mask, warp: Warp, *, fill="edge", mask_fill: int = 0, batche
         mask: class ids of the same spatial shape with one channel, or None.
         warp: of the same number of spatial axes.
         fill: what lies outside of the image: "edge" repeats its border, "reflect" mirrors it, a
-            number is taken as it is.
+            number is taken as it is. Along an axis of one voxel, nothing is outside.
         mask_fill: the class id outside, where `fill` is a number.
         batched: whether there is a batch axis.
 
     Returns:
         The image as float32, and the mask in its own dtype, or None.
 
+    Raises:
+        ValueError: for another `fill` or `mask_fill`.
+        CourseDataError: `MASK_MISMATCH` for a mask of another shape.
+
     Where the shapes are known, XLA compiles the look-up, which takes about a second once.
     """
+    fill, mask_fill = checked_fill(fill, mask_fill)
     image = tf.convert_to_tensor(image)
-    mask = None if mask is None else tf.convert_to_tensor(mask)
+    if mask is not None:
+        mask = tf.convert_to_tensor(mask)
+        check_mask(mask, image.shape)
     known = image.shape.is_fully_defined() and (mask is None or mask.shape.is_fully_defined())
     known = known and xla_works()
     return _compiled(known, fill, mask_fill, batched)(image, mask, warp)
+
+
+def checked_fill(fill, mask_fill) -> tuple[float | str, int]:
+    """What lies outside of image and mask, as numbers of Python.
+
+    Raises:
+        ValueError: unless `fill` is "edge", "reflect" or finite, and `mask_fill` a class id.
+    """
+    number = isinstance(fill, Real) and math.isfinite(fill)
+    if not number and not (isinstance(fill, str) and fill in ("edge", "reflect")):
+        raise ValueError(f'fill is "edge", "reflect" or a finite number, not {fill!r}')
+    if not (isinstance(mask_fill, Integral) and 0 <= mask_fill < IDS):
+        raise ValueError(f"mask_fill is a class id from 0 to 255, not {mask_fill!r}")
+    return (float(fill) if number else fill), int(mask_fill)
 
 
 @functools.cache
@@ -125,9 +151,12 @@ def _resample(image, mask, warp: Warp, fill, mask_fill: int, batched: bool):
     positions = _positions(warp, spatial, batched)
 
     outside = None
-    if isinstance(fill, (int, float)):
-        ends = [tf.cast(n, tf.float32) - 0.5 for n in spatial]
-        outside = [(p < -0.5) | (p > end) for p, end in zip(positions, ends, strict=True)]
+    if isinstance(fill, float):
+        # An axis of one voxel has no outside: there is nothing that could have come in.
+        outside = [
+            ((p < -0.5) | (p > tf.cast(n, tf.float32) - 0.5)) & (n > 1)
+            for p, n in zip(positions, spatial, strict=True)
+        ]
         while len(outside) > 1:
             outside.append(outside.pop() | outside.pop())
         outside = outside[0]

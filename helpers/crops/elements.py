@@ -6,11 +6,10 @@ import operator
 from collections.abc import Sequence
 
 from helpers import quiet
-from helpers.elements import check_mask, require
+from helpers.elements import check_mask, fits
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def checked_size(size: Sequence[int]) -> tuple[int, ...]:
@@ -82,11 +81,4 @@ def check(spec, size: tuple[int, ...] | None, *, mask: bool, fits: bool = False)
 def matching(element: dict) -> tuple:
     """Image and mask of an element, and the check that they fit where shapes were not known."""
     image, mask = element["image"], element.get("mask")
-    if mask is None:
-        return image, mask, []
-    if mask.shape.is_fully_defined() and image.shape[:-1].is_fully_defined():
-        return image, mask, []  # `check` has compared them
-    found, expected = tf.shape(mask), tf.concat([tf.shape(image)[:-1], [1]], 0)
-    about = ["the mask has shape", found, "but the image needs", expected, "; pair them anew"]
-    same = tf.reduce_all(found == expected)
-    return image, mask, require(same, "MASK_MISMATCH", about, element.get("case"))
+    return image, mask, [] if mask is None else fits(image, mask, element.get("case"))

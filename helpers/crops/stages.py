@@ -121,7 +121,10 @@ def pos_neg(
 
     def refuse(spec):
         if threshold is not None and "foreground" in spec.get("places", {}):
-            raise ValueError("say image_threshold to crops.locate, which has found the places")
+            raise ValueError(
+                "crops.locate has found the places already: leave image_threshold out here, and "
+                "give it there"
+            )
 
     return _stage(
         "crops.pos_neg",
