@@ -11,7 +11,7 @@ FOLDER = ROOT / "docs" / "images"
 PICTURES = {
     "first_volume.png": ("00_start_here", "A CT volume: three planes of one array"),
     "slice_order.png": ("01_loading_dicom", "Only the position puts the spine together"),
-    "flipped_slices.png": ("02_augmentation", "tf.image takes slices for pictures"),
+    "flipped_slices.png": ("02_augmentation", "A trunk from the front. Before: liver"),
 }
 
 
