@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, judged, wrong
+from helpers.verdicts import VerdictError, ask, cause, judged, wrong
 
 AXES = {4: ("z", "y", "x", "channel"), 3: ("y", "x", "channel")}
 KINDS = {4: "volumes [z, y, x, c]", 3: "pictures [y, x, c]"}
@@ -76,7 +75,7 @@ def _mapped(answer: Callable, images, masks, seeds, kind: str) -> tuple[np.ndarr
         dataset = given.map(answer)
     except Exception as error:  # whatever tracing a learner's code may raise
         raise wrong(
-            f"{kind}: it works on one pair, but Dataset.map raises {_cause(error)}; map has no "
+            f"{kind}: it works on one pair, but Dataset.map raises {cause(error)}; map has no "
             "values yet when it calls your function: use TensorFlow's operations"
         ) from error
     for name, spec in zip(("image", "mask"), dataset.element_spec, strict=True):
@@ -89,7 +88,7 @@ def _mapped(answer: Callable, images, masks, seeds, kind: str) -> tuple[np.ndarr
         # One batch, which is faster to compare.
         return next(dataset.batch(PAIRS).as_numpy_iterator())
     except Exception as error:
-        raise wrong(f"{kind}: reading the mapped dataset raises {_cause(error)}") from error
+        raise wrong(f"{kind}: reading the mapped dataset raises {cause(error)}") from error
 
 
 def _decisions(images, masks, pairs, kind: str) -> np.ndarray:
@@ -327,7 +326,7 @@ def _epochs(dataset, count: int) -> list[np.ndarray]:
                 if len(rows) == EPOCHS * count + before:
                     break
         except Exception as error:
-            raise wrong(f"reading the dataset raises {_cause(error)}") from error
+            raise wrong(f"reading the dataset raises {cause(error)}") from error
         found = len(rows) - before
         if found == 0 or found % count:
             raise wrong(f"{found} elements in one pass, from {count} files")
@@ -363,11 +362,3 @@ def _judge_epochs(epochs: list[np.ndarray], read: list[str], count: int) -> None
             f"read was called {len(read)} times for {count} files: something else made the "
             "elements; a cache file of an earlier run?"
         )
-
-
-def _cause(error: Exception) -> str:
-    """The telling line of one of TensorFlow's long messages."""
-    text = f"{type(error).__name__}: {error}"
-    named = re.findall(r"^\s*(\w+(?:Error|Exception): .*)", text, re.M)
-    line = (named[-1] if named else text).split("\n")[0]
-    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", line).strip()[:200]

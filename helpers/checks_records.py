@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, judged, wrong
+from helpers.verdicts import VerdictError, ask, cause, judged, wrong
 
 NARROW = ("uint8", "int16", "uint16", "int32", "float32")
 
@@ -142,7 +142,7 @@ def parse(answer: Callable) -> str:
                 "a tensor cannot be unpacked there; add the axis after reshaping: [..., tf.newaxis]"
             )
         raise wrong(
-            f"it works on one record, but Dataset.map raises {_cause(error)}; {why}"
+            f"it works on one record, but Dataset.map raises {cause(error)}; {why}"
         ) from error
     if dataset.element_spec["image"].shape.rank is None:
         raise wrong(
@@ -152,7 +152,7 @@ def parse(answer: Callable) -> str:
     try:
         elements = list(dataset)
     except Exception as error:
-        raise wrong(f"reading the mapped dataset raises {_cause(error)}") from error
+        raise wrong(f"reading the mapped dataset raises {cause(error)}") from error
     for element, *expected in zip(elements, volumes, spacings, strict=True):
         _compare_element(element, *expected)
     return "right on 6 records that the check wrote, two of them without spacing, alone and in map"
@@ -170,14 +170,6 @@ def _serialized(voxels: np.ndarray, spacing: list[float]) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=fields)).SerializeToString()
 
 
-def _cause(error: Exception | str) -> str:
-    """The telling part of one of TensorFlow's long messages."""
-    text = str(error) if isinstance(error, str) else f"{type(error).__name__}: {error}"
-    named = re.findall(r"^\s*(\w+Error: .*)", text, re.M)
-    line = (named[-1] if named else text).split("\n")[0]
-    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", line).strip()[:200]
-
-
 def _parser_failed(verdict: VerdictError) -> VerdictError:
     absent = re.search(r"Feature: (\S+) .*required but could not be found", verdict.line)
     if absent and absent[1] == "spacing":
@@ -189,7 +181,7 @@ def _parser_failed(verdict: VerdictError) -> VerdictError:
         )
     added = "; on a tensor, + adds to every number: tf.concat puts lists together"
     hint = added if "requested shape" in verdict.line else ""
-    return VerdictError(verdict.line[0], _cause(verdict.line[2:]) + hint)
+    return VerdictError(verdict.line[0], cause(verdict.line[2:]) + hint)
 
 
 def _compare_element(element, voxels: np.ndarray, spacing: list[float]) -> None:

@@ -11,6 +11,19 @@ quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 
+def check_image(spec) -> None:
+    """Refuse elements that are no dicts with an image.
+
+    Args:
+        spec: `dataset.element_spec`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not isinstance(spec, dict) or "image" not in spec:
+        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
+
+
 def check_mask(mask, image) -> None:
     """Refuse a mask that does not fit its image, as far as their specs tell.
 

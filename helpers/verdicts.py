@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -81,3 +82,11 @@ def ask_array(answer: Callable, *arguments, shape: tuple[int, ...]) -> np.ndarra
 def close(value, expected, relative: float = 1e-3) -> bool:
     """Whether an answer is as good as the expected one, to rounding."""
     return bool(np.allclose(value, expected, rtol=relative, atol=1e-9))
+
+
+def cause(error: Exception | str) -> str:
+    """The telling line of one of TensorFlow's long messages."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    named = re.findall(r"^\s*(\w+(?:Error|Exception): .*)", text, re.M)
+    line = (named[-1] if named else text).split("\n")[0]
+    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", line).strip()[:200]

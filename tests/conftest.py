@@ -1,10 +1,13 @@
 """What every test file shares: paths, the browser, and the closing table of what ran."""
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
+from helpers import quiet
 from tools import cells, publish
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -21,6 +24,26 @@ def root() -> Path:
 def address() -> str:
     """The course's public address."""
     return publish.repository()
+
+
+@pytest.fixture
+def no_waiting_for_the_disk(monkeypatch):
+    """Files are as complete without it, unless the power fails during a test."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
+
+
+@pytest.fixture(scope="module")
+def shell():
+    """An IPython shell, as a notebook has one."""
+    yield InteractiveShell.instance()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture(scope="module")
+def tf():
+    """TensorFlow, imported when a test first asks for it."""
+    quiet.tensorflow_greeting()
+    return pytest.importorskip("tensorflow")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import types
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
@@ -18,11 +17,7 @@ from helpers import frames as frames_module
 from helpers.viewer import WIDGET_MIME
 from helpers.volume import Volume
 
-
-@pytest.fixture(scope="module", autouse=True)
-def shell():
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @pytest.fixture

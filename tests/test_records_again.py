@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 
 import nibabel
 import numpy as np
@@ -17,10 +16,7 @@ from tests.records_cases import PATIENT, SALT, case, cases, crashing, digests, i
 
 EIGHT = cases(8)
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda number: None)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def counting(asked: list, case: Case) -> frozenset[int]:

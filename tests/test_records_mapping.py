@@ -1,13 +1,11 @@
 """Shards mapped into memory give the same elements, in an order that the seed fixes."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import quiet, records
+from helpers import records
 from helpers.errors import CourseDataError
 from helpers.records import mapping, tfrecord
 from tests.records_cases import CLASSES, SALT, as_given, case, cases, ids_as_given, write
@@ -19,16 +17,7 @@ MIXED = (
     {"image": np.arange(24).reshape(4, 3, 2) % 200},
 )
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda number: None)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    quiet.tensorflow_greeting()
-    return pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")

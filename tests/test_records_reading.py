@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import quiet, records
+from helpers import records
 from helpers.cases import Found
 from helpers.errors import CourseDataError
 from helpers.records import reading
@@ -39,16 +39,7 @@ some = settings(
 )
 TWENTY = cases(24, test=4)
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda number: None)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    quiet.tensorflow_greeting()
-    return pytest.importorskip("tensorflow")
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 @pytest.fixture(scope="module")

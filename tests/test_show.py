@@ -12,7 +12,6 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
-from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 from PIL import Image
@@ -24,11 +23,7 @@ from helpers.volume import Volume
 
 PLANES = ("axial", "coronal", "sagittal")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def shell():
-    yield InteractiveShell.instance()
-    InteractiveShell.clear_instance()
+pytestmark = pytest.mark.usefixtures("shell")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from helpers import quiet
 from helpers.errors import CourseDataError
 from helpers.records import tfrecord
 
@@ -38,12 +37,6 @@ FEATURES = st.dictionaries(
     ),
     max_size=6,
 )
-
-
-@pytest.fixture(scope="module")
-def tf():
-    quiet.tensorflow_greeting()
-    return pytest.importorskip("tensorflow")
 
 
 def joined(pieces) -> bytes:

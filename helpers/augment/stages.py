@@ -10,7 +10,7 @@ import numpy as np
 
 from helpers import draws, quiet
 from helpers.augment import appearance, spatial, warp
-from helpers.elements import check_mask, fits, require
+from helpers.elements import check_image, check_mask, fits, require
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -50,8 +50,8 @@ def stage(
         dicts; `image` becomes float32 in its own unit, `mask` keeps its dtype and has no id that
         it did not have. Other fields stay as they are, also maps of the same shape. Fixed
         shapes are compiled by XLA, which takes a second or two at the first element; images of
-        varying shapes take several times as long each.
-        Crop first: an elastic warp holds 16 bytes for each voxel.
+        varying shapes take several times as long each. Crop first: an elastic warp holds 16 bytes
+        for each voxel.
 
     Raises:
         ValueError: for a piece that is none, or that does not fit the images.
@@ -230,8 +230,7 @@ def _checked(image, mask, case, batched: bool):
 
 
 def _check_elements(spec, batched: bool) -> None:
-    if not isinstance(spec, dict) or "image" not in spec:
-        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
+    check_image(spec)
     image, mask = spec["image"], spec.get("mask")
     if image.dtype.is_complex or not (image.dtype.is_floating or image.dtype.is_integer):
         raise ValueError(f"an image holds real numbers, not {image.dtype.name}")

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 
 from helpers import quiet
-from helpers.elements import check_mask, fits
+from helpers.elements import check_image, check_mask, fits
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -51,8 +51,7 @@ def check(spec, size: tuple[int, ...] | None, *, mask: bool, fits: bool = False)
         ValueError: for elements that are no dicts with an image, and for batches.
         CourseDataError: `NO_PAIR` without the mask, `MASK_MISMATCH`, `CROP_TOO_LARGE`.
     """
-    if not isinstance(spec, dict) or "image" not in spec:
-        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
+    check_image(spec)
     image = spec["image"].shape
     ranks = (3, 4) if size is None else (len(size) + 1,)
     many = "case" in spec and spec["case"].shape.rank
