@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from scipy.spatial.transform import Rotation
@@ -249,6 +249,9 @@ def stub(height):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
+@example(1.296875, 12, 1.75, True)  # the first rounded up, its neighbours down
+@example(3.499437212952272, 200, 16.75, False)
+@example(3.499437212952272, 200, 16.75, True)
 @given(st.floats(0.5, 6), st.integers(3, 200), st.floats(-500, 500), st.booleans())
 def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(spacing, count, start, hole):
     heights = np.round(start + spacing * np.arange(count), 1)
