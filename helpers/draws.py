@@ -7,8 +7,10 @@ random about the element from that number.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral
 
 from helpers import quiet
@@ -17,6 +19,47 @@ quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 LARGEST_SEED = 2**31 - 1  # Dataset.random takes seeds modulo this
+Wrap = Callable[[str, Callable], Callable]
+_watch: contextvars.ContextVar[Wrap | None] = contextvars.ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(wrap: Wrap) -> Iterator[None]:
+    """Within this block, every stage that is applied hands its function to `wrap(name, function)`.
+
+    What `wrap` returns is mapped in its place: the way in for `helpers.timing`.
+    """
+    token = _watch.set(wrap)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def map_named(
+    dataset: tf.data.Dataset,
+    function: Callable,
+    *,
+    name: str,
+    num_parallel_calls: int | None = tf.data.AUTOTUNE,
+) -> tf.data.Dataset:
+    """`dataset.map`, in the order of the input, under a name that `helpers.timing` shows.
+
+    Args:
+        dataset: of any elements.
+        function: as for `map`; nothing in it is for AutoGraph to convert.
+        name: of the stage.
+        num_parallel_calls: elements worked on at a time.
+    """
+    wrap = _watch.get()
+    if wrap is not None:
+        function = wrap(name, function)
+    return dataset.map(
+        tf.autograph.experimental.do_not_convert(function),
+        num_parallel_calls=num_parallel_calls,
+        deterministic=None if num_parallel_calls is None else True,
+        name=name.replace(".", "_"),
+    )
 
 
 def map_with_seeds(
@@ -50,10 +93,8 @@ def map_with_seeds(
     salt = zlib.crc32(name.encode())
     numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
 
-    @tf.autograph.experimental.do_not_convert
     def seeded(element, number):
         return function(element, tf.stack([number, tf.constant(salt, tf.int64)]))
 
-    return tf.data.Dataset.zip(dataset, numbers).map(
-        seeded, num_parallel_calls=num_parallel_calls, deterministic=True
-    )
+    both = tf.data.Dataset.zip(dataset, numbers)
+    return map_named(both, seeded, name=name, num_parallel_calls=num_parallel_calls)

@@ -49,6 +49,12 @@ CODES = {
     # Crops.
     "CROP_TOO_LARGE": "a crop that is larger than the image",
     "NO_PLACE": "no voxel that a crop could be centred on",
+    # What a pipeline is fed with: said before the first batch.
+    "EMPTY_LIST": "a list of cases with nothing in it",
+    "EMPTY_CLASS": "a class without a single case to draw",
+    "BAD_WEIGHT": "sampling weights that are missing, negative, not finite or all zero",
+    "CACHE_TOO_LARGE": "a cache of more cases than the set has",
+    "LOADING_FAILED": "a loader raised an error; it is told with the name of its case",
     # A folder of records.
     "NOTHING_WRITTEN": "not one case became a record",
     "LOCKED": "another process is writing to this folder",

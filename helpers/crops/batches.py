@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from helpers import quiet
+from helpers import draws, quiet
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -49,7 +49,9 @@ def merge_batch_dims(
                     "in the crop, then .batch()"
                 )
             leading = leading.merge_with(shape[:2])
-        return dataset.map(merge, num_parallel_calls=num_parallel_calls, deterministic=True)
+        return draws.map_named(
+            dataset, merge, name="crops.merge_batch_dims", num_parallel_calls=num_parallel_calls
+        )
 
     return apply
 

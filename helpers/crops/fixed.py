@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from helpers import quiet
+from helpers import draws, quiet
 from helpers.crops.elements import check, checked_size, matching
 
 quiet.tensorflow_greeting()
@@ -65,7 +65,9 @@ def centre(
                     f"the {name} is stored as {spec[name].dtype.name}, which cannot hold the fill "
                     f"{value}; choose another, or cast the {name} first"
                 )
-        return dataset.map(place, num_parallel_calls=num_parallel_calls, deterministic=True)
+        return draws.map_named(
+            dataset, place, name="crops.centre", num_parallel_calls=num_parallel_calls
+        )
 
     return apply
 

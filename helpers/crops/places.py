@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from helpers import quiet
+from helpers import draws, quiet
 from helpers.crops.elements import check, matching
 from helpers.elements import require
 
@@ -70,7 +70,9 @@ def locate(
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
         check(dataset.element_spec, None, mask=True)
-        return dataset.map(add, num_parallel_calls=num_parallel_calls, deterministic=True)
+        return draws.map_named(
+            dataset, add, name="crops.locate", num_parallel_calls=num_parallel_calls
+        )
 
     return apply
 

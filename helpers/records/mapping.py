@@ -33,6 +33,8 @@ def dataset(
     """
     import tensorflow as tf
 
+    from helpers import draws
+
     records = [tfrecord.features(one) for file in files for one in tfrecord.messages(file)]
     large = [key for key in ("image", "mask") if key in element_spec]
     stored = {key: [_array(one, key) for one in records] for key in large}
@@ -65,8 +67,7 @@ def dataset(
         order = order.shuffle(len(records), seed=seed)
     if batch is not None:
         order = order.batch(batch)
-    load = tf.autograph.experimental.do_not_convert(load)
-    return order.map(load, num_parallel_calls=workers, deterministic=True)
+    return draws.map_named(order, load, name="records.mapped", num_parallel_calls=workers)
 
 
 def _array(record: dict, key: str) -> np.ndarray:

@@ -84,6 +84,8 @@ def read(
     quiet.tensorflow_greeting()
     import tensorflow as tf
 
+    from helpers import draws
+
     shards = [one for one in found.shards if one.split == split and one.records]
     files = [str(folder / shard.file) for shard in shards]
     parse = parser(found, split)
@@ -115,7 +117,7 @@ def read(
     together = batch and _alike(found, counts)
     if together:
         dataset = dataset.batch(batch)
-    dataset = dataset.map(parse, num_parallel_calls=AT_A_TIME, deterministic=True)
+    dataset = draws.map_named(dataset, parse, name="records.parse", num_parallel_calls=AT_A_TIME)
     return dataset if together or not batch else dataset.batch(batch)
 
 
