@@ -14,12 +14,15 @@ from pydicom.dataset import Dataset
 
 from helpers.checks_augment import cached_then_augmented, crop_start, flip_pair
 from helpers.checks_records import find_faulty, narrowest, parse
+from helpers.checks_tuning import epochs_to_see_all, faster, waiting
 from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
 
 __all__ = [
     "activity",
     "cached_then_augmented",
     "crop_start",
+    "epochs_to_see_all",
+    "faster",
     "find_faulty",
     "flip_pair",
     "missing_heights",
@@ -27,6 +30,7 @@ __all__ = [
     "organ_ml",
     "parse",
     "volume_dataset",
+    "waiting",
     "whiten_head",
 ]
 
