@@ -123,3 +123,36 @@ def test_length_order_and_structure_of_elements_stay():
 def test_without_a_seed_there_is_no_stage():
     with pytest.raises(TypeError, match="seed"):
         draws.map_with_seeds(tf.data.Dataset.range(1), seeds, name="stage")
+
+
+def test_a_named_map_keeps_order_and_carries_its_name():
+    named = draws.map_named(tf.data.Dataset.range(50), lambda x: x * x, name="some.stage")
+    assert list(named.as_numpy_iterator()) == [i * i for i in range(50)]
+    assert named.options().deterministic in (None, True)
+    assert named._name == "some_stage"
+
+
+def test_a_watcher_gets_each_stage_that_is_applied_in_its_block_and_no_other():
+    numbers, seen = tf.data.Dataset.range(3), []
+
+    def wrap(name, function):
+        seen.append(name)
+        return lambda *given: function(*given) + 100
+
+    def stages():
+        plain = draws.map_named(numbers, lambda x: x, name="plain")
+        return draws.map_with_seeds(plain, lambda x, seed: x, seed=1, name="drawn")
+
+    with draws.watched(wrap):
+        watched = stages()
+    assert seen == ["plain", "drawn"]
+    assert list(watched.as_numpy_iterator()) == [200, 201, 202]
+    assert list(stages().as_numpy_iterator()) == [0, 1, 2]
+    assert seen == ["plain", "drawn"]
+
+
+def test_a_block_that_fails_stops_watching():
+    with pytest.raises(KeyError), draws.watched(lambda name, function: 1 / 0):
+        raise KeyError
+    named = draws.map_named(tf.data.Dataset.range(2), lambda x: x, name="stage")
+    assert list(named.as_numpy_iterator()) == [0, 1]
