@@ -44,7 +44,10 @@ def tensorflow_greeting() -> None:
     Nothing is imported here. Warnings and errors that TensorFlow writes later still appear;
     `TF_CPP_MIN_LOG_LEVEL` is set to 1 (no information lines) unless it is set already.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # Not by `setdefault`: where AutoGraph comes by, it would warn of that method and print what it
+    # belongs to, the whole environment with all that is secret in it.
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"
     if "tensorflow" not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
