@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from helpers import crops
-from helpers.crops import places
+from helpers.crops import laws, places
 from helpers.errors import CourseDataError
 
 tf = pytest.importorskip("tensorflow")
@@ -346,7 +346,7 @@ def test_runs_hold_the_voxels_that_numpy_finds(mask, threshold):
     for place in (sides, classes):
         total = max(int(limits[1]) for limits in place["groups"].values())
         if total:
-            drawn = places.voxels(place, tf.range(total)).numpy().tolist()
+            drawn = laws.voxels(laws.GRAPH, place, tf.range(total)).numpy().tolist()
             assert drawn == list(itertools.chain(*groups_of(place).values()))
         assert place["shape"].numpy().tolist() == list(mask.shape)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers import records
 from helpers.errors import CourseDataError
-from helpers.records import mapping, tfrecord
+from helpers.records import tfrecord
 from tests.records_cases import CLASSES, SALT, as_given, case, cases, ids_as_given, write
 
 MIXED = (
@@ -139,29 +139,6 @@ def test_features_are_what_the_example_was_given(features):
     for key, value in features.items():
         ours = found[key].tobytes() if isinstance(value, bytes) else found[key]
         assert ours == value
-
-
-def test_tensorflow_takes_the_batches_as_they_are():
-    buffers = mapping._Buffers()
-    for shape in [(3, 5, 7), (1,)]:
-        for dtype in ("uint8", "int16", "float64"):
-            array = buffers.empty(shape, np.dtype(dtype))
-            assert array.shape == shape and array.ctypes.data % mapping.ALIGNMENT == 0
-
-
-def test_a_buffer_is_used_again_only_when_nobody_holds_it():
-    buffers = mapping._Buffers()
-    first = buffers.empty((4, 5), np.dtype("int16"))
-    second = buffers.empty((4, 5), np.dtype("int16"))
-    part, places = first[1:], {first.ctypes.data, second.ctypes.data}
-    assert len(places) == 2
-    del first
-    assert buffers.empty((4, 5), np.dtype("int16")).ctypes.data not in places  # `part` holds it
-    place = part.ctypes.data
-    del part
-    found = [buffers.empty((4, 5), np.dtype("int16")) for _ in range(mapping.MOST_KEPT + 3)]
-    assert place - 10 in {one.ctypes.data for one in found}
-    assert len({one.ctypes.data for one in found}) == len(found)
 
 
 def test_batches_that_are_kept_stay_as_they_are(tf, tmp_path):

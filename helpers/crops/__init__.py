@@ -4,7 +4,8 @@
     dataset = dataset.apply(crops.pos_neg((96, 96, 96), per_image=4, seed=2))
     dataset = dataset.batch(2).apply(crops.merge_batch_dims())        # 2 x 4 = 8 crops
 
-Every function but `sliding_window` returns a stage for `dataset.apply`. Elements are dicts with
+Of elements that lie in memory, `from_memory` makes the same batches at once, and faster. All other
+functions but `sliding_window` return a stage for `dataset.apply`. Elements are dicts with
 `image` `[z, y, x, c]` or `[y, x, c]` and, where present, `mask` of the same spatial shape with one
 channel; sizes are in voxels, in the order of these axes. Image and mask are always cut at the same
 place, and voxels are copied as they are: NaN stays NaN, since other stages refuse it.
@@ -12,6 +13,7 @@ place, and voxels are copied as they are: NaN stays NaN, since other stages refu
 
 from helpers.crops.batches import merge_batch_dims
 from helpers.crops.fixed import centre
+from helpers.crops.memory import from_memory
 from helpers.crops.places import locate
 from helpers.crops.stages import class_balanced, pos_neg, random
 from helpers.crops.windows import sliding_window
@@ -19,6 +21,7 @@ from helpers.crops.windows import sliding_window
 __all__ = [
     "centre",
     "class_balanced",
+    "from_memory",
     "locate",
     "merge_batch_dims",
     "pos_neg",

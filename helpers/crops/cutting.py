@@ -24,17 +24,6 @@ def extent(element: dict, size: tuple[int, ...], allow_smaller: bool) -> tuple:
     return shape, tf.constant(size), checks
 
 
-def around(centres, size, shape):
-    """Starts of crops round these voxels, moved inward where a crop would stick out.
-
-    Args:
-        centres: int32 `[k, axes]`.
-        size: of the crop, int32 `[axes]`.
-        shape: of the image, int32 `[axes]`.
-    """
-    return tf.clip_by_value(centres - size // 2, 0, shape - size)
-
-
 def cropped(element: dict, starts, size, per_image: int | None, static: tuple) -> dict:
     """The element with its image and mask cut, and all other fields as often as there are crops.
 

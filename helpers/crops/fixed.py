@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from helpers import draws, quiet
 from helpers.crops.elements import check, checked_size, matching
@@ -12,13 +13,53 @@ quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 
+@dataclasses.dataclass(frozen=True)
+class CentreCrop:
+    """A stage that cuts or pads round the middle: what `centre` returns, with its arguments."""
+
+    size: tuple[int, ...]
+    fill: float | str
+    mask_fill: int
+    num_parallel_calls: int
+
+    name = "crops.centre"
+    per_image = None
+
+    def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Cut or pad the elements of a dataset."""
+        self.check(dataset.element_spec)
+        return draws.map_named(
+            dataset, self._place, name=self.name, num_parallel_calls=self.num_parallel_calls
+        )
+
+    def check(self, spec) -> None:
+        """Refuse what can be seen before the first element, from its `element_spec`."""
+        check(spec, self.size, mask=False)
+        for name, value in (("image", self.fill), ("mask", self.mask_fill)):
+            if name in spec and value != "min" and not _holds(spec[name].dtype, value):
+                raise ValueError(
+                    f"the {name} is stored as {spec[name].dtype.name}, which cannot hold the fill "
+                    f"{value}; choose another, or cast the {name} first"
+                )
+
+    def _place(self, element: dict) -> dict:
+        image, mask, checks = matching(element)
+        fields = {name: value for name, value in element.items() if name != "places"}
+        with tf.control_dependencies(checks):
+            outside = tf.reduce_min(image) if self.fill == "min" else self.fill
+            fields["image"] = _centred(image, self.size, tf.cast(outside, image.dtype))
+            if mask is not None:
+                fields["mask"] = _centred(mask, self.size, tf.cast(self.mask_fill, mask.dtype))
+        return fields
+
+
 def centre(
     size: Sequence[int],
     *,
     fill: float | str = 0,
     mask_fill: int = 0,
     num_parallel_calls: int = tf.data.AUTOTUNE,
-) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+) -> CentreCrop:
     """Cut or pad each spatial axis to `size`, round its middle; channels stay as they are.
 
     Where an odd number of voxels is cut off or added, the odd one is at the end: of 7 voxels cut
@@ -41,35 +82,9 @@ def centre(
 
     DLTK's `resize_image_with_crop_or_pad`, on the spatial axes only.
     """
-    size = checked_size(size)
     if isinstance(fill, str) and fill != "min":
         raise ValueError(f'fill is a number or "min", not {fill!r}')
-
-    @tf.autograph.experimental.do_not_convert
-    def place(element: dict) -> dict:
-        image, mask, checks = matching(element)
-        fields = {name: value for name, value in element.items() if name != "places"}
-        with tf.control_dependencies(checks):
-            outside = tf.reduce_min(image) if fill == "min" else tf.cast(fill, image.dtype)
-            fields["image"] = _centred(image, size, outside)
-            if mask is not None:
-                fields["mask"] = _centred(mask, size, tf.cast(mask_fill, mask.dtype))
-        return fields
-
-    def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        spec = dataset.element_spec
-        check(spec, size, mask=False)
-        for name, value in (("image", fill), ("mask", mask_fill)):
-            if name in spec and value != "min" and not _holds(spec[name].dtype, value):
-                raise ValueError(
-                    f"the {name} is stored as {spec[name].dtype.name}, which cannot hold the fill "
-                    f"{value}; choose another, or cast the {name} first"
-                )
-        return draws.map_named(
-            dataset, place, name="crops.centre", num_parallel_calls=num_parallel_calls
-        )
-
-    return apply
+    return CentreCrop(checked_size(size), fill, mask_fill, num_parallel_calls)
 
 
 def _centred(values, size: tuple[int, ...], outside):

@@ -120,12 +120,6 @@ def find_classes(element: dict, classes: Sequence[int]) -> dict:
     return _entry(ids, {str(one): one for one in classes}, element.get("case"))
 
 
-def voxels(place: dict, positions) -> tf.Tensor:
-    """Voxel numbers of positions in the count over all groups, int32 of any shape `[n]`."""
-    run = tf.searchsorted(place["before"], positions, side="right") - 1
-    return tf.gather(place["starts"], run) + positions - tf.gather(place["before"], run)
-
-
 def _above(image, threshold: float):
     """`image > threshold` without a copy in another dtype, exact for whole numbers too."""
     if image.dtype.is_floating:

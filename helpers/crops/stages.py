@@ -2,27 +2,93 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from helpers import draws, quiet
-from helpers.crops.cutting import around, cropped, extent
+from helpers.crops.cutting import cropped, extent
 from helpers.crops.elements import check, checked_count, checked_size
-from helpers.crops.places import (
-    SIDES,
-    checked_classes,
-    checked_threshold,
-    find_classes,
-    find_sides,
-    voxels,
-)
+from helpers.crops.laws import GRAPH, Anywhere, Classes, Law, Sides
+from helpers.crops.places import checked_classes, checked_threshold
 from helpers.elements import require
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
-Stage = Callable[[tf.data.Dataset], tf.data.Dataset]
-FINE = 2**52  # steps of a uniform number in [0, 1); a product with it is never rounded up to 1
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """A stage that crops at random: what `random`, `pos_neg` and `class_balanced` return.
+
+    It stands where a function would, in `dataset.apply(stage)`, and can be asked for its law, which
+    `from_memory` does.
+
+    Args:
+        name: of the stage; its random numbers depend on it.
+        size: in voxels.
+        per_image: crops of each image, or None for one without an axis of its own.
+        allow_smaller: whether images may be smaller than the crop.
+        law: where crops start.
+        seed, num_parallel_calls: as in `helpers.draws.map_with_seeds`.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    per_image: int | None
+    allow_smaller: bool
+    law: Law
+    seed: int
+    num_parallel_calls: int
+
+    def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Crop the elements of a dataset."""
+        self.check(dataset.element_spec)
+        return draws.map_with_seeds(
+            dataset,
+            self._crop,
+            seed=self.seed,
+            name=self.name,
+            num_parallel_calls=self.num_parallel_calls,
+        )
+
+    def check(self, spec) -> None:
+        """Refuse what can be seen before the first element, from its `element_spec`."""
+        by = self.law.by
+        located = isinstance(spec, dict) and by in spec.get("places", {})
+        check(spec, self.size, mask=by is not None and not located, fits=not self.allow_smaller)
+        if located and by == "foreground" and self.law.threshold is not None:
+            raise ValueError(
+                "crops.locate has found the places already: leave image_threshold out here, and "
+                "give it there"
+            )
+        if located and by == "class":
+            missing = [one for one in self.law.ids if str(one) not in spec["places"][by]["groups"]]
+            if missing:
+                raise ValueError(
+                    f"crops.locate did not look for classes {missing}; name them there"
+                )
+
+    def numbers(self, seed) -> tf.Tensor:
+        """The random numbers of an element, int64 `[per_image or 1, axes]`, from its seed."""
+        # One number for each axis, of which the laws with two steps use two.
+        shape = [self.per_image or 1, len(self.size)]
+        return tf.random.stateless_uniform(shape, seed, None, None, tf.int64, "philox")
+
+    def _crop(self, element: dict, seed) -> dict:
+        shape, size, checks = extent(element, self.size, self.allow_smaller)
+        numbers, place = self.numbers(seed), None
+        if self.law.by is not None:
+            place, located = _place(element, self.law)
+            limits = self.law.limits(GRAPH, place)
+            possible = self.law.possible(GRAPH, limits[:, 1] - limits[:, 0])
+            checks = checks + located
+            checks += require(possible, "NO_PLACE", self.law.nothing, element.get("case"))
+        with tf.control_dependencies(checks):
+            wide = tf.cast(shape, tf.int64), tf.cast(size, tf.int64)
+            starts = tf.cast(self.law.starts(GRAPH, place, *wide, numbers), tf.int32)
+        static = (None,) * len(self.size) if self.allow_smaller else self.size
+        return cropped(element, starts, size, self.per_image, static)
 
 
 def random(
@@ -32,7 +98,7 @@ def random(
     seed: int,
     allow_smaller: bool = False,
     num_parallel_calls: int = tf.data.AUTOTUNE,
-) -> Stage:
+) -> RandomCrop:
     """Crop anywhere: every start from 0 to shape - size, the last one included, is as likely.
 
     Args:
@@ -55,12 +121,14 @@ def random(
     DLTK's `extract_random_example_array`, except that its draw never reaches the last start.
     """
 
-    def starts(element, shape, extent, numbers):
-        del element
-        return numbers % tf.cast(shape - extent + 1, tf.int64)
-
-    return _stage(
-        "crops.random", size, per_image, allow_smaller, seed, num_parallel_calls, starts, by=None
+    return RandomCrop(
+        "crops.random",
+        checked_size(size),
+        checked_count(per_image),
+        allow_smaller,
+        Anywhere(),
+        seed,
+        num_parallel_calls,
     )
 
 
@@ -74,7 +142,7 @@ def pos_neg(
     allow_smaller: bool = False,
     seed: int,
     num_parallel_calls: int = tf.data.AUTOTUNE,
-) -> Stage:
+) -> RandomCrop:
     """Crop round a voxel of the foreground or of the background, in a given ratio.
 
     Each crop is drawn by itself: with probability positive / (positive + negative) its centre is
@@ -105,37 +173,15 @@ def pos_neg(
     The semantics of MONAI's `RandCropByPosNegLabeld`.
     """
     weights = _checked_weights((positive, negative))
-    probability = weights[0] / sum(weights)
-    threshold = checked_threshold(image_threshold)
-
-    def starts(element, shape, extent, numbers):
-        place, checks = _place(element, "foreground", lambda: find_sides(element, threshold))
-        limits = tf.stack([place["groups"][side] for side in SIDES])
-        counts = limits[:, 1] - limits[:, 0]
-        about = ["no voxel is foreground, and none background; look at mask and threshold"]
-        some = require(tf.reduce_any(counts > 0), "NO_PLACE", about, element.get("case"))
-        with tf.control_dependencies(checks + some):
-            side = tf.cast(_uniform(numbers[:, 0]) >= probability, tf.int32)
-        side = tf.where(tf.gather(counts, side) > 0, side, 1 - side)
-        return around(_centres(place, tf.gather(limits, side), numbers[:, 1], shape), extent, shape)
-
-    def refuse(spec):
-        if threshold is not None and "foreground" in spec.get("places", {}):
-            raise ValueError(
-                "crops.locate has found the places already: leave image_threshold out here, and "
-                "give it there"
-            )
-
-    return _stage(
+    law = Sides(weights[0] / sum(weights), checked_threshold(image_threshold))
+    return RandomCrop(
         "crops.pos_neg",
-        size,
-        per_image,
+        checked_size(size),
+        checked_count(per_image),
         allow_smaller,
+        law,
         seed,
         num_parallel_calls,
-        starts,
-        "foreground",
-        refuse,
     )
 
 
@@ -148,7 +194,7 @@ def class_balanced(
     allow_smaller: bool = False,
     seed: int,
     num_parallel_calls: int = tf.data.AUTOTUNE,
-) -> Stage:
+) -> RandomCrop:
     """Crop round voxels of all classes alike: exactly `per_image` crops of each image.
 
     For each crop a class is drawn among those that this mask has, then a voxel of the class; crops
@@ -183,97 +229,27 @@ def class_balanced(
     if per_image is None:
         raise ValueError("per_image is the number of crops of each image, 1 or more")
 
-    def starts(element, shape, extent, numbers):
-        place, checks = _place(element, "class", lambda: find_classes(element, ids))
-        limits = tf.stack([place["groups"][str(one)] for one in ids])
-        chances = tf.where(limits[:, 1] > limits[:, 0], tf.constant(weights, tf.float64), 0.0)
-        steps = tf.cumsum(chances)
-        about = ["none of the classes", tf.constant(ids), "is in the mask; leave the case out"]
-        some = require(steps[-1] > 0, "NO_PLACE", about, element.get("case"))
-        with tf.control_dependencies(checks + some):
-            drawn = _uniform(numbers[:, 0]) * steps[-1]
-        which = tf.searchsorted(steps, drawn, side="right")
-        centres = _centres(place, tf.gather(limits, which), numbers[:, 1], shape)
-        return around(centres, extent, shape)
-
-    def refuse(spec):
-        place = spec.get("places", {}).get("class")
-        missing = [one for one in ids if place and str(one) not in place["groups"]]
-        if missing:
-            raise ValueError(f"crops.locate did not look for classes {missing}; name them there")
-
-    return _stage(
+    return RandomCrop(
         "crops.class_balanced",
-        size,
-        per_image,
+        checked_size(size),
+        checked_count(per_image),
         allow_smaller,
+        Classes(ids, tuple(weights)),
         seed,
         num_parallel_calls,
-        starts,
-        "class",
-        refuse,
     )
 
 
-def _stage(
-    name, size, per_image, allow_smaller, seed, num_parallel_calls, starts, by, refuse=None
-) -> Stage:
-    """What the three have in common.
-
-    `starts` says where, from random numbers of 64 bits; `by` names the places that it draws from,
-    for which there must be a mask unless they have been located.
-    """
-    size, count = checked_size(size), checked_count(per_image)
-    static = (None,) * len(size) if allow_smaller else size
-
-    def crop(element, number):
-        shape, found, checks = extent(element, size, allow_smaller)
-        # One number for each axis, of which the laws with two steps use two.
-        wanted = [count or 1, len(size)]
-        numbers = tf.random.stateless_uniform(wanted, number, None, None, tf.int64, "philox")
-        with tf.control_dependencies(checks):
-            at = tf.cast(starts(element, shape, found, numbers), tf.int32)
-        return cropped(element, at, found, count, static)
-
-    def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        spec = dataset.element_spec
-        located = isinstance(spec, dict) and by in spec.get("places", {})
-        check(spec, size, mask=by is not None and not located, fits=not allow_smaller)
-        if refuse is not None:
-            refuse(spec)
-        return draws.map_with_seeds(
-            dataset, crop, seed=seed, name=name, num_parallel_calls=num_parallel_calls
-        )
-
-    return apply
-
-
-def _place(element: dict, by: str, find: Callable[[], dict]) -> tuple:
+def _place(element: dict, law: Sides | Classes) -> tuple:
     """Places that were located, with the check that they are this mask's, or found now."""
-    place = element.get("places", {}).get(by)
+    place = element.get("places", {}).get(law.by)
     if place is None:
-        return find(), []
+        return law.find(element), []
     shape = tf.shape(element["image"])[:-1]
     about = ["places were located in a mask of", place["shape"], "but the image has", shape]
     about += ["; let nothing between crops.locate and the crop change shapes"]
     same = tf.reduce_all(place["shape"] == shape)
     return place, require(same, "SHAPE_MISMATCH", about, element.get("case"))
-
-
-def _centres(place: dict, limits, numbers, shape):
-    """A voxel of each group `[first, end)`, int32 `[k, axes]`.
-
-    The remainder of a number of 64 bits favours some voxels by less than one part in 10 ** 9.
-    """
-    first, end = tf.unstack(tf.cast(limits, tf.int64), axis=1)
-    positions = tf.cast(first + numbers % (end - first), tf.int32)
-    axes = tf.unravel_index(voxels(place, positions), shape)
-    return tf.stack(tf.unstack(axes, shape.shape[0]), axis=1)
-
-
-def _uniform(numbers):
-    """Uniform float64 in [0, 1) of random int64."""
-    return tf.cast(numbers % FINE, tf.float64) / FINE
 
 
 def _checked_weights(weights: Sequence[float]) -> list[float]:

@@ -7,35 +7,48 @@ checksum. Every record can be reached at once, so shuffling is complete, whateve
 
 from __future__ import annotations
 
-import sys
-import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from helpers.records import tfrecord
+from helpers import memory
+from helpers.records import listing
+from helpers.records.manifest import Shard
 
-ALIGNMENT = 64  # bytes; TensorFlow takes an array that starts so as it is, and copies any other
-MOST_KEPT = 8  # buffers; a pipeline uses a few at a time
+
+def order(count: int, seed: int | None):
+    """The numbers from 0 to `count` - 1 once, shuffled anew in each epoch if there is a seed."""
+    import tensorflow as tf
+
+    numbers = tf.data.Dataset.range(count)
+    return numbers if seed is None else numbers.shuffle(count, seed=seed)
 
 
 def dataset(
-    files: list[Path], element_spec: dict, batch: int | None, seed: int | None, workers: int
+    shards: Sequence[tuple[Path, Shard]],
+    element_spec: dict,
+    batch: int | None,
+    order,
+    workers: int,
 ):
     """A dataset of the records in some shards of "volume" or "classification".
 
     Args:
-        files: shards; they must have been verified.
+        shards: files, which must have been verified, and what the manifest says of them.
         element_spec: of one element, as the parser gives it: keys, shapes, dtypes.
         batch: records in a batch, or None.
-        seed: of the order, or None for that of the shards.
+        order: a dataset of whole numbers, which record each time.
         workers: batches copied at once.
     """
     import tensorflow as tf
 
     from helpers import draws
 
-    records = [tfrecord.features(one) for file in files for one in tfrecord.messages(file)]
+    spec = order.element_spec
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 0 or not spec.dtype.is_integer:
+        raise ValueError(f"indices are single whole numbers, not {spec}")
+    records = [one for path, shard in shards for one in listing.features_of(path, shard)]
     large = [key for key in ("image", "mask") if key in element_spec]
     stored = {key: [_array(one, key) for one in records] for key in large}
     small = {
@@ -45,28 +58,36 @@ def dataset(
     }
     dtypes = [element_spec[key].dtype.as_numpy_dtype for key in large]
 
-    buffers = _Buffers()
+    buffers = memory.Buffers()
 
     def copies(numbers: np.ndarray) -> list[np.ndarray]:
+        if np.min(numbers) < 0 or np.max(numbers) >= len(records):
+            raise ValueError(
+                f"found the index {np.atleast_1d(numbers).tolist()}, expected 0 to "
+                f"{len(records) - 1}: there are {len(records)} records"
+            )
         return [
             _copied(stored[key], numbers, dtype, buffers)
             for key, dtype in zip(large, dtypes, strict=True)
         ]
 
-    def load(numbers):
-        found = tf.numpy_function(copies, [numbers], dtypes, stateful=False)
-        lead = [] if batch is None else [None]
+    endless = order.cardinality() == tf.data.INFINITE_CARDINALITY
+    lead = [] if batch is None else [batch if endless else None]
+
+    copying = memory.weakly(copies) if tf.executing_eagerly() else copies
+
+    def load(numbers, kept=copies):  # mapped, so whoever holds the dataset holds the files
+        del kept
+        found = tf.numpy_function(copying, [numbers], dtypes, stateful=False)
         element = {
             key: tf.ensure_shape(one, [*lead, *element_spec[key].shape])
             for key, one in zip(large, found, strict=True)
         }
-        return element | {key: tf.gather(values, numbers) for key, values in small.items()}
+        with tf.control_dependencies(found):  # which says better what is wrong with a number
+            return element | {key: tf.gather(values, numbers) for key, values in small.items()}
 
-    order = tf.data.Dataset.range(len(records))
-    if seed is not None:
-        order = order.shuffle(len(records), seed=seed)
     if batch is not None:
-        order = order.batch(batch)
+        order = order.batch(batch, drop_remainder=bool(endless))
     return draws.map_named(order, load, name="records.mapped", num_parallel_calls=workers)
 
 
@@ -85,13 +106,12 @@ def _value(record: dict, key: str, spec):
     if isinstance(value, np.ndarray):
         return value.tobytes()
     if value is None:
-        default = {"label": -1, "weight": 1.0, "spacing": 0.0, "modality": b""}[key]
-        return np.broadcast_to(default, spec.shape).tolist()
+        return np.broadcast_to(listing.DEFAULTS[key], spec.shape).tolist()
     return value if spec.shape.rank else value[0]
 
 
 def _copied(
-    stored: list[np.ndarray], numbers: np.ndarray, dtype: type, buffers: _Buffers
+    stored: list[np.ndarray], numbers: np.ndarray, dtype: type, buffers: memory.Buffers
 ) -> np.ndarray:
     """One of the arrays, or several as a batch."""
     chosen = [stored[number] for number in np.atleast_1d(numbers)]
@@ -106,40 +126,3 @@ def _copied(
 
 def _bytes(array: np.ndarray) -> np.ndarray:
     return np.ndarray(array.nbytes, np.uint8, array)
-
-
-class _Buffers:
-    """Memory for batches, used again as soon as nobody holds the batch that lay in it.
-
-    Fresh memory costs more than the copy into it, because the system clears each page. TensorFlow
-    takes an aligned array as it is, and holds a reference to it as long as the tensor lives.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: list[np.ndarray] = []
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array of any content that begins where TensorFlow wants it."""
-        size = int(np.prod(shape)) * dtype.itemsize + ALIGNMENT
-        with self._lock:
-            memory = self._free(size)
-            first = -memory.ctypes.data % ALIGNMENT
-            return memory[first : first + size - ALIGNMENT].view(dtype).reshape(shape)
-
-    def _free(self, size: int) -> np.ndarray:
-        for memory, count in zip(self._kept, _references(self._kept), strict=True):
-            if len(memory) == size and count == ALONE:
-                return memory
-        memory = np.empty(size, np.uint8)
-        if len(self._kept) < MOST_KEPT:
-            self._kept.append(memory)
-        return memory
-
-
-def _references(arrays: list[np.ndarray]) -> list[int]:
-    return [sys.getrefcount(array) for array in arrays]
-
-
-# Of an array that only such a list holds: it depends on how Python counts the call itself.
-ALONE = _references([np.empty(0)])[0]

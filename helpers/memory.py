@@ -1,0 +1,147 @@
+"""Arrays in memory as TensorFlow likes them: aligned, kept, and used again while they are warm.
+
+    elements = memory.gather(dataset.apply(crops.locate()))   # one pass; NumPy from here on
+    elements[0]["image"].shape                                # [z, y, x, c], in its stored dtype
+
+TensorFlow takes an array that begins at a multiple of 64 bytes as it is, and copies any other.
+Fresh memory costs more than the copy into it, because the system clears each page first. Nothing
+here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes; what TensorFlow asks of an array that it does not copy
+MOST_KEPT = 16  # buffers; a pipeline uses a few at a time
+INFINITE = -1  # `tf.data.INFINITE_CARDINALITY`, without the import
+
+
+class Buffers:
+    """Memory for batches, used again as soon as nobody holds the batch that lay in it.
+
+    An array is given out again when no array, view or tensor refers to it any more. TensorFlow
+    holds a reference to an aligned array as long as a tensor of it lives, so a batch that somebody
+    keeps stays as it is. Threads may share one object.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: list[np.ndarray] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """An array of any content that begins where TensorFlow wants it.
+
+        Args:
+            shape: of the array.
+            dtype: of the array; not of objects.
+
+        Returns:
+            A C-contiguous array, warm where one of its size is free.
+        """
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + ALIGNMENT
+        with self._lock:
+            memory = self._free(size)
+            first = -memory.ctypes.data % ALIGNMENT
+            return memory[first : first + size - ALIGNMENT].view(dtype).reshape(shape)
+
+    def _free(self, size: int) -> np.ndarray:
+        alone = [count == ALONE for count in _references(self._kept)]
+        for memory, is_free in zip(self._kept, alone, strict=True):
+            if is_free and len(memory) == size:
+                return memory
+        memory = np.empty(size, np.uint8)
+        if len(self._kept) < MOST_KEPT:
+            self._kept.append(memory)
+        elif any(alone):  # one of a size that is not asked for now
+            self._kept[alone.index(True)] = memory
+        return memory
+
+
+def _references(arrays: list[np.ndarray]) -> list[int]:
+    return [sys.getrefcount(array) for array in arrays]
+
+
+# Of an array that only such a list holds: it depends on how Python counts the call itself.
+ALONE = _references([np.empty(0)])[0]
+
+
+def aligned(array) -> np.ndarray:
+    """The array, as TensorFlow takes it without a copy.
+
+    Args:
+        array: of any shape and dtype; also a tensor, a number or a string.
+
+    Returns:
+        The array itself if it is C-contiguous, in this machine's byte order and begins at a
+        multiple of 64 bytes; otherwise a copy that is and does. Empty arrays, strings and objects,
+        which TensorFlow always copies, stay as they are.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "biufc" or not array.size:
+        return array
+    fits = array.flags.c_contiguous and array.dtype.isnative
+    if fits and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = Buffers().empty(array.shape, array.dtype.newbyteorder("="))
+    np.copyto(copy, array)
+    return copy
+
+
+def gather(dataset) -> list[dict[str, np.ndarray]]:
+    """All elements of a dataset, kept in memory as arrays.
+
+    Args:
+        dataset: a finite `tf.data.Dataset` of dicts; it is read once, from start to end.
+
+    Returns:
+        A dict of arrays for each element, in order, with dtypes as they are; scalars are arrays
+        without axes, strings such of bytes objects. Dicts inside, such as `places` of
+        `crops.locate`, stay dicts. Arrays are `aligned`, and not copied if they were so before.
+
+    Raises:
+        ValueError: for elements that are no dicts, and for a dataset that never ends.
+
+    The list takes the part of MONAI's `CacheDataset` and of `dataset.cache()`.
+    """
+    if not isinstance(dataset.element_spec, Mapping):
+        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
+    if int(dataset.cardinality()) == INFINITE:
+        raise ValueError("a dataset that repeats for ever has no last element; gather comes first")
+    return [_arrays(element) for element in dataset.as_numpy_iterator()]
+
+
+def _arrays(value):
+    if isinstance(value, Mapping):
+        return {name: _arrays(one) for name, one in value.items()}
+    return np.array(value, object) if isinstance(value, bytes) else aligned(value)
+
+
+def weakly(function: Callable) -> Callable:
+    """A stand-in for a function that does not keep it, and what it holds, in memory.
+
+    `tf.numpy_function` keeps the function that it is given until the process ends, and with it all
+    voxels that the function may reach. A dataset keeps what it maps only as long as it lives
+    itself: map a function that refers to `function`, and give `tf.numpy_function` this.
+
+    Args:
+        function: anything that can be called and weakly referred to.
+
+    Returns:
+        What calls `function`; once that is gone, it raises ReferenceError.
+    """
+    reference = weakref.ref(function)
+
+    def call(*arguments):
+        target = reference()
+        if target is None:
+            raise ReferenceError("the dataset that these arrays belonged to is gone")
+        return target(*arguments)
+
+    return call

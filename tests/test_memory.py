@@ -1,0 +1,192 @@
+"""Arrays in memory: aligned for TensorFlow, used again when nobody holds them, gathered whole."""
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from helpers import memory
+
+few = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def place(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+# Buffers
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1,), (), (4, 0)])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64", "bool"])
+def test_a_buffer_begins_where_tensorflow_wants_it(shape, dtype):
+    array = memory.Buffers().empty(shape, np.dtype(dtype))
+    assert (array.shape, array.dtype) == (shape, dtype)
+    assert array.flags.c_contiguous and array.flags.writeable
+    assert not array.size or place(array) % 64 == 0
+
+
+def test_a_buffer_is_used_again_only_when_nobody_holds_it():
+    buffers = memory.Buffers()
+    first = buffers.empty((4, 5), np.dtype("int16"))
+    second = buffers.empty((4, 5), np.dtype("int16"))
+    part, places = first[1:], {place(first), place(second)}
+    assert len(places) == 2
+    del first
+    assert place(buffers.empty((4, 5), np.dtype("int16"))) not in places  # `part` holds it
+    begin = place(part) - 10
+    del part
+    found = [buffers.empty((4, 5), np.dtype("int16")) for _ in range(memory.MOST_KEPT + 3)]
+    assert begin in {place(one) for one in found}
+    assert len({place(one) for one in found}) == len(found)
+
+
+def test_sizes_that_are_no_longer_asked_for_make_room_for_others():
+    buffers = memory.Buffers()
+    for length in range(1, 3 * memory.MOST_KEPT):
+        buffers.empty((1000 * length,), np.dtype("int16"))
+    array = buffers.empty((7,), np.dtype("int16"))
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    watched = weakref.ref(array)
+    del array
+    assert watched() is not None  # kept for the next one
+
+
+def test_threads_never_get_the_same_memory_at_once():
+    buffers, problems = memory.Buffers(), []
+
+    def work(number):
+        for _ in range(300):
+            mine = buffers.empty((500,), np.dtype("int64"))
+            mine[:] = number
+            other = buffers.empty((500,), np.dtype("int64"))
+            other[:] = -number
+            if not (mine == number).all():
+                problems.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 5)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert not problems
+
+
+def test_a_tensor_holds_the_memory_that_it_lies_in(tf):
+    buffers = memory.Buffers()
+
+    def made() -> np.ndarray:
+        array = buffers.empty((200, 200), np.dtype("int16"))
+        array[:] = 7
+        return array
+
+    tensor = tf.numpy_function(made, [], tf.int16)
+    others = [buffers.empty((200, 200), np.dtype("int16")) for _ in range(3)]
+    for one in others:
+        one[:] = 8
+    assert (tensor.numpy() == 7).all()
+
+
+# Aligned arrays
+
+kinds = st.sampled_from(["u1", "<i2", ">i2", ">f4", "<f8", "?", "<c8"])
+
+
+@few
+@given(hnp.arrays(kinds, hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)), st.data())
+def test_any_array_becomes_aligned_with_the_same_numbers(array, data):
+    steps = [data.draw(st.sampled_from([1, 2, -1])) for _ in array.shape]
+    array = array[tuple(slice(None, None, step) for step in steps)]
+    array = array.T if data.draw(st.booleans()) else array
+    found = memory.aligned(array)
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype.newbyteorder("=") and found.dtype.isnative
+    assert found.flags.c_contiguous and place(found) % 64 == 0
+    assert memory.aligned(found) is found
+
+
+def test_an_array_that_begins_elsewhere_is_copied_and_the_rest_left_alone():
+    base = memory.aligned(np.arange(100, dtype=np.int16))
+    assert memory.aligned(base[32:]).base is not None
+    assert place(memory.aligned(base[32:])) == place(base) + 64  # as it is
+    assert place(memory.aligned(base[1:])) != place(base) + 2
+    texts = np.array(["a", "bc"])
+    assert memory.aligned(texts) is texts
+    assert memory.aligned(3.5).shape == () and memory.aligned(3.5) == 3.5
+    assert memory.aligned("name").shape == ()
+    assert memory.aligned(np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_tensors_are_taken_too(tf):
+    found = memory.aligned(tf.constant(range(70), tf.int16))
+    assert isinstance(found, np.ndarray) and found.tolist() == list(range(70))
+
+
+# A dataset, gathered
+
+
+def test_elements_are_kept_in_order_with_their_dtypes_and_dicts(tf):
+    images = np.arange(3 * 40 * 50, dtype=np.int16).reshape(3, 40, 50, 1)
+    data = tf.data.Dataset.from_tensor_slices(
+        {
+            "image": images,
+            "label": np.arange(3, dtype=np.int32),
+            "case": ["a", "b", "é"],
+            "places": {"class": {"shape": np.ones((3, 2), np.int32)}},
+        }
+    )
+    found = memory.gather(data)
+    assert [one["label"].tolist() for one in found] == [0, 1, 2]
+    assert [one["case"].item() for one in found] == [b"a", b"b", "é".encode()]
+    for one, image in zip(found, images, strict=True):
+        np.testing.assert_array_equal(one["image"], image)
+        assert one["image"].dtype == np.int16 and place(one["image"]) % 64 == 0
+        assert one["label"].dtype == np.int32 and one["label"].shape == ()
+        assert one["places"]["class"]["shape"].tolist() == [1, 1]
+
+
+def test_a_dataset_is_read_once_and_outlives_its_iterator(tf):
+    reads = []
+
+    def elements():
+        for number in range(4):
+            reads.append(number)
+            yield {"image": np.full((30 + number, 20, 1), number, np.uint8)}
+
+    spec = {"image": tf.TensorSpec([None, 20, 1], tf.uint8)}
+    data = tf.data.Dataset.from_generator(elements, output_signature=spec)
+    found = memory.gather(data)
+    assert reads == [0, 1, 2, 3]
+    del data
+    gc.collect()
+    assert [one["image"].shape[0] for one in found] == [30, 31, 32, 33]
+    assert all((one["image"] == n).all() for n, one in enumerate(found))
+
+
+def test_only_finite_datasets_of_dicts_are_gathered(tf):
+    with pytest.raises(ValueError, match="has no last element"):
+        memory.gather(tf.data.Dataset.from_tensors({"image": 0}).repeat())
+    with pytest.raises(ValueError, match="elements are dicts"):
+        memory.gather(tf.data.Dataset.range(3))
+    assert memory.gather(tf.data.Dataset.from_tensors({"image": 0}).take(0)) == []
+
+
+# Functions that do not keep what they reach
+
+
+def test_a_stand_in_calls_its_function_and_lets_it_go():
+    def double(number):
+        return 2 * number
+
+    stand_in = memory.weakly(double)
+    assert stand_in(4) == 8
+    del double
+    gc.collect()
+    with pytest.raises(ReferenceError, match="is gone"):
+        stand_in(4)
