@@ -27,6 +27,7 @@ from helpers import figures, intensity, panels
 from helpers.charts import bars
 from helpers.figures import PALETTE, TEXT_POINTS, figure, render
 from helpers.frames import frames
+from helpers.gantt import timeline
 from helpers.viewer import WIDGET_MIME, SliceViewer, live_front_end
 from helpers.views import PLANES, Cut, Oriented, oriented
 from helpers.volume import Volume
@@ -44,6 +45,7 @@ __all__ = [
     "render",
     "side_view",
     "side_views",
+    "timeline",
     "viewer",
     "windows",
 ]
