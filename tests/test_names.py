@@ -1,4 +1,4 @@
-"""The page for people who come from other systems names what there is, and all that they knew."""
+"""The pages for people who come from other systems name what there is, and all that they knew."""
 
 import ast
 import importlib
@@ -10,13 +10,23 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-PAGE = (Path(__file__).parents[1] / "docs" / "augmentation_names.md").read_text(encoding="utf-8")
-WITH, WITHOUT = (
-    [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")]
-    for part in PAGE.split("## Without an equivalent")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PIPELINES = (
+    (DOCS / f"{name}_names.md").read_text(encoding="utf-8") for name in ("augmentation", "pipeline")
 )
+
+
+def table(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+
+
+WITH, WITHOUT = map(table, PAGE.split("## Without an equivalent"))
 ROWS = [row for row in WITH + WITHOUT if row[0] != "theirs"]
-OURS = re.compile(r"`((?:augment|crops|intensity|records|tf|volume)\.[^`]+)`")
+OF_PIPELINES = [row for row in table(PIPELINES) if row[0] != "theirs"]
+MODULES = (
+    "augment|crops|datalist|intensity|labels|memory|pipeline|records|sampling|smart_cache|tf|volume"
+)
+OURS = re.compile(rf"`((?:{MODULES})\.[^`]+)`")
 
 # Every transform, crop and sampler of the systems that the course covers.
 COVERED = """
@@ -31,6 +41,15 @@ COVERED = """
     SaveAsNifti
 """
 
+# Every argument of Clara Train's image pipelines, and those of its SmartCache.
+ARGUMENTS = """
+    data_list_file_path data_file_base_dir data_list_key output_crop_size transforms
+    output_data_format output_data_dims output_image_channels output_image_dtype
+    output_label_format output_batch_size batched_by_transforms num_workers prefetch_size shuffle
+    repeat duplicate_count extra_inputs batch_transforms items_per_category category_weights
+    num_cache_objects replace_percent
+"""
+
 
 def found(name: str):
     """What a dotted name stands for."""
@@ -41,19 +60,23 @@ def found(name: str):
     return thing
 
 
-@pytest.mark.parametrize("code", sorted(set(OURS.findall(PAGE))))
+@pytest.mark.parametrize("code", sorted(set(OURS.findall(PAGE + PIPELINES))))
 def test_every_name_of_ours_exists_and_takes_the_arguments_shown(code):
     tree = ast.parse(code, mode="eval").body
     if not isinstance(tree, ast.Call):
-        assert callable(found(code))
+        thing = found(code)
+        assert callable(thing) or isinstance(thing, property)
         return
-    function = found(ast.unparse(tree.func))
-    shown = {keyword.arg: None for keyword in tree.keywords}
-    inspect.signature(function).bind(*tree.args, **shown)
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        function = found(ast.unparse(call.func))
+        shown = {keyword.arg: None for keyword in call.keywords}
+        inspect.signature(function).bind(*call.args, **shown)
     if all(map(_written_out, [*tree.args, *(keyword.value for keyword in tree.keywords)])):
         # What it is called with is a value that it accepts.
         values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords}
-        assert function(*map(ast.literal_eval, tree.args), **values) is not None
+        assert (
+            found(ast.unparse(tree.func))(*map(ast.literal_eval, tree.args), **values) is not None
+        )
 
 
 def _written_out(node: ast.expr) -> bool:
@@ -66,6 +89,9 @@ def test_every_row_leads_to_something_of_ours_unless_it_says_there_is_nothing():
         assert OURS.search(here) and len(differs) == 1, theirs
         assert set(system.split(", ")) <= {"DLTK", "Clara", "MONAI"}, theirs
     assert {len(row) for row in WITHOUT} == {3}
+    assert len(OF_PIPELINES) > 25
+    for theirs, here, *differs in OF_PIPELINES:
+        assert OURS.search(here) and len(differs) == 1, theirs
 
 
 @pytest.mark.parametrize("name", COVERED.split())
@@ -73,15 +99,31 @@ def test_every_name_that_the_course_covers_stands_in_one_row(name):
     assert [f"`{name}`" in row[0] for row in ROWS].count(True) == 1
 
 
+@pytest.mark.parametrize("name", ARGUMENTS.split())
+def test_every_argument_of_their_pipelines_stands_in_one_row(name):
+    assert [f"`{name}`" in row[0] for row in OF_PIPELINES].count(True) == 1
+
+
 @pytest.mark.parametrize("package", ["crops", "augment"])
 def test_all_that_the_packages_offer_stands_on_the_page(package):
     module = importlib.import_module(f"helpers.{package}")
     # What these do by themselves is not something that other systems have a name for.
-    inner = {"Warp", "coordinates", "draw", "flip", "once", "resample"}
+    inner = {"Warp", "coordinates", "draw", "flip", "from_memory", "once", "resample"}
     missing = [n for n in module.__all__ if f"`{package}.{n}" not in PAGE and n not in inner]
     assert missing == []
 
 
-def test_no_name_of_theirs_stands_in_two_rows():
-    theirs = [name for row in ROWS for name in re.findall(r"`(\w+)`", row[0])]
+@pytest.mark.parametrize("package", ["pipeline", "smart_cache"])
+def test_all_that_is_for_pipelines_stands_on_their_page(package):
+    module = importlib.import_module(f"helpers.{package}")
+    inner = {"Swap"}  # what a swap returns
+    assert [
+        n for n in module.__all__ if f"`{package}.{n}" not in PIPELINES and n not in inner
+    ] == []
+
+
+@pytest.mark.parametrize("rows", [ROWS, OF_PIPELINES], ids=["augmentation", "pipeline"])
+def test_no_name_of_theirs_stands_in_two_rows(rows):
+    # The two kinds of sampling are values of one argument.
+    theirs = [name for row in rows for name in re.findall(r"`(\w+)`", row[0]) if name != "sampling"]
     assert sorted(theirs) == sorted(set(theirs))
