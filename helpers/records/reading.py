@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers import quiet
 from helpers.errors import CourseDataError
-from helpers.records import manifest, mapping
+from helpers.records import listing, mapping
 from helpers.records.manifest import Manifest
 
 LARGE = 2**20  # bytes; records beyond this are read straight into place
@@ -24,6 +24,7 @@ def read(
     batch: int | None = None,
     seed: int | None = None,
     mapped: bool = False,
+    indices=None,
     check: str | None = None,
 ):
     """A dataset of the records of one split.
@@ -40,7 +41,12 @@ def read(
             shards.
         mapped: map the shards into memory and copy images straight into batches; quicker for
             large ones, and shuffled completely, so in another order. Python runs in the pipeline,
-            so it cannot be sent to other machines. Not for "deeplab".
+            so it cannot be sent to other machines. Not for "deeplab". While the dataset is in use,
+            replace a shard rather than write into it: what is written shows in later batches, and
+            to cut the file ends the process (SIGBUS). Nothing can check that in time.
+        indices: a dataset of whole numbers, which record each time, in the order of
+            `records.index`; for instance from `sampling.indices`. Only where mapped, without
+            `seed`. Without end, it gives batches of a known size.
         check: "size" finds missing and cut shards; "full" reads every byte first. By default
             "size", and "full" where mapped, because that skips TFRecord's own checksums.
 
@@ -56,24 +62,21 @@ def read(
         CourseDataError: `NO_MANIFEST`, `MANIFEST_DAMAGED`, or the code of the first faulty shard;
             `NOTHING_WRITTEN` for a split without records, `NO_PAIR` if only some have a mask,
             `SHAPE_MISMATCH` if only some have a z axis.
-        ValueError: for an unknown split or check, and for a batch of images of unequal shapes.
+        ValueError: for an unknown split or check, for a batch of images of unequal shapes, and for
+            indices that are no whole numbers, or where they have no say.
+        tf.errors.InvalidArgumentError: while it runs. `ALTERED_SHARD` with the shard's name, if a
+            record cannot be read any more; for an index that no record has.
     """
     if check is None:
         check = "full" if mapped else "size"
     if batch is not None and batch < 1:
         raise ValueError(f"a batch holds 1 record or more, not {batch}")
-    if check not in ("size", "full"):
-        raise ValueError(f'check can be "size" or "full", not {check!r}')
-    folder = Path(folder)
-    found = manifest.load(folder)
-    if split is None:
-        if len(found.splits) > 1:
-            raise ValueError(f"which split? This set has: {', '.join(found.splits)}")
-        split = next(iter(found.splits))
+    if indices is not None and (seed is not None or not mapped):
+        raise ValueError(
+            "indices say which record comes next: they need mapped=True, and take the place of seed"
+        )
+    found, split, shards = listing.opened(Path(folder), split, check)
     counts = found.split(split)
-    _refuse_faulty(folder, split, full=check == "full")
-    if not counts["records"]:
-        raise CourseDataError("NOTHING_WRITTEN", "all cases of this split were rejected")
     if batch and len(counts["shapes"]) > 1:
         raise ValueError(
             f"images of {len(counts['shapes'])} shapes cannot share a batch: crop, resize or pad "
@@ -85,58 +88,38 @@ def read(
     import tensorflow as tf
 
     from helpers import draws
+    from helpers.records import streaming
 
-    shards = [one for one in found.shards if one.split == split and one.records]
-    files = [str(folder / shard.file) for shard in shards]
     parse = parser(found, split)
     if mapped:
         one = tf.function(parse, autograph=False).get_concrete_function(
             tf.TensorSpec([], tf.string)
         )
         spec = {key: tf.TensorSpec(x.shape, x.dtype) for key, x in one.structured_outputs.items()}
-        return mapping.dataset([Path(file) for file in files], spec, batch, seed, AT_A_TIME)
-    record_bytes = sum(shard.bytes for shard in shards) // counts["records"]
+        order = mapping.order(counts["records"], seed) if indices is None else indices
+        return mapping.dataset(shards, spec, batch, order, AT_A_TIME)
+    record_bytes = sum(shard.bytes for _, shard in shards) // counts["records"]
     # A buffer is one more copy of a large record, but spares many small ones a system call each.
     buffer_bytes = 0 if record_bytes > LARGE else LARGE
-
-    dataset = tf.data.Dataset.from_tensor_slices(files)
-    if seed is not None:
-        dataset = dataset.shuffle(len(files), seed=seed)
-    dataset = dataset.interleave(
-        tf.autograph.experimental.do_not_convert(
-            lambda file: tf.data.TFRecordDataset(file, buffer_size=buffer_bytes)
-        ),
-        cycle_length=min(len(files), 4),
-        num_parallel_calls=min(len(files), AT_A_TIME),
-        deterministic=True,
-    )
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(counts["records"]))
+    dataset = streaming.serialized(shards, seed=seed, buffer_bytes=buffer_bytes, workers=AT_A_TIME)
     if seed is not None:
         room = max(1, SHUFFLED_BYTES // max(record_bytes, 1))
         dataset = dataset.shuffle(min(room, counts["records"]), seed=seed + 1)
     together = batch and _alike(found, counts)
     if together:
         dataset = dataset.batch(batch)
-    dataset = draws.map_named(dataset, parse, name="records.parse", num_parallel_calls=AT_A_TIME)
+    dataset = draws.map_named(
+        dataset,
+        streaming.parsed(parse),
+        name="records.parse",
+        num_parallel_calls=AT_A_TIME,
+    )
     return dataset if together or not batch else dataset.batch(batch)
 
 
 def _alike(found: Manifest, counts: dict) -> bool:
     """Whether records can be decoded as one array: equal shapes and dtypes, nothing compressed."""
     return found.schema != "deeplab" and len(counts["shapes"]) == len(counts["dtypes"]) == 1
-
-
-def _refuse_faulty(folder: Path, split: str, full: bool) -> None:
-    faults = manifest.verify(folder, split=split, full=full)
-    if faults:
-        listed = "; ".join(f"{fault.code}: {fault.reason}" for fault in faults[:4])
-        more = f"; and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise CourseDataError(
-            faults[0].code,
-            f"{len(faults)} shards are not as they were written ({listed}"
-            f"{more}); run the conversion again, or fetch these files again",
-            [folder / fault.file for fault in faults],
-        )
 
 
 def parser(found: Manifest, split: str) -> Callable:
@@ -172,7 +155,7 @@ def _arrays(tf, counts: dict) -> Callable:
     dtypes = [tf.as_dtype(name) for name in counts["dtypes"]]
     stored = tf.as_dtype(np.result_type(*counts["dtypes"]))  # holds all of them
     fields = counts["fields"]
-    label_size = len(next(iter(counts.get("labels", {"": 1}))).split(" "))
+    label_size = listing.labels_in(counts)
     some_masks = "mask" in fields
     if some_masks and fields["mask"] < counts["records"]:
         raise CourseDataError(
@@ -188,16 +171,17 @@ def _arrays(tf, counts: dict) -> Callable:
         "case": tf.io.FixedLenFeature([], tf.string),
     }
     # For records that lack what others have; 1 is the weight that changes nothing.
+    default = listing.DEFAULTS
     optional = {
         "mask": ([], tf.string, ""),
-        "label": ([label_size], tf.int64, [-1] * label_size),
-        "weight": ([], tf.float32, 1.0),
-        "spacing": ([rank - 1], tf.float32, [0.0] * (rank - 1)),
-        "modality": ([], tf.string, ""),
+        "label": ([label_size], tf.int64, [default["label"]] * label_size),
+        "weight": ([], tf.float32, default["weight"]),
+        "spacing": ([rank - 1], tf.float32, [default["spacing"]] * (rank - 1)),
+        "modality": ([], tf.string, default["modality"]),
     }
-    for key, (size, dtype, default) in optional.items():
+    for key, (size, dtype, value) in optional.items():
         if key in fields:
-            spec[key] = tf.io.FixedLenFeature(size, dtype, default)
+            spec[key] = tf.io.FixedLenFeature(size, dtype, value)
 
     def values(raw, dtype_name):
         if len(dtypes) == 1:
@@ -225,8 +209,7 @@ def _arrays(tf, counts: dict) -> Callable:
             element["mask"] = tf.ensure_shape(ids, static_size)[..., tf.newaxis]
         if "label" in fields:
             label = tf.cast(features["label"], tf.int32)
-            scalar = " " not in next(iter(counts["labels"]))
-            element["label"] = label[..., 0] if scalar else label
+            element["label"] = label if label_size > 1 else label[..., 0]
         for key in ("weight", "spacing", "modality"):
             if key in fields:
                 element[key] = features[key]
