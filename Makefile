@@ -3,8 +3,8 @@
 #   make lab       set up .venv and open JupyterLab at the first notebook
 #   make course    run every notebook, solved, and print minutes, memory and checks
 #   make test      lint, unit tests, notebooks as shipped and solved, a browser
-#   make bench     ours beside what others do: bench-dicom, bench-records, bench-augmentation; the
-#                  others are installed into benchmarks/.venv
+#   make bench     ours beside what others do: bench-dicom, bench-records, bench-augmentation,
+#                  bench-reading; the others are installed into benchmarks/.venv
 #
 # For those who write the course:
 #
@@ -33,8 +33,8 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 # A kernel called python3 in the home folder must not take the place of this environment's own.
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: lab course test bench bench-dicom bench-records bench-augmentation badges minutes pictures \
-	lock format clean
+.PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading badges \
+	minutes pictures lock format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
@@ -45,7 +45,7 @@ course: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: bench-dicom bench-records bench-augmentation
+bench: bench-dicom bench-records bench-augmentation bench-reading
 
 bench-dicom: $(BENCH_INSTALLED)
 	$(BENCH_VENV)/bin/python benchmarks/dicom_reading.py $(BENCH_ARGS)
@@ -55,6 +55,9 @@ bench-records: $(INSTALLED)
 
 bench-augmentation: $(INSTALLED) $(BENCH_INSTALLED)
 	$(BIN)/python benchmarks/augmentation.py $(BENCH_ARGS)
+
+bench-reading: $(INSTALLED) $(BENCH_INSTALLED)
+	$(BIN)/python benchmarks/reading.py $(BENCH_ARGS)
 
 badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@

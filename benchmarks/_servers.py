@@ -54,25 +54,40 @@ def checksum(item: Sequence[np.ndarray]) -> int:
     return total % 2**64
 
 
-def timed(run: Run) -> tuple[float, list[int]]:
-    """Seconds of one pass, every byte of it looked at, and the checksum of each item."""
+def timed(run: Run, lead: int = 0, trail: int = 0) -> tuple[float, list[int]]:
+    """Seconds of one pass, every byte of it looked at, and the checksum of each item.
+
+    Args:
+        run: gives the items of one pass.
+        lead, trail: so many items at the beginning, and at the end, are looked at outside of the
+            clock: it is to show a pipeline that runs, not one that starts.
+
+    Raises:
+        ValueError: if no item is left for the clock.
+    """
     gc.collect()
-    start = time.perf_counter()
-    checksums = [checksum(item) for item in run()]
-    return time.perf_counter() - start, checksums
+    stamps, checksums = [time.perf_counter()], []
+    for item in run():
+        checksums.append(checksum(item))
+        stamps.append(time.perf_counter())
+    if len(checksums) <= lead + trail:
+        raise ValueError(f"{len(checksums)} items, of which {lead} + {trail} are not timed")
+    return stamps[-1 - trail] - stamps[lead], checksums
 
 
 def answer(question: Mapping, prepared: dict[str, Run], table: Mapping[str, Callable]) -> dict:
     """What a worker says to `{"run": name}` or `{"keep": name, "count": n, "folder": path}`.
 
-    `run` times a pass. `keep` writes the first items of a pass to files, item 0's second array as
-    `0_1.npy`, outside of any clock.
+    `run` times a pass, without its first `lead` and last `trail` items if it is told so. `keep`
+    writes the first items of a pass to files, item 0's second array as `0_1.npy`, outside of any
+    clock.
     """
     name = question.get("run") or question["keep"]
     if name not in prepared:
         prepared[name] = table[name]()
     if "run" in question:
-        seconds, checksums = timed(prepared[name])
+        outside = (question.get("lead", 0), question.get("trail", 0))
+        seconds, checksums = timed(prepared[name], *outside)
         return {"seconds": seconds, "checksums": checksums}
     arrays = 0
     for i, item in enumerate(prepared[name]()):  # to its end: nobody works on after the answer
@@ -146,13 +161,17 @@ class Server:
         self._words.seek(0)
         return self._words.read()[-LAST_WORDS:]
 
-    def run(self, name: str) -> tuple[float, list[int]]:
+    def run(self, name: str, lead: int = 0, trail: int = 0) -> tuple[float, list[int]]:
         """One pass of a contender: its seconds and the checksum of each item.
+
+        Args:
+            name: of the contender.
+            lead, trail: items at the beginning and at the end that are not timed.
 
         Raises:
             ContenderFailedError: if the contender raises or its worker is dead.
         """
-        reply = self._ask(name, {"run": name})
+        reply = self._ask(name, {"run": name, "lead": lead, "trail": trail})
         return reply["seconds"], reply["checksums"]
 
     def keep(self, name: str, count: int) -> list[Item]:
