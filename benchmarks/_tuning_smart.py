@@ -96,6 +96,10 @@ def epochs(job: Mapping, replace_rate: float):
     order = tf.data.Dataset.range(number).repeat().take(BATCH * job["steps"])
     stage = crops.random(job["patch"], seed=SEED)
     batches = crops.from_memory(cache, stage, indices=order, batch_size=BATCH, dtype="float32")
+    # With autotuning a new iterator waits for the last one's tuning thread, now and then a second.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    batches = batches.with_options(options)
 
     def run() -> Iterator[Item]:
         for _ in range(job["epochs"]):
@@ -112,6 +116,7 @@ def epochs(job: Mapping, replace_rate: float):
 
 def contenders(job: Mapping) -> dict:
     tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)  # both gradients of a layer at once
     return {
         "calibration": lambda: calibration(job),
         "plain cache": lambda: epochs(job, 0.0),

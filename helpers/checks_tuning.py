@@ -110,6 +110,11 @@ def faster(answer: Callable) -> str:
     `image` float32 `[4, *crop, 1]`, crops from anywhere in volumes of mean 0 and standard
     deviation 1, `case` int64 `[4]`. Each epoch has each volume once, and new crops.
     """
+    try:  # writing the files takes seconds, which a stub need not wait for
+        ask(answer, [], SHAPE, CROP)
+    except VerdictError as verdict:
+        if verdict.line.startswith("✎"):
+            raise
     with tempfile.TemporaryDirectory() as root:
         files, volumes = write_slow(Path(root))
         dataset = ask(answer, list(files), SHAPE, CROP)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes; what TensorFlow asks of an array that it does not copy
 MOST_KEPT = 16  # buffers; a pipeline uses a few at a time
 INFINITE = -1  # `tf.data.INFINITE_CARDINALITY`, without the import
+Keys = tuple[str, ...]  # of a field: its own, and before it those of the dicts that it lies in
 
 
 class Buffers:
@@ -92,6 +93,20 @@ def aligned(array) -> np.ndarray:
     copy = Buffers().empty(array.shape, array.dtype.newbyteorder("="))
     np.copyto(copy, array)
     return copy
+
+
+def leaves(element: Mapping, *outer: str) -> Iterator[tuple[Keys, object]]:
+    """Keys and value of each field, those of dicts inside included, as `(("places", "shape"), x)`.
+
+    Args:
+        element: a dict.
+        outer: keys of the dicts that it lies in.
+    """
+    for name, value in element.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, *outer, name)
+        else:
+            yield (*outer, name), value
 
 
 def gather(dataset) -> list[dict[str, np.ndarray]]:

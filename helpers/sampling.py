@@ -184,6 +184,31 @@ def indices(
     return drawn.unbatch()
 
 
+def epoch(
+    probabilities: np.ndarray,
+    *,
+    random: np.random.Generator,
+    groups: Sequence | None = None,
+    size: int | None = None,
+) -> np.ndarray:
+    """One epoch of draws, by the law of `indices`, without a graph and with NumPy's numbers.
+
+    Args:
+        probabilities, groups, size: as for `indices`.
+        random: where the chance comes from.
+
+    Returns:
+        int64 `[size]`.
+    """
+    size = len(probabilities) if size is None else size
+    units, group, bits = _units(np.asarray(probabilities, np.float64), groups, size)
+    rank = random.permutation(int(group.max()) + 1)[group]
+    order = np.lexsort((random.random(len(units)), rank))
+    ends = np.cumsum(units[order])
+    teeth = (np.arange(size) << bits) + int(random.random() * (1 << bits))
+    return random.permutation(order[np.searchsorted(ends, teeth, side="right")])
+
+
 def _units(
     probabilities: np.ndarray, groups: Sequence | None, size: int
 ) -> tuple[np.ndarray, np.ndarray, int]:

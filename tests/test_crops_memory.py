@@ -464,3 +464,9 @@ def test_a_stage_shows_its_arguments_and_cannot_be_changed():
     for one in (stage, crops.centre((3, 4))):
         with pytest.raises(AttributeError):
             one.size = (1, 1)
+
+
+def test_a_number_of_python_is_not_cut_to_the_first_ones_dtype():
+    elements = [{**element(0, (4, 4)), "weight": 1}, {**element(1, (4, 4)), "weight": 0.5}]
+    with pytest.raises(ValueError, match="weight"):
+        crops.from_memory(elements, crops.random((2, 2), seed=1))

@@ -631,3 +631,82 @@ def test_pairs_are_what_keras_takes(folder):
     with pytest.raises(CourseDataError) as caught:
         dataset.map(lambda x: {"image": x["image"]}).apply(pipeline.pairs("mask"))
     assert caught.value.code == "NO_PAIR"
+
+
+def test_a_label_that_is_no_whole_number_is_refused_not_cut():
+    with pytest.raises(CourseDataError, match=r"items\[0\].*0\.7") as caught:
+        pipeline.classification(
+            cases(label=[None] * 10),
+            load=lambda case: voxels(1) | {"label": 0.7},
+            batch_size=2,
+            crop=crops.random(SIZE, seed=1),
+        )
+    assert caught.value.code == "UNKNOWN_LABEL"
+
+
+def test_a_field_that_the_first_item_lacks_is_refused_not_dropped():
+    def uneven(case):
+        return voxels(case.source) | ({"dose": np.float32(3)} if case.source == 4 else {})
+
+    with pytest.raises(CourseDataError, match=r"items\[4\] has `dose`") as caught:
+        pipeline.segmentation(
+            cases(), load=uneven, batch_size=2, crop=crops.random(SIZE, seed=1), shuffle=False
+        )
+    assert caught.value.code == "LOADING_FAILED"
+
+
+def test_nan_is_no_reason_to_refuse_an_image_of_the_same_values():
+    def mixed(case):
+        image = voxels(1)["image"].astype(np.float32 if case.source == 0 else np.float64)
+        image[0, 0, 0] = np.nan
+        return {"image": image, "spacing": (1, 1, 1)}
+
+    dataset = pipeline.classification(
+        cases(), load=mixed, batch_size=5, crop=crops.centre((7, 7, 6)), shuffle=False
+    )
+    assert all(np.isnan(batch["image"]).sum() == 5 for batch in batches(dataset))
+
+
+def test_with_a_label_format_classes_and_missing_labels_are_looked_at_too():
+    def refused(code, labels, **options):
+        with pytest.raises(CourseDataError) as caught:
+            pipeline.classification(
+                cases(label=labels),
+                load=lambda case: 1 / 0,  # nothing is to be loaded
+                batch_size=2,
+                crop=crops.random(SIZE, seed=1),
+                **options,
+            )
+        assert caught.value.code == code
+
+    refused("EMPTY_CLASS", [0, 1] * 5, label_format=[3], classes=[0, 1, 2])
+    refused("UNKNOWN_LABEL", [0, 1, -1] + [0] * 7, label_format=[3])
+    refused("UNKNOWN_LABEL", [0, 1, None] + [0] * 7, label_format=[3])
+
+
+def test_images_that_may_grow_later_need_a_crop():
+    def growing(case):
+        return voxels(3 if case.source < 8 else 4)
+
+    kept, reader = pipeline.items(cases(), load=growing)
+    spec = {
+        "case": tf.TensorSpec([], tf.string),
+        "image": tf.TensorSpec([None, None, None, 1], tf.int16),
+        "label": tf.TensorSpec([], tf.int32),
+        "mask": tf.TensorSpec([None, None, None, 1], tf.uint8),
+        "modality": tf.TensorSpec([], tf.string),
+        "spacing": tf.TensorSpec([3], tf.float32),
+        "weight": tf.TensorSpec([], tf.float32),
+    }
+    cache = SmartCache(kept, reader, cache_num=4, shuffle=False, element_spec=spec)
+    with cache, pytest.raises(ValueError, match="several shapes"):
+        pipeline.segmentation(cache, batch_size=2)
+
+
+def test_a_dataset_without_elements_is_refused_when_streamed_too(folder):
+    empty = records.read(folder, "train").take(0)
+    with pytest.raises(CourseDataError) as caught:
+        pipeline.segmentation(
+            empty, batch_size=2, crop=crops.random(SIZE, seed=1), cache=False, shuffle=False
+        )
+    assert caught.value.code == "EMPTY_LIST"

@@ -255,3 +255,14 @@ def test_there_is_no_batch_behind_the_last():
     batches = pipeline.PythonBatches(range(3), number, batch_size=2)
     with pytest.raises(IndexError):
         batches[2]
+
+
+def test_classes_need_labels_that_are_known_beforehand():
+    with pytest.raises(ValueError, match="classes need labels"):
+        pipeline.PythonBatches(
+            list(range(4)),
+            lambda item: {"image": np.zeros((2, 2, 1)), "label": item % 2},
+            batch_size=2,
+            target="label",
+            classes=[0, 1],
+        )

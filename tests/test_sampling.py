@@ -328,3 +328,29 @@ def test_probabilities_need_no_tensorflow():
         "sampling.element([1]); sys.exit('tensorflow' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@some
+@given(sets())
+def test_without_a_graph_the_law_is_the_same(made):
+    probabilities, groups, size = made
+    drawn = np.stack(
+        [
+            sampling.epoch(
+                probabilities, random=np.random.default_rng(seed), groups=groups, size=size
+            )
+            for seed in range(8)
+        ]
+    )
+    found = times(drawn, len(probabilities))
+    assert_due(found, size * probabilities)
+    for one in np.unique(groups):
+        assert_due(found[:, groups == one].sum(axis=1), size * probabilities[groups == one].sum())
+
+
+def test_epochs_without_a_graph_come_in_another_order_each():
+    random = np.random.default_rng(1)
+    drawn = [sampling.epoch(np.full(50, 0.02), random=random) for _ in range(20)]
+    assert all(sorted(one) == list(range(50)) for one in drawn)
+    firsts = {int(one[0]) for one in drawn}
+    assert len(firsts) > 10

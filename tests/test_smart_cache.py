@@ -20,7 +20,7 @@ from helpers import memory
 from helpers.cases import Case
 from helpers.datalist import Item
 from helpers.errors import CourseDataError
-from helpers.smart_cache import SmartCache
+from helpers.smart_cache import SmartCache, kept
 
 LONG_S = 60  # for what does happen; a test that fails waits for as long
 SHORT_S = 0.1  # for what does not
@@ -196,7 +196,9 @@ class Watched:
         return self._array
 
 
-def test_memory_holds_no_more_than_the_cache_and_what_enters_next():
+def test_memory_holds_no_more_than_the_cache_and_what_enters_next(monkeypatch):
+    # Taken as it is, as a tensor is, so that what the cache holds is what the test made.
+    monkeypatch.setattr(kept, "_is_tensor", lambda value: isinstance(value, Watched))
     memories, counts = [], []
 
     def alive() -> int:
@@ -609,7 +611,7 @@ def test_indices_say_which_places(tf):
     labels = [int(one["label"]) for one in endless.take(15)]
     assert all(sorted(labels[i : i + 5]) == list(range(5)) for i in (0, 5, 10))
     assert labels[:5] != labels[5:10]
-    with pytest.raises(tf.errors.OpError, match="IndexError"):
+    with pytest.raises(tf.errors.OpError, match="place 5 is asked for, of 5"):
         list(cache.dataset(tf.data.Dataset.range(6)))
 
 
@@ -757,3 +759,42 @@ def test_a_loader_that_fails_ends_the_fit_with_the_name_of_its_item(tf):
                 pairs.batch(2), epochs=9, callbacks=[cache.callback()], shuffle=False, verbose=0
             )
         assert cache.epoch == 1
+
+
+def test_what_a_loader_uses_again_is_copied_whatever_it_is():
+    buffer = memory.aligned(np.zeros((2, 3, 4, 1), np.int16))
+
+    def reused(item):
+        buffer[...] = item
+        return {"image": memoryview(buffer), "label": np.int32(item)}
+
+    cache = SmartCache(range(4), reused, cache_num=3, replace_rate=0, shuffle=False, init_workers=1)
+    assert inside(cache) == [0, 1, 2]
+    cache.close()
+
+
+@pytest.mark.parametrize("place", [-1, 3])
+def test_a_place_that_is_not_there_is_refused(tf, place):
+    with SmartCache(range(3), numbered, cache_num=3) as cache:
+        dataset = cache.dataset(tf.data.Dataset.from_tensors(np.int64(place)))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"place {place} is asked for"):
+            list(dataset)
+
+
+def test_places_come_one_by_one(tf):
+    cache = SmartCache(range(3), numbered, cache_num=3)
+    with cache, pytest.raises(ValueError, match="single whole numbers"):
+        cache.dataset(tf.data.Dataset.range(3).batch(2))
+
+
+def test_whatever_goes_wrong_in_the_thread_is_told_and_not_waited_for(monkeypatch):
+    gate = Gate(free=2)
+    with SmartCache(range(4), gate, cache_num=2, replace_rate=0.5, shuffle=False) as cache:
+        assert gate.arrived.acquire(timeout=LONG_S)  # the thread is at its first load
+        monkeypatch.setattr(
+            "helpers.smart_cache.kept.misfit", lambda *_, **__: (_ for _ in ()).throw(KeyError("x"))
+        )
+        gate._passes.release()
+        with pytest.raises(CourseDataError, match="KeyError") as caught:
+            cache.swap()
+    assert caught.value.code == "LOADING_FAILED"

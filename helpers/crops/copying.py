@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from helpers import quiet
+from helpers import memory, quiet
 from helpers.crops.drawing import Cuts, Drawing, named
 from helpers.crops.fixed import CentreCrop
 from helpers.crops.stages import RandomCrop
 from helpers.errors import CourseDataError
-from helpers.memory import Buffers
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
-Path = tuple[str, ...]  # keys of a field, of which all but the last are those of dicts around it
 IMAGE, MASK = ("image",), ("mask",)  # the fields that are cut; all others are repeated
 
 
@@ -35,9 +33,9 @@ class Copier:
         self, elements: Sequence[dict], stage: RandomCrop | CentreCrop, dtype: tf.DType | None
     ) -> None:
         self._elements, self._stage = elements, stage
-        self._buffers, self._drawing = Buffers(), Drawing(stage)
+        self._buffers, self._drawing = memory.Buffers(), Drawing(stage)
         self._accepted: set[tuple] = set()
-        self._fields: dict[Path, tf.TensorSpec] = {}
+        self._fields: dict[memory.Keys, tf.TensorSpec] = {}
         for position in range(len(elements)):
             self._drawing.prepare(self._element(position))
         stored = self._fields[IMAGE].dtype
@@ -103,7 +101,7 @@ class Copier:
             results.append(result[0] if single and crops is None else result)
         return results
 
-    def _copied(self, path: Path, values: list[np.ndarray], cuts: list[Cuts]) -> np.ndarray:
+    def _copied(self, path: memory.Keys, values: list[np.ndarray], cuts: list[Cuts]) -> np.ndarray:
         """The crops of all elements, one after another."""
         dtype = self._dtype.as_numpy_dtype if path == IMAGE else values[0].dtype
         count = sum(len(one.sources) for one in cuts)
@@ -124,14 +122,14 @@ class Copier:
         element = self._elements[index]
         if not isinstance(element, Mapping) or "image" not in element:
             raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
-        leaves = dict(_leaves(element))
-        form = tuple((path, np.shape(v), getattr(v, "dtype", None)) for path, v in leaves.items())
+        leaves = dict(memory.leaves(element))
+        form = tuple((path, np.shape(v), _dtype(v)) for path, v in leaves.items())
         if form not in self._accepted:
             self._accept(element, {path: _spec(value) for path, value in leaves.items()}, index)
             self._accepted.add(form)
         return element
 
-    def _accept(self, element: dict, specs: dict[Path, tf.TensorSpec], index: int) -> None:
+    def _accept(self, element: dict, specs: dict[memory.Keys, tf.TensorSpec], index: int) -> None:
         """Check fields and shapes, which need not be looked at again."""
         kept = {path: spec for path, spec in specs.items() if path[0] != "places"}
         fields = self._fields or kept
@@ -151,15 +149,7 @@ class Copier:
         }
 
 
-def _leaves(element: Mapping, *outer: str) -> Iterator[tuple[Path, object]]:
-    for name, value in element.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, *outer, name)
-        else:
-            yield (*outer, name), value
-
-
-def _nested(items: Iterable[tuple[Path, object]]) -> dict:
+def _nested(items: Iterable[tuple[memory.Keys, object]]) -> dict:
     element: dict = {}
     for (*outer, name), value in items:
         into = element
@@ -169,10 +159,16 @@ def _nested(items: Iterable[tuple[Path, object]]) -> dict:
     return element
 
 
-def _at(element: Mapping, path: Path):
+def _at(element: Mapping, path: memory.Keys):
     for name in path:
         element = element[name]
     return element
+
+
+def _dtype(value):
+    """What tells 1 from 0.5, also where a number is Python's own."""
+    found = getattr(value, "dtype", None)
+    return np.asarray(value).dtype if found is None else found
 
 
 def _spec(value) -> tf.TensorSpec:
@@ -197,5 +193,5 @@ def _common(one: tf.TensorShape, other: tf.TensorShape) -> tf.TensorShape:
     return tf.TensorShape([a if a == b else None for a, b in zip(one, other, strict=True)])
 
 
-def _listed(fields: Mapping[Path, str]) -> str:
+def _listed(fields: Mapping[memory.Keys, str]) -> str:
     return ", ".join(f"{'.'.join(path)} ({dtype})" for path, dtype in sorted(fields.items()))

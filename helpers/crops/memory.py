@@ -50,15 +50,16 @@ def from_memory(
         batch_size: elements in a batch. With `per_image` their crops share its first axis, which is
             `batch_size * per_image` long; the last batch of a finite `indices` may be shorter. None
             gives elements one by one, as the stage does.
-        dtype: of the image in the result, "float32" for instance; None leaves it as it is stored.
+        dtype: of the image in the result, "float32" for instance; None leaves it as it is stored. A
+            narrower float rounds, and what it cannot hold becomes infinite, as with `tf.cast`.
         num_parallel_calls: batches worked on at a time, each of which takes memory of its own.
 
     Returns:
         A dataset of dicts. The shape is known in full if `indices` is infinite.
 
     Raises:
-        ValueError: for bad arguments, elements without common fields, and a dtype that cannot hold
-            what is stored.
+        ValueError: for bad arguments, elements without common fields, and a dtype of whole
+            numbers that cannot hold what is stored.
         CourseDataError: `EMPTY_LIST`; and what the stage refuses, of any element that is there now:
             `CROP_TOO_LARGE`, `MASK_MISMATCH`, `NO_PAIR`, `SHAPE_MISMATCH`.
         tf.errors.InvalidArgumentError: while running, the same codes for an element that came

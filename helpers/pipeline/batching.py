@@ -66,7 +66,12 @@ def finished(
     """The dataset after its last stages, if it has the field that it is for."""
     expect(dataset, field)
     dataset = applied(dataset, last)
-    return dataset.prefetch(prefetch) if prefetch else dataset
+    dataset = dataset.prefetch(prefetch) if prefetch else dataset
+    # Its numbers are given, so there is nothing to tune. With tuning, each new iterator, and so
+    # each epoch of Keras, waits now and then for a second until the last one's thread has ended.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def expect(dataset: tf.data.Dataset, field: str) -> None:
@@ -108,9 +113,10 @@ def check_stages(**lists: Sequence[Stage]) -> None:
 def _whole(elements: Sequence[dict]) -> Stage:
     """The crop that takes images as they are."""
     shapes = {elements[number]["image"].shape[:-1] for number in range(len(elements))}
-    if len(shapes) > 1:
+    spec = getattr(elements, "element_spec", None)  # of a SmartCache: of elements to come as well
+    if len(shapes) > 1 or (spec is not None and None in spec["image"].shape[:-1]):
         raise ValueError(
-            f"images of {len(shapes)} shapes cannot share a batch: give a crop, crops.centre(size) "
-            "for instance, which pads as well"
+            "images of several shapes cannot share a batch: give a crop, crops.centre(size) for "
+            "instance, which pads as well"
         )
     return crops.centre(*shapes)

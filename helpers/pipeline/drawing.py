@@ -88,10 +88,12 @@ class Order:
         """
         if not self.labelled or facts.labels is None:
             return
-        if self.label_format is None:
+        if self.label_format is None or self.classes is not None:
             sampling.automatic(facts.labels, self.classes)
-            return
-        for number, label in enumerate(facts.labels):
+        for number, label in enumerate(facts.labels if self.label_format is not None else ()):
+            if label is None or np.all(np.asarray(label) == labels.MISSING):
+                problem = f"items[{number}] has no label; label it, or leave it out"
+                raise CourseDataError("UNKNOWN_LABEL", problem)
             labels.check(self.label_format, label, f"items[{number}]")
 
     def draw(self, count: int, facts: Facts) -> Draw | None:
@@ -129,10 +131,10 @@ class Order:
         """
         draw, size = self.draw(count, facts), count * self.duplicate_count
         if draw is not None:
-            chances, groups = draw
+            probabilities, groups = draw
             epochs = None if self.repeat else 1
             drawn = sampling.indices(
-                chances, seed=self.seed, groups=groups, size=size, epochs=epochs
+                probabilities, seed=self.seed, groups=groups, size=size, epochs=epochs
             )
             return _of_length(drawn, tf.data.INFINITE_CARDINALITY if self.repeat else size)
         numbers = tf.data.Dataset.range(count)
@@ -198,13 +200,6 @@ def one_epoch(draw: Draw, *, seed: int, epoch: int, size: int | None = None) -> 
     Returns:
         int64 `[size]`.
     """
-    chances, groups = draw
-    size = len(chances) if size is None else size
-    # The law of `sampling.indices`, without a graph: its chances may be others in each epoch.
-    units, group, bits = sampling._units(chances, groups, size)
+    probabilities, groups = draw
     random = np.random.default_rng([seed, epoch])
-    rank = random.permutation(int(group.max()) + 1)[group]
-    among = np.lexsort((random.random(len(units)), rank))
-    ends = np.cumsum(units[among])
-    teeth = (np.arange(size) << bits) + int(random.random() * (1 << bits))
-    return random.permutation(among[np.searchsorted(ends, teeth, side="right")])
+    return sampling.epoch(probabilities, random=random, groups=groups, size=size)

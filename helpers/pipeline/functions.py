@@ -82,7 +82,8 @@ def segmentation(
 
     Raises:
         CourseDataError: before the first batch `EMPTY_LIST`; `UNREADABLE` for items whose files
-            are not there; `NO_PAIR` for elements without a mask; `TOO_LARGE` for a cache;
+            are not there; `NO_PAIR` for elements without a mask; `TOO_LARGE` for a cache
+            of records or cases, whose sizes are known beforehand;
             `UNKNOWN_LABEL`, `EMPTY_CLASS` and `BAD_WEIGHT` of what is sampled; with `cache`, all
             that loaders raise (`LOADING_FAILED`, or their own), and what records and crops refuse.
         ValueError: for arguments that do not go together.

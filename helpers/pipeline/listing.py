@@ -13,13 +13,12 @@ from helpers.cases import Case
 from helpers.datalist import Item
 from helpers.errors import CourseDataError
 from helpers.pipeline.drawing import Facts
+from helpers.records.listing import DEFAULTS
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
 MOST_CHANNELS = 4  # of three axes, where nothing else tells, a last one beyond this is no channels
-# For an item that lacks what others have, as records have them: 1 is the weight of no effect.
-DEFAULTS = {"label": -1, "weight": 1.0, "spacing": 0.0, "modality": b""}
 DTYPES = {"label": np.int32, "weight": np.float32, "spacing": np.float32}
 DROPPED = ("notes",)  # for people, and of any length
 
@@ -28,7 +27,8 @@ class Listing:
     """Items that a loader turns into elements.
 
     Args:
-        items: `datalist.Item`, `cases.Case`, paths, or whatever the loader understands.
+        items: `datalist.Item`, `cases.Case`, `pathlib.Path`, or whatever the loader understands;
+            text may be anything, so it is not taken for a path.
         load: `load(item)` gives a dict with `image` and, if there are any, `mask`, `spacing` and
             further fields. A missing axis for channels is added: `spacing` and `mask` tell which
             axes are in space; without them three axes of which the last is at most 4 long are
@@ -113,7 +113,7 @@ class Listing:
             if values is not None and field not in element:
                 some = next(one for one in values if one is not None)
                 own = DEFAULTS[field] if values[number] is None else values[number]
-                element[field] = np.broadcast_to(np.array(own, DTYPES[field]), np.shape(some))
+                element[field] = np.broadcast_to(_typed(field, own), np.shape(some))
         return {"case": np.array(f"item {number}".encode(), object)} | element
 
     @property
@@ -146,9 +146,15 @@ class Listing:
         like = {field: (value.dtype, value.shape) for field, value in first.items()}
 
         def arrays(number: np.ndarray) -> list[np.ndarray]:
-            kept, self._first = (self._first, None) if number == 0 else (None, self._first)
+            kept = None
+            if number == 0:  # it was loaded to see what it holds
+                kept, self._first = self._first, None
             try:
                 found = self.element(int(number)) if kept is None else kept
+                if more := [field for field in found if field not in like]:
+                    problem = f"items[{number}] has `{more[0]}`, which the first item lacks"
+                    advice = "let the loader give all items the same fields"
+                    raise CourseDataError("LOADING_FAILED", f"{problem}; {advice}")
                 return [
                     memory.aligned(_conformed(found, field, *want, f"items[{number}]"))
                     for field, want in like.items()
@@ -200,7 +206,7 @@ def _arrays(found: dict) -> dict[str, np.ndarray]:
     element = {
         field: np.array(value.encode() if isinstance(value, str) else value, object)
         if isinstance(value, str | bytes)
-        else np.asarray(value, DTYPES.get(field))
+        else _typed(field, value)
         for field, value in found.items()
     }
     image, mask = element["image"], element.get("mask")
@@ -220,6 +226,15 @@ def _arrays(found: dict) -> dict[str, np.ndarray]:
             raise CourseDataError("UNKNOWN_LABEL", f"{problem}; expected class ids from 0 to 255")
         element["mask"] = ids
     return element
+
+
+def _typed(field: str, value) -> np.ndarray:
+    """A value in the dtype of its field; a label that is no whole number is none at all."""
+    array = np.asarray(value, DTYPES.get(field))
+    if field == "label" and not np.array_equal(array, np.asarray(value)):
+        problem = f"the label is {value!r:.40}; expected a class id, or one for each label"
+        raise CourseDataError("UNKNOWN_LABEL", problem)
+    return array
 
 
 def _has_channels(image: np.ndarray, mask: np.ndarray | None, spacing: np.ndarray | None) -> bool:
@@ -261,7 +276,8 @@ def _conformed(element: dict, field: str, dtype: np.dtype, shape: tuple, name: s
         return value
     with np.errstate(invalid="ignore", over="ignore"):
         cast = value.astype(dtype) if object not in (value.dtype, dtype) else None
-    if cast is None or not np.array_equal(cast, value):
+    both_float = cast is not None and cast.dtype.kind == value.dtype.kind == "f"
+    if cast is None or not np.array_equal(cast, value, equal_nan=both_float):
         raise CourseDataError(
             "LOADING_FAILED",
             f"{name}: `{field}` is {value.dtype}, the first item's {dtype}, which cannot hold its "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -49,7 +49,7 @@ class PythonBatches(keras.utils.PyDataset):
 
     Raises:
         CourseDataError: from the constructor `EMPTY_LIST`, `UNREADABLE` for files that are not
-            there, `NO_PAIR`, `UNKNOWN_LABEL`, `EMPTY_CLASS` and `BAD_WEIGHT`; with a batch
+            there, `UNKNOWN_LABEL`, `EMPTY_CLASS` and `BAD_WEIGHT`; with a batch `NO_PAIR`,
             `LOADING_FAILED`, or the loader's own code, with the item's number, and
             `SHAPE_MISMATCH` for items of other shapes than the first of their batch.
         ValueError: for arguments that do not go together.
@@ -66,7 +66,7 @@ class PythonBatches(keras.utils.PyDataset):
         target: str | None = None,
         weight: bool = False,
         sampling: str | Sequence[float] | None = None,
-        classes: int | Sequence[int] | None = None,
+        classes: Iterable[int] | None = None,
         split: str | None = None,
         seeded: bool = False,
         shuffle: bool = True,
@@ -84,6 +84,8 @@ class PythonBatches(keras.utils.PyDataset):
         if weight and target is None:
             raise ValueError("weights go with a target; in dicts they are a field")
         self._listing = Listing(items, load, split)
+        if classes is not None and self._listing.facts.labels is None:
+            raise ValueError("classes need labels that the items tell, as Item and Case do")
         labelled = target == "label" or classes is not None
         order = Order(sampling, shuffle, False, 1, seed, labelled, None, classes)
         order.check(self._listing.facts)

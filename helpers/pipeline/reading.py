@@ -18,6 +18,8 @@ from helpers.smart_cache import SmartCache
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
+NO_ELEMENTS = "the dataset has no elements; look at what it reads"
+
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
@@ -85,6 +87,12 @@ def _kept(
 ) -> Kept:
     facts = found.facts if order.asks else Facts()
     order.check(facts)  # before anything is read
+    own = order.sampling is not None and not isinstance(order.sampling, str)
+    if own and isinstance(found, Records) and not found.numbered:
+        raise ValueError(
+            "records of JPEG and PNG files come in the order of reading, not of writing: numbers "
+            'for sampling would go to others; store a weight with each, or say "automatic"'
+        )
     if not isinstance(found, Elements) and order.knows_enough(facts):
         order.draw(len(found), facts)
     elements = _gathered(found, transforms, num_parallel_calls)
@@ -107,6 +115,8 @@ def _streamed(
         raise ValueError("labels are not known before they are read: classes needs cache=True")
     batch = None if transforms else batch_size
     if isinstance(found, Elements):
+        if int(found.dataset.cardinality()) == 0:
+            raise CourseDataError("EMPTY_LIST", NO_ELEMENTS)
         if order.sampling is not None or order.shuffle:
             raise ValueError(
                 "a dataset is read from start to end. Either cache=True, or draw and shuffle paths "
@@ -147,5 +157,5 @@ def _gathered(
             raise found.error from None  # TensorFlow keeps only its text
         raise
     if not elements:
-        raise CourseDataError("EMPTY_LIST", "the dataset has no elements; look at what it reads")
+        raise CourseDataError("EMPTY_LIST", NO_ELEMENTS)
     return elements

@@ -66,8 +66,12 @@ class Records:
     def whole(self, num_parallel_calls: int) -> tf.data.Dataset:
         """Every record once, in the order of `records.index` where the schema allows it."""
         del num_parallel_calls
-        found = records.load_manifest(self.folder)
-        return records.read(self.folder, self.split, mapped=found.schema != "deeplab")
+        return records.read(self.folder, self.split, mapped=self.numbered)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether records can be read by their numbers, and come in the order of these."""
+        return records.load_manifest(self.folder).schema != "deeplab"
 
     def shuffled(self, seed: int | None, batch: int | None) -> tf.data.Dataset:
         """Every record once, streamed from the shards."""

@@ -38,6 +38,9 @@ def dataset(cache, indices, reminder: Reminder):
     leaves = tf.nest.flatten(spec)
     if indices is None:
         indices = tf.data.Dataset.range(len(cache))
+    given = getattr(indices, "element_spec", None)
+    if not isinstance(given, tf.TensorSpec) or given.shape.rank != 0 or not given.dtype.is_integer:
+        raise ValueError(f"indices is a dataset of single whole numbers, not of {given}")
     size = tf.get_static_value(indices.cardinality())
     size = len(cache) if size is None or size < 1 else int(size)
     reads = itertools.count(1)
@@ -45,6 +48,8 @@ def dataset(cache, indices, reminder: Reminder):
     def fetch(place):
         if next(reads) == 2 * size:
             reminder.say()
+        if not 0 <= place < len(cache):
+            raise ValueError(f"place {place} is asked for, of {len(cache)} in the cache")
         return tf.nest.flatten(cache[place])
 
     # Made within a graph, for instance in `interleave`, nothing but that graph keeps the dataset.

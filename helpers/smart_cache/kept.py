@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from helpers import memory
 
-Path = tuple[str, ...]  # of a field: its key, and before it those of the dicts that it lies in
-Form = dict[Path, tuple[np.dtype, tuple[int | None, ...]]]  # dtype and shape of each field
+Form = dict[memory.Keys, tuple[np.dtype, tuple[int | None, ...]]]  # dtype and shape of each field
 NUMBERS = "biufc"  # kinds of NumPy's dtypes
 NARROW = {"i": np.int32, "f": np.float32}  # what TensorFlow makes of Python's numbers
 
@@ -23,7 +23,7 @@ def kept(found: Mapping) -> dict:
     Returns:
         The same fields as read-only arrays; numbers in them are `memory.aligned`, text is bytes
         objects. Python's own numbers become int32 and float32. Arrays are copied, since the
-        loader may use them again; tensors, which never change, are not.
+        loader may use them again; TensorFlow's tensors, which never change, are not.
 
     Raises:
         TypeError: for anything that is no such dict.
@@ -44,11 +44,17 @@ def _array(key: str, value) -> np.ndarray:
         array = _text(key, array)
     elif array.dtype.kind not in NUMBERS:
         raise TypeError(f"`{key}` is an array of {array.dtype}, not of numbers or text")
-    mutable = isinstance(value, np.ndarray) and array.dtype.kind in NUMBERS
+    mutable = not _is_tensor(value) and array.dtype.kind in NUMBERS
     array = _own(array) if mutable else memory.aligned(array)
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def _is_tensor(value) -> bool:
+    """Whether it is TensorFlow's, which never changes; tensors of others may."""
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(value, tensorflow.Tensor)
 
 
 def _own(array: np.ndarray) -> np.ndarray:
@@ -71,23 +77,15 @@ def _text(key: str, array: np.ndarray) -> np.ndarray:
 
 def form_of(element: Mapping) -> Form:
     """Dtype and shape of each field of an element."""
-    return {path: (array.dtype, array.shape) for path, array in _leaves(element)}
+    return {path: (array.dtype, array.shape) for path, array in memory.leaves(element)}
 
 
 def form_of_spec(spec: Mapping) -> Form:
     """The same of a dict of `tf.TensorSpec`."""
     return {
         path: (np.dtype(one.dtype.as_numpy_dtype), tuple(one.shape.as_list()))
-        for path, one in _leaves(spec)
+        for path, one in memory.leaves(spec)
     }
-
-
-def _leaves(element: Mapping, before: Path = ()) -> Iterator[tuple]:
-    for key, value in element.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*before, key))
-        else:
-            yield (*before, key), value
 
 
 def misfit(form: Form, element: Mapping, *, ranks_only: bool = False) -> tuple[str, str] | None:
@@ -119,7 +117,7 @@ def _fits(shape: Sequence[int], lengths: Sequence[int | None]) -> bool:
 
 
 def _names(paths) -> str:
-    return ", ".join("`" + "/".join(path) + "`" for path in sorted(paths))
+    return ", ".join(sorted("`" + "/".join(map(str, path)) + "`" for path in paths))
 
 
 def widened(form: Form, element: Mapping) -> Form:

@@ -173,7 +173,13 @@ class Ahead:
             left.clear()  # before there are others in memory; pages given back take a while
             try:
                 element = self._read(self._position)
-            except CourseDataError as error:
+            except BaseException as error:  # a thread that vanished would be waited for for ever
+                if not isinstance(error, CourseDataError):
+                    told = CourseDataError(
+                        "LOADING_FAILED", f"{verdicts.cause(error)}; {OTHERWISE}"
+                    )
+                    told.__cause__ = error
+                    error = told
                 with self.lock:
                     self._failure = error
                     self.lock.notify_all()

@@ -9,10 +9,10 @@ from numbers import Integral
 
 import numpy as np
 
+from helpers import memory
 from helpers.timing.looking import array, leaves
 from helpers.timing.throughput import Throughput, throughput
 
-ALIGNMENT = 64  # bytes; where TensorFlow takes memory as it is
 DISTINCT = 101  # values of the volumes that are moved
 MORE_THAN_A_CACHE = 128 * 2**20  # bytes; what is read again stays in a cache that holds it all
 
@@ -223,11 +223,9 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    memory[:] = 1  # zeros alone do not make the system hand the pages out
-    first = -memory.ctypes.data % ALIGNMENT
-    return memory[first : first + size].view(dtype).reshape(shape)
+    values = memory.Buffers().empty(shape, dtype)
+    values[...] = 1  # zeros alone might not make the system hand the pages out
+    return values
 
 
 def _tensor(values: np.ndarray):
