@@ -26,7 +26,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 import numpy as np
 
@@ -203,6 +203,31 @@ class Server:
         self._words.close()
 
     def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Running:
+    """Workers that have been started; a context ends them all.
+
+    Args:
+        job: what they work on.
+        peers: interpreter of the environment that has the others.
+    """
+
+    def __init__(self, job: Mapping, peers: Path) -> None:
+        self.job, self.peers = job, peers
+        self.running: dict[object, Server] = {}
+
+    def close(self) -> None:
+        """End all of them."""
+        for server in self.running.values():
+            server.close()
+        self.running.clear()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -35,7 +35,7 @@ from _augment_checks import (
 from _augment_inputs import CROPPED_VOLUMES, QUICK, Sizes, load, make_job
 from _augment_parts import OURS, PARTS, WORKERS, Part
 from _harness import compare, print_times, write_json
-from _servers import ContenderFailedError, Server, take_turns
+from _servers import ContenderFailedError, Running, Server, take_turns
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -44,12 +44,8 @@ PEERS = HERE / ".venv" / ("Scripts" if sys.platform == "win32" else "bin") / "py
 LOOKED_AT = 2  # items of each contender that are checked voxel by voxel
 
 
-class Workers:
+class Workers(Running):
     """Worker processes, started when they are first needed; a context ends them all."""
-
-    def __init__(self, job: Mapping, peers: Path) -> None:
-        self.job, self.peers = job, peers
-        self.running: dict[str, Server] = {}
 
     def installed(self, name: str) -> bool:
         """Whether the environment of a worker is there."""
@@ -64,17 +60,6 @@ class Workers:
 
     def __getitem__(self, name: str) -> Server:
         return self.running[name]
-
-    def close(self) -> None:
-        for server in self.running.values():
-            server.close()
-        self.running.clear()
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
 
 def items_in_a_pass(part: Part, row: str, job: Mapping) -> int:

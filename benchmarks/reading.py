@@ -31,7 +31,7 @@ from pathlib import Path
 import _tuning_checks
 import _tuning_epochs
 from _harness import compare, entry, print_times, write_json
-from _servers import ContenderFailedError, Server, take_turns
+from _servers import ContenderFailedError, Running, Server, take_turns
 from _sizes import scratch
 from _tuning_inputs import QUICK, RECORDS_TOGETHER, Sizes, make_job, write_counted
 from _tuning_parts import PARTS, Part, Row
@@ -43,15 +43,11 @@ PEERS = HERE / ".venv" / ("Scripts" if sys.platform == "win32" else "bin") / "py
 LOOKED_AT = 2  # batches of each contender that are checked voxel by voxel
 
 
-class Workers:
+class Workers(Running):
     """Worker processes, one for each contender; a context ends them all.
 
     In a quick run contenders share a process where they can, because each takes seconds to start.
     """
-
-    def __init__(self, job: Mapping, peers: Path) -> None:
-        self.job, self.peers = job, peers
-        self.running: dict[tuple, Server] = {}
 
     def installed(self, row: Row) -> bool:
         """Whether the environment of a row is there."""
@@ -80,17 +76,6 @@ class Workers:
 
     def __getitem__(self, row: Row) -> Server:
         return self.running[self._key(row)]
-
-    def close(self) -> None:
-        for server in self.running.values():
-            server.close()
-        self.running.clear()
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
 
 def extent(row: Row, job: Mapping) -> tuple[int, int, int]:

@@ -15,14 +15,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NoReturn
 
+from helpers.cases import Case
 from helpers.errors import CourseDataError
 from helpers.splits import check_splits, split
 
-__all__ = ["DataList", "Item", "check_splits", "load", "save", "split"]
+__all__ = ["DataList", "Item", "check_splits", "files_of", "load", "save", "split"]
 
 SECTIONS = ("training", "validation", "test")
 LARGEST_LIST = 2**28  # bytes; a million cases need less
@@ -75,6 +76,24 @@ class DataList:
     training = property(lambda self: self.sections.get("training", ()))
     validation = property(lambda self: self.sections.get("validation", ()))
     test = property(lambda self: self.sections.get("test", ()))
+
+
+def files_of(item: object, *, text: bool = False) -> tuple[Path, ...]:
+    """The files that an item is read from, as far as it says so.
+
+    Args:
+        item: an `Item`, a `cases.Case`, a path, a dict or list of paths, or anything else.
+        text: whether text is taken for a path as well.
+    """
+    if isinstance(item, Case):
+        return item.files
+    if isinstance(item, Item):
+        item = (item.image, item.mask)
+    if isinstance(item, Mapping):
+        item = tuple(item.values())
+    found = item if isinstance(item, list | tuple) else (item,)
+    kinds = (os.PathLike, str) if text else os.PathLike
+    return tuple(Path(one) for one in found if isinstance(one, kinds))
 
 
 def load(path: str | Path, base: str | Path | None = None) -> DataList:

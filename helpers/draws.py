@@ -62,6 +62,19 @@ def map_named(
     )
 
 
+def check_indices(indices: tf.data.Dataset) -> None:
+    """Refuse anything but a dataset of single whole numbers.
+
+    Raises:
+        ValueError: with what it holds instead.
+    """
+    spec = getattr(indices, "element_spec", None)
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 0 or not spec.dtype.is_integer:
+        raise ValueError(
+            f"indices is a dataset of single whole numbers, not of {spec}; batch the result instead"
+        )
+
+
 def map_with_seeds(
     dataset: tf.data.Dataset,
     function: Callable,

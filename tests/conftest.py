@@ -46,6 +46,14 @@ def tf():
     return pytest.importorskip("tensorflow")
 
 
+@pytest.fixture
+def drawn(request, monkeypatch) -> list:
+    """The figures and alternative texts that the test file's module DRAWS makes, not rendered."""
+    made = []
+    monkeypatch.setattr(request.module.DRAWS, "figure", lambda fig, alt: made.append((fig, alt)))
+    return made
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str | None:
     """Where Chromium lies, None where there is none."""

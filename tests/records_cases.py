@@ -205,3 +205,13 @@ def killed_at_each_moment(kind: str, root: str, moments: int | None) -> None:
     steps = start(Path(root) / "whole", -1)
     for moment in np.linspace(0, steps - 1, moments or steps).astype(int).tolist():
         start(Path(root) / f"{moment:04d}", moment)
+
+
+def name_of(case) -> str:
+    """What a case is called in its record."""
+    return records.case_hash(SALT, case.patient, case.name)
+
+
+def names(dataset) -> list[str]:
+    """The names of one epoch, in order."""
+    return [element["case"].decode() for element in dataset.as_numpy_iterator()]

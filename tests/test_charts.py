@@ -22,14 +22,7 @@ THREE = {
 UNITS = {"size": "MB", "write": "s", "read": "s"}
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures and alternative texts that `bars` makes, not yet rendered."""
-    made = []
-    monkeypatch.setattr(charts, "figure", lambda fig, alt: made.append((fig, alt)))
-    return made
+DRAWS = charts
 
 
 def lengths(ax) -> list[float]:

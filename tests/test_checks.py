@@ -9,7 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from helpers import checks, dicom, intensity, quiet
+from helpers import checks, checks_tuning, dicom, intensity, quiet
+from tests import tuning_answers
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -419,7 +420,7 @@ def failing(dataset, *_):
     return dataset.map(lambda path: {"image": tf.io.read_file(path + " lost")})
 
 
-RIGHT = {
+RIGHT = tuning_answers.RIGHT | {
     "flip_pair": [
         flip_of(),
         flip_of(draw=half(0.48)),
@@ -481,7 +482,7 @@ RIGHT = {
     ],
 }
 
-WRONG = {
+WRONG = tuning_answers.WRONG | {
     "flip_pair": [
         (flip_of(mask_draw=lambda seed: half(0.5)(seed + 1)), "image and mask part company in"),
         (flip_of(draw=stateful, mask_draw=stateful), "image and mask part company in"),
@@ -699,7 +700,7 @@ WRONG = {
     ("name", "answer"), [(name, answer) for name, answers in RIGHT.items() for answer in answers]
 )
 def test_any_right_answer_passes(name, answer, capsys):
-    assert said(capsys, getattr(checks, name), answer).startswith("✓ right on")
+    assert said(capsys, getattr(checks, name), answer).startswith("✓ ")
 
 
 @pytest.mark.parametrize(
@@ -810,4 +811,24 @@ def test_both_ways_to_make_a_dataset_pass(answer, capsys):
 def test_a_wrong_dataset_is_told_what_is_wrong_with_it(answer, words, capsys):
     line = said(capsys, checks.volume_dataset, answer)
     assert line.startswith("✗ ")
+    assert words in line
+
+
+def test_the_slow_pipeline_repeats_all_its_work_for_each_crop(tmp_path):
+    files, volumes = checks_tuning.write_slow(tmp_path)
+    batch = next(iter(tuning_answers.slow(files, checks_tuning.SHAPE, checks_tuning.CROP)))
+    assert batch["image"].shape == (4, *checks_tuning.CROP, 1)
+    read = tuning_answers.pipeline()(files, checks_tuning.SHAPE, checks_tuning.CROP)
+    for element in read.as_numpy_iterator():
+        assert np.array_equal(element["image"][..., 0], volumes[element["case"]])
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [(0.9, "no faster (0.9 times"), (4.9, "4.9 times as fast as the slow one; asked for is 5")],
+)
+def test_an_answer_is_judged_by_how_many_times_as_fast_it_is(times, words, capsys, monkeypatch):
+    monkeypatch.setattr(checks_tuning, "_ratios", lambda *_: [0.1, times, 99.0])
+    line = said(capsys, checks.faster, tuning_answers.RIGHT["faster"][0])
+    assert line.startswith("✗ the elements are right, ")
     assert words in line

@@ -27,14 +27,7 @@ ROWS = [
 SPANS = spans.in_lanes(ROWS)
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures and alternative texts that `timeline` makes, not yet rendered."""
-    made = []
-    monkeypatch.setattr(gantt, "figure", lambda fig, alt: made.append((fig, alt)))
-    return made
+DRAWS = gantt
 
 
 def recorded(rows=ROWS, stages=("read", "crop")):

@@ -19,6 +19,8 @@ from tests.records_cases import (
     case,
     cases,
     ids_as_given,
+    name_of,
+    names,
     refusing,
     write,
 )
@@ -33,14 +35,6 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("set")
     write(folder, TWENTY, shard_count=3)
     return folder
-
-
-def name_of(one) -> str:
-    return records.case_hash(SALT, one.patient, one.name)
-
-
-def names(dataset) -> list[str]:
-    return [element["case"].decode() for element in dataset.as_numpy_iterator()]
 
 
 def in_order_of_the_shards(tf, folder, split: str) -> list:
@@ -249,5 +243,5 @@ def test_indices_are_numbers_and_need_mapped_records(tf, whole):
         with pytest.raises(ValueError, match="need mapped=True, and take the place of seed"):
             records.read(whole, "train", indices=order, **options)
     for wrong in (order.batch(2), order.map(lambda n: tf.cast(n, tf.float32)), order.enumerate()):
-        with pytest.raises(ValueError, match="indices are single whole numbers"):
+        with pytest.raises(ValueError, match="indices is a dataset of single whole numbers"):
             records.read(whole, "train", mapped=True, indices=wrong)

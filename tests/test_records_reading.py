@@ -25,6 +25,8 @@ from tests.records_cases import (
     case,
     cases,
     ids_as_given,
+    name_of,
+    names,
     refusing,
     volume,
     write,
@@ -48,15 +50,6 @@ def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     write(folder, TWENTY, shard_count=5)
     return folder
-
-
-def name_of(case) -> str:
-    return records.case_hash(SALT, case.patient, case.name)
-
-
-def order(dataset) -> list[str]:
-    """The names of one epoch."""
-    return [element["case"].decode() for element in dataset.as_numpy_iterator()]
 
 
 # The element
@@ -258,18 +251,18 @@ def test_a_case_of_one_label_in_a_tuple_has_a_scalar(tf, tmp_path):
 
 def test_the_same_seed_gives_the_same_epochs(tf, whole):
     one, two = (records.read(whole, "train", seed=7) for _ in range(2))
-    epochs = [[order(dataset) for _ in range(3)] for dataset in (one, two)]
+    epochs = [[names(dataset) for _ in range(3)] for dataset in (one, two)]
     assert epochs[0] == epochs[1]
     assert all(sorted(epoch) == sorted(epochs[0][0]) for epoch in epochs[0])
     assert len({*epochs[0][0]}) == 20
     assert len({tuple(epoch) for epoch in epochs[0]}) == 3
-    assert order(records.read(whole, "train", seed=8)) != epochs[0][0]
-    assert order(records.read(whole, "train", seed=0)) != order(records.read(whole, "train"))
+    assert names(records.read(whole, "train", seed=8)) != epochs[0][0]
+    assert names(records.read(whole, "train", seed=0)) != names(records.read(whole, "train"))
 
 
 def test_records_of_one_shard_are_shuffled_by_the_seed(tf, tmp_path):
     write(tmp_path, cases(12), shard_count=1)
-    orders = [order(records.read(tmp_path, seed=seed)) for seed in (None, 0, 1, 2)]
+    orders = [names(records.read(tmp_path, seed=seed)) for seed in (None, 0, 1, 2)]
     assert len({tuple(one) for one in orders}) == 4
     assert len({tuple(sorted(one)) for one in orders}) == 1
 
@@ -283,15 +276,15 @@ def test_parallelism_does_not_change_the_order(tf, whole):
         return dataset.with_options(options)
 
     for seed in (None, 7):
-        expected = [order(records.read(whole, "train", seed=seed)) for _ in range(2)]
-        expected[1] = order(records.read(whole, "train", seed=seed).repeat(2))[20:]
+        expected = [names(records.read(whole, "train", seed=seed)) for _ in range(2)]
+        expected[1] = names(records.read(whole, "train", seed=seed).repeat(2))[20:]
         for changes in ({"threads": 1}, {"threads": 5, "deterministic": False}):
             dataset = with_options(records.read(whole, "train", seed=seed), **changes)
-            assert [order(dataset), order(dataset)] == expected, changes
+            assert [names(dataset), names(dataset)] == expected, changes
 
 
 def test_batches_come_in_the_order_of_their_records(tf, whole):
-    single = order(records.read(whole, "train", seed=7))
+    single = names(records.read(whole, "train", seed=7))
     batches = records.read(whole, "train", seed=7, batch=6).as_numpy_iterator()
     assert [name.decode() for batch in batches for name in batch["case"]] == single
 
@@ -301,21 +294,21 @@ def test_without_a_seed_up_to_four_shards_take_turns(tf, whole):
     for shard in records.load_manifest(whole).shards:
         lines = tf.data.TFRecordDataset(str(whole / shard.file)).as_numpy_iterator()
         messages = map(tf.train.Example.FromString, lines)
-        names = [one.features.feature["case"].bytes_list.value[0].decode() for one in messages]
-        written.setdefault(shard.split, []).append(names)
+        found = [one.features.feature["case"].bytes_list.value[0].decode() for one in messages]
+        written.setdefault(shard.split, []).append(found)
     first, fifth = written["train"][:4], written["train"][4]
-    turns = [name for names in itertools.zip_longest(*first) for name in names if name]
+    turns = [name for row in itertools.zip_longest(*first) for name in row if name]
     dataset = records.read(whole, "train")
-    assert order(dataset) == turns + fifth == order(dataset)
+    assert names(dataset) == turns + fifth == names(dataset)
 
 
 @pytest.mark.parametrize("room", [1, 2000, 10**9])
 def test_a_small_buffer_still_gives_each_record_once(tf, whole, monkeypatch, room):
     monkeypatch.setattr(reading, "SHUFFLED_BYTES", room)
     dataset = records.read(whole, "train", seed=3)
-    epochs = [order(dataset) for _ in range(2)]
+    epochs = [names(dataset) for _ in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) and len(set(epochs[0])) == 20
-    assert epochs[0] != epochs[1] and epochs[0] != order(records.read(whole, "train"))
+    assert epochs[0] != epochs[1] and epochs[0] != names(records.read(whole, "train"))
 
 
 def test_large_records_are_read_without_a_buffer_and_alike(tf, whole, monkeypatch):
@@ -366,7 +359,7 @@ def test_pictures_and_volumes_in_one_split_are_refused(tf, tmp_path):
     flat = {"image": np.arange(20).reshape(4, 5), "spacing": (1, 1)}
     made = (case(0, source=flat), case(1, source=flat | {"image": np.arange(20).reshape(4, 5, 1)}))
     write(tmp_path, made, as_given, survey=ids_as_given)
-    assert len(order(records.read(tmp_path))) == 2
+    assert len(names(records.read(tmp_path))) == 2
     deep = {"image": np.arange(60).reshape(3, 4, 5)}
     made = (case(0, source=flat), case(1, source=deep))
     write(tmp_path, made, as_given, survey=ids_as_given, overwrite=True)
@@ -390,7 +383,7 @@ def test_an_empty_shard_among_others_is_passed_over(tf, tmp_path):
     known = write(tmp_path, made, refusing, shard_count=4).manifest
     assert [shard.records for shard in known.shards].count(0) == 2
     assert records.verify(tmp_path) == ()
-    assert len(order(records.read(tmp_path, seed=1))) == 2
+    assert len(names(records.read(tmp_path, seed=1))) == 2
 
 
 # The parser by itself

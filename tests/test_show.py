@@ -24,14 +24,7 @@ from helpers.volume import Volume
 PLANES = ("axial", "coronal", "sagittal")
 
 pytestmark = pytest.mark.usefixtures("shell")
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures and alternative texts that `show` makes, not yet rendered."""
-    made = []
-    monkeypatch.setattr(show, "figure", lambda fig, alt: made.append((fig, alt)))
-    return made
+DRAWS = show
 
 
 def body(shape=(20, 30, 40)) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from helpers import memory, quiet
-from helpers.crops.drawing import Cuts, Drawing, named
+from helpers.crops.cuts import Cuts, Drawing, named
 from helpers.crops.fixed import CentreCrop
 from helpers.crops.stages import RandomCrop
 from helpers.errors import CourseDataError

@@ -78,7 +78,8 @@ def from_memory(
         copier = Copier(elements, stage, None if dtype is None else tf.as_dtype(dtype))
     if indices is None:
         indices = tf.data.Dataset.range(len(elements))
-    order = _numbered(_checked_indices(indices), stage)
+    draws.check_indices(indices)
+    order = _numbered(indices, stage)
     if batch_size is not None:
         endless = tf.get_static_value(indices.cardinality()) == tf.data.INFINITE_CARDINALITY
         order = order.batch(batch_size, drop_remainder=endless)
@@ -97,15 +98,6 @@ def from_memory(
     return draws.map_named(
         order, load, name="crops.from_memory", num_parallel_calls=num_parallel_calls
     )
-
-
-def _checked_indices(indices: tf.data.Dataset) -> tf.data.Dataset:
-    spec = getattr(indices, "element_spec", None)
-    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 0 or not spec.dtype.is_integer:
-        raise ValueError(
-            f"indices is a dataset of single whole numbers, not of {spec}; batch the result instead"
-        )
-    return indices
 
 
 def _numbered(indices: tf.data.Dataset, stage: RandomCrop | CentreCrop) -> tf.data.Dataset:

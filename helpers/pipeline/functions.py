@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from helpers import draws, labels, quiet
 from helpers.pipeline.batching import batched, check_counts, check_stages, expect, finished
-from helpers.pipeline.drawing import Order
+from helpers.pipeline.order import Order
 from helpers.pipeline.reading import ordered
 from helpers.pipeline.sources import Stage
 
@@ -91,30 +91,23 @@ def segmentation(
 
     Clara Train's `SegmentationImagePipeline`; its arguments stand in docs/pipeline_names.md.
     """
-    check_counts(batch_size=(batch_size, 1), prefetch=(prefetch, 0))
-    check_stages(transforms=transforms, augment=augment, batch_transforms=batch_transforms)
     order = Order(sampling, shuffle, repeat, duplicate_count, seed)
-    found = ordered(
+    return _composed(
         source,
         order,
+        "mask",
+        batch_size=batch_size,
         split=split,
         load=load,
         transforms=transforms,
         cache=cache,
-        num_parallel_calls=num_parallel_calls,
-        batch_size=None if crop is not None or augment else batch_size,
-    )
-    dataset = batched(
-        found,
-        batch_size=batch_size,
         crop=crop,
         augment=augment,
         batch_transforms=batch_transforms,
-        repeat=repeat,
         num_parallel_calls=num_parallel_calls,
+        prefetch=prefetch,
         dtype=dtype,
     )
-    return finished(dataset, "mask", prefetch)
 
 
 def classification(
@@ -176,8 +169,6 @@ def classification(
 
     Clara Train's `ClassificationImagePipeline`; its arguments stand in docs/pipeline_names.md.
     """
-    check_counts(batch_size=(batch_size, 1), prefetch=(prefetch, 0))
-    check_stages(transforms=transforms, augment=augment, batch_transforms=batch_transforms)
     order = Order(
         sampling,
         shuffle,
@@ -188,15 +179,51 @@ def classification(
         label_format=label_format,
         classes=None if classes is None else tuple(classes),
     )
-    found = ordered(
+    return _composed(
         source,
         order,
+        "label",
+        batch_size=batch_size,
         split=split,
         load=load,
         transforms=transforms,
         cache=cache,
+        crop=crop,
+        augment=augment,
+        batch_transforms=batch_transforms,
+        num_parallel_calls=num_parallel_calls,
+        prefetch=prefetch,
+        dtype=dtype,
+        last=() if label_format is None else (_heads(label_format),),
+    )
+
+
+def _composed(
+    source,
+    order: Order,
+    target: str,
+    *,
+    batch_size: int,
+    prefetch: int,
+    crop: Stage | None,
+    augment: Sequence[Stage],
+    batch_transforms: Sequence[Stage],
+    transforms: Sequence[Stage],
+    num_parallel_calls: int,
+    dtype: str,
+    last: Sequence[Stage] = (),
+    **reading,
+) -> tf.data.Dataset:
+    """What both have in common: elements in their order, then batches, then `last` on these."""
+    check_counts(batch_size=(batch_size, 1), prefetch=(prefetch, 0))
+    check_stages(transforms=transforms, augment=augment, batch_transforms=batch_transforms)
+    found = ordered(
+        source,
+        order,
+        transforms=transforms,
         num_parallel_calls=num_parallel_calls,
         batch_size=None if crop is not None or augment else batch_size,
+        **reading,
     )
     dataset = batched(
         found,
@@ -204,12 +231,11 @@ def classification(
         crop=crop,
         augment=augment,
         batch_transforms=batch_transforms,
-        repeat=repeat,
+        repeat=order.repeat,
         num_parallel_calls=num_parallel_calls,
         dtype=dtype,
     )
-    last = [] if label_format is None else [_heads(label_format)]
-    return finished(dataset, "label", prefetch, last)
+    return finished(dataset, target, prefetch, last)
 
 
 def pairs(target: str, *, weight: bool = False) -> Stage:

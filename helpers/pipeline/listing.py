@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from helpers import draws, memory, quiet, sources_decathlon, verdicts
 from helpers.cases import Case
-from helpers.datalist import Item
+from helpers.datalist import Item, files_of
 from helpers.errors import CourseDataError
-from helpers.pipeline.drawing import Facts
+from helpers.pipeline.order import Facts
 from helpers.records.listing import DEFAULTS
 
 quiet.tensorflow_greeting()
@@ -175,15 +174,6 @@ class Listing:
         return draws.map_named(
             order, load, name="pipeline.load", num_parallel_calls=num_parallel_calls
         )
-
-
-def files_of(item) -> tuple[Path, ...]:
-    """The files that an item names; none where it is of a kind of its own."""
-    if isinstance(item, Item):
-        return (item.image,) if item.mask is None else (item.image, item.mask)
-    if isinstance(item, Case):
-        return item.files
-    return (Path(item),) if isinstance(item, os.PathLike) else ()
 
 
 def _of_split(items: tuple, split: str | None) -> tuple:

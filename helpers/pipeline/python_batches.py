@@ -9,8 +9,8 @@ import numpy as np
 
 from helpers import quiet
 from helpers.errors import CourseDataError
-from helpers.pipeline.drawing import Order, one_epoch
 from helpers.pipeline.listing import Listing
+from helpers.pipeline.order import Order, one_epoch
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402

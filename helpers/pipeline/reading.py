@@ -10,8 +10,8 @@ import psutil
 
 from helpers import memory, quiet
 from helpers.errors import CourseDataError
-from helpers.pipeline.drawing import Facts, Order
 from helpers.pipeline.listing import Listing
+from helpers.pipeline.order import Facts, Order
 from helpers.pipeline.sources import Elements, Records, Stage, applied, opened
 from helpers.smart_cache import SmartCache
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from helpers import memory, quiet, records
-from helpers.pipeline.drawing import Facts
 from helpers.pipeline.listing import Listing
+from helpers.pipeline.order import Facts
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402

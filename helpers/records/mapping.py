@@ -45,9 +45,7 @@ def dataset(
 
     from helpers import draws
 
-    spec = order.element_spec
-    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 0 or not spec.dtype.is_integer:
-        raise ValueError(f"indices are single whole numbers, not {spec}")
+    draws.check_indices(order)
     records = [one for path, shard in shards for one in listing.features_of(path, shard)]
     large = [key for key in ("image", "mask") if key in element_spec]
     stored = {key: [_array(one, key) for one in records] for key in large}

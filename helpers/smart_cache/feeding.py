@@ -38,9 +38,7 @@ def dataset(cache, indices, reminder: Reminder):
     leaves = tf.nest.flatten(spec)
     if indices is None:
         indices = tf.data.Dataset.range(len(cache))
-    given = getattr(indices, "element_spec", None)
-    if not isinstance(given, tf.TensorSpec) or given.shape.rank != 0 or not given.dtype.is_integer:
-        raise ValueError(f"indices is a dataset of single whole numbers, not of {given}")
+    draws.check_indices(indices)
     size = tf.get_static_value(indices.cardinality())
     size = len(cache) if size is None or size < 1 else int(size)
     reads = itertools.count(1)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import verdicts
-from helpers.cases import Case
-from helpers.datalist import Item
+from helpers.datalist import files_of
 from helpers.errors import CourseDataError
 from helpers.smart_cache import kept
 
@@ -89,20 +87,8 @@ class Source:
         if self._names is not None:
             name += f" ({self._names[number]})"
         else:
-            files = files or files_of(self.items[number])
+            files = files or files_of(self.items[number], text=True)
         return CourseDataError(code, f"{name}: {about}", files)
-
-
-def files_of(item) -> tuple[Path, ...]:
-    """The files that an item is read from, as far as it says so."""
-    if isinstance(item, Case):
-        return item.files
-    if isinstance(item, Item):
-        item = (item.image, item.mask)
-    if isinstance(item, Mapping):
-        item = tuple(item.values())
-    found = item if isinstance(item, (list, tuple)) else (item,)
-    return tuple(Path(one) for one in found if isinstance(one, (str, os.PathLike)))
 
 
 class Ahead:
