@@ -8,20 +8,23 @@
 #
 # For those who write the course:
 #
+#   make study     lessons repeated with other patients and other numbers: which findings hold? Half
+#                  an hour or more; STUDY_ARGS="--keep build/studies" goes on where it stopped
 #   make badges    the address in pyproject.toml -> every badge and set-up cell
 #   make minutes   the last `make course` -> README and the notebooks' first lines
 #   make pictures  figures of the notebooks -> README
 #   make lock      pyproject.toml -> requirements.txt
 #   make format    code and notebooks in one style
 #
-# PYTHON=python3.13 chooses the Python that .venv is made from. LAB_ARGS, COURSE_ARGS, BENCH_ARGS and
-# PYTEST_ARGS are passed on, for example: make lab LAB_ARGS="--no-browser --port=9999"
+# PYTHON=python3.13 chooses the Python that .venv is made from. LAB_ARGS, COURSE_ARGS, BENCH_ARGS,
+# STUDY_ARGS and PYTEST_ARGS are passed on, for example: make lab LAB_ARGS="--no-browser --port=9999"
 
 PYTHON ?= python3
 VENV ?= .venv
 LAB_ARGS ?=
 COURSE_ARGS ?=
 BENCH_ARGS ?=
+STUDY_ARGS ?=
 PYTEST_ARGS ?=
 PIP_ARGS ?= --disable-pip-version-check
 
@@ -33,8 +36,8 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 # A kernel called python3 in the home folder must not take the place of this environment's own.
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading badges \
-	minutes pictures lock format clean
+.PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading study \
+	badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
@@ -58,6 +61,9 @@ bench-augmentation: $(INSTALLED) $(BENCH_INSTALLED)
 
 bench-reading: $(INSTALLED) $(BENCH_INSTALLED)
 	$(BIN)/python benchmarks/reading.py $(BENCH_ARGS)
+
+study: $(INSTALLED)
+	$(BIN)/python -m tools.study $(STUDY_ARGS)
 
 badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@

@@ -13,13 +13,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from helpers.checks_augment import cached_then_augmented, crop_start, flip_pair
+from helpers.checks_imbalance import class_weights, patient_split
 from helpers.checks_records import find_faulty, narrowest, parse
+from helpers.checks_scores import corrected, threshold
 from helpers.checks_tuning import epochs_to_see_all, faster, waiting
 from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
 
 __all__ = [
     "activity",
     "cached_then_augmented",
+    "class_weights",
+    "corrected",
     "crop_start",
     "epochs_to_see_all",
     "faster",
@@ -29,6 +33,8 @@ __all__ = [
     "narrowest",
     "organ_ml",
     "parse",
+    "patient_split",
+    "threshold",
     "volume_dataset",
     "waiting",
     "whiten_head",

@@ -40,6 +40,7 @@ CODES = {
     "NO_PAIR": "an image without its mask, or a mask without its image",
     "SAME_CASE": "two cases with one name",
     "PATIENT_IN_TWO_SPLITS": "one patient in two splits: the test would know its answers",
+    "IMAGE_IN_TWO_SPLITS": "the same pixels in two splits: the test would know its answers",
     "UNKNOWN_LABEL": "a label, or an id in a mask, that the classes do not name",
     # A case that becomes no record. `records.write` lists these and goes on.
     "MASK_MISMATCH": "image and mask differ in shape or geometry",

@@ -5,7 +5,12 @@
 
 A format has one whole number for each label: how many classes it has, and 1 for a label that is
 yes or no. Binary labels share one head, for a sigmoid and binary cross-entropy; each of the others
-has a head of its own, for a softmax and cross-entropy. Only `heads` needs TensorFlow.
+has a head of its own, for a softmax and cross-entropy. Both leave out labels that are not known:
+
+    model = keras.Model(inputs, labels.layers(features, [1, 1, 6]))
+    model.compile("adam", loss=labels.losses([1, 1, 6]), metrics=labels.metrics([1, 1, 6]))
+
+Only `heads`, `layers`, `losses` and `metrics` need TensorFlow.
 """
 
 from __future__ import annotations
@@ -85,7 +90,7 @@ def heads(label_format: Sequence[int], *, num_parallel_calls: int = 2) -> Callab
         `[]` where there is one label, becomes a dict. `binary`, if there are any, is float32
         `[..., binary labels]` in the order of the format; `class_N`, for a label at position N
         (from 0) that has classes, is int32 `[...]`. A label that is not known stays -1, in both: a
-        loss has to leave it out, by a mask or a sample weight, because -1 is no class.
+        loss has to leave it out, as those of `losses` do, because -1 is no class.
 
     Raises:
         CourseDataError: `UNKNOWN_LABEL` for another number of labels.
@@ -94,8 +99,7 @@ def heads(label_format: Sequence[int], *, num_parallel_calls: int = 2) -> Callab
             the case.
     """
     sizes = _checked(label_format)
-    binary = [place for place, size in enumerate(sizes) if size == 1]
-    largest = [_largest(size) for size in sizes]
+    places, largest = _places(sizes), [_largest(size) for size in sizes]
 
     def stage(dataset):
         import tensorflow as tf
@@ -114,7 +118,7 @@ def heads(label_format: Sequence[int], *, num_parallel_calls: int = 2) -> Callab
             ):
                 label = tf.identity(label)
             parts = {f"class_{n}": label[..., n] for n, size in enumerate(sizes) if size > 1}
-            if binary:
+            if binary := places.get(BINARY):
                 parts[BINARY] = tf.cast(tf.gather(label, binary, axis=-1), tf.float32)
             return element | {"label": parts}
 
@@ -125,46 +129,99 @@ def heads(label_format: Sequence[int], *, num_parallel_calls: int = 2) -> Callab
     return stage
 
 
-def columns(labels: Sequence) -> list[np.ndarray]:
-    """The labels of many cases, as one vector for each label with an entry for each case.
+def layers(features, label_format: Sequence[int]) -> dict:
+    """The output layers of a model, one for each head, with the names that `heads` gives.
 
     Args:
-        labels: of each case a class id, a class name, or a vector of ids.
-
-    Raises:
-        CourseDataError: `UNKNOWN_LABEL` for cases with unequal numbers of labels.
-        ValueError: for anything else.
-    """
-    try:
-        array = np.asarray(labels)
-    except ValueError:
-        raise CourseDataError(
-            "UNKNOWN_LABEL",
-            "cases have unequal numbers of labels; expected the same number for all, and "
-            f"{MISSING} where one is not known",
-        ) from None
-    if array.ndim not in (1, 2) or array.shape[-1] == 0 or array.dtype.kind not in "biuUSO":
-        raise ValueError(
-            f"a label is a class id, a name, or a vector of ids, not {array.dtype} of shape "
-            f"{array.shape[1:]}"
-        )
-    return [array] if array.ndim == 1 else list(array.T)
-
-
-def known(column: np.ndarray) -> np.ndarray:
-    """Which cases have this label: no negative id, no empty name, no None or NaN.
-
-    Args:
-        column: `[n]`, as `columns` gives it.
+        features: KerasTensor `[b, features]`, for instance of `GlobalAveragePooling2D`.
+        label_format: number of classes of each label, 1 for a binary one.
 
     Returns:
-        bool `[n]`.
+        A KerasTensor of float32 logits for each name, whatever the model computes in: `binary`
+        `[b, binary labels]`, `class_N` `[b, classes]`.
+
+    Raises:
+        ValueError: for features of another rank, and for an impossible format.
     """
-    if column.dtype.kind in "biu":
-        return column >= 0
-    ids = [one if isinstance(one, Integral) else 0 for one in column]
-    named = [isinstance(one, (Integral, str, bytes)) and one not in ("", b"") for one in column]
-    return np.array(named) & (np.array(ids) >= 0)
+    sizes = _checked(label_format)
+    if len(features.shape) != 2:
+        raise ValueError(f"features are [b, features], not {features.shape}; pool or flatten them")
+    import keras
+
+    def logits(name: str, places: list[int]):
+        count = len(places) if name == BINARY else sizes[places[0]]
+        return keras.layers.Dense(count, dtype="float32", name=name)(features)
+
+    return {name: logits(name, places) for name, places in _places(sizes).items()}
+
+
+def losses(label_format: Sequence[int], weights: Sequence[float] | None = None) -> dict:
+    """The loss of each head, from logits, over the labels of a batch that are known.
+
+    A label of -1 changes neither the loss nor a gradient, and the loss of a batch in which a head
+    knows no label is 0. Keras adds the losses of the heads; `compile(loss_weights=)` weighs them.
+
+    Args:
+        label_format: number of classes of each label, 1 for a binary one.
+        weights: what a positive label counts, for each of the binary labels in the order of the
+            format, where a negative one counts 1: n_0 / n_1 makes both classes count the same.
+            That is the ratio of the two `sampling.class_weights` of this label.
+
+    Returns:
+        For `compile(loss=)`: `binary` is a `labels_keras.KnownBinaryCrossentropy`, `class_N` is
+        Keras' `SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)`. With a
+        `sample_weight` for each case, the weighted sum is divided by the number of known labels.
+
+    Raises:
+        ValueError: for an impossible format, and for weights that are not as many as there are
+            binary labels, negative or not finite.
+
+    For focal loss (Lin et al., Focal Loss for Dense Object Detection, ICCV 2017) of one binary
+    label that is always known, `keras.losses.BinaryFocalCrossentropy(from_logits=True)` serves: it
+    is exact for logits of any size. Its `apply_class_balancing=True` weighs POSITIVES with `alpha`,
+    by default 0.25, and negatives with 1 - `alpha`: rare positives would count a third.
+    """
+    places = _places(_checked(label_format))
+    binary = len(places.get(BINARY, ()))
+    if weights is not None:
+        weights = [float(one) for one in weights]
+        if len(weights) != binary or not all(0 <= one < np.inf for one in weights):
+            raise ValueError(
+                f"weights are finite numbers from 0, one for each of {binary} binary label(s), not "
+                f"{weights}"
+            )
+    from helpers import labels_keras
+
+    def loss(name: str):
+        if name == BINARY:
+            return labels_keras.KnownBinaryCrossentropy(weights)
+        return labels_keras.keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=MISSING
+        )
+
+    return {name: loss(name) for name in places}
+
+
+def metrics(label_format: Sequence[int]) -> dict:
+    """Metrics of each head over the known labels: Keras' own count -1 as a wrong answer.
+
+    Args:
+        label_format: number of classes of each label, 1 for a binary one.
+
+    Returns:
+        For `compile(metrics=)`: `accuracy` of each head. Where positives are rare, take
+        scikit-learn's `average_precision_score` of the predictions instead.
+
+    Raises:
+        ValueError: for an impossible format.
+    """
+    places = _places(_checked(label_format))
+    from helpers import labels_keras
+
+    kinds = {BINARY: labels_keras.KnownBinaryAccuracy}
+    return {
+        name: [kinds.get(name, labels_keras.KnownClassAccuracy)(name="accuracy")] for name in places
+    }
 
 
 def _checked(label_format: Sequence[int]) -> tuple[int, ...]:
@@ -177,6 +234,13 @@ def _checked(label_format: Sequence[int]) -> tuple[int, ...]:
             f"yes or no; found {label_format!r}"
         )
     return tuple(int(size) for size in sizes)
+
+
+def _places(sizes: tuple[int, ...]) -> dict[str, list[int]]:
+    """The heads by name, with the positions of their labels in the format."""
+    binary = [place for place, size in enumerate(sizes) if size == 1]
+    found = {f"class_{place}": [place] for place, size in enumerate(sizes) if size > 1}
+    return ({BINARY: binary} if binary else {}) | found
 
 
 def _largest(size: int) -> int:

@@ -10,8 +10,10 @@ here imports TensorFlow.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,6 +21,10 @@ import numpy as np
 
 ALIGNMENT = 64  # bytes; what TensorFlow asks of an array that it does not copy
 MOST_KEPT = 16  # buffers; a pipeline uses a few at a time
+QUIET_S = 0.05  # without a call: TensorFlow's threads have given up
+LONGEST_END_S = 5.0
+BATCH_BYTES = 2**24  # read at once by `gather`
+LEAST_BYTES = 2**16  # of an element, for the number of them in a batch
 INFINITE = -1  # `tf.data.INFINITE_CARDINALITY`, without the import
 Keys = tuple[str, ...]  # of a field: its own, and before it those of the dicts that it lies in
 
@@ -129,7 +135,35 @@ def gather(dataset) -> list[dict[str, np.ndarray]]:
         raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
     if int(dataset.cardinality()) == INFINITE:
         raise ValueError("a dataset that repeats for ever has no last element; gather comes first")
-    return [_arrays(element) for element in dataset.as_numpy_iterator()]
+    together = _together(dataset.element_spec)
+    if together == 1:
+        return [_arrays(element) for element in dataset.as_numpy_iterator()]
+    # Small elements cost more to ask for than to read: take them by the batch.
+    batches = dataset.batch(together).as_numpy_iterator()
+    return [_arrays(_at(batch, n)) for batch in batches for n in range(_length(batch))]
+
+
+def _together(spec: Mapping) -> int:
+    """How many elements may be read at once: those of one shape, as long as they are small."""
+    each = 0
+    for _, leaf in leaves(spec):
+        shape = getattr(leaf, "shape", None)
+        if type(leaf).__name__ != "TensorSpec" or not shape.is_fully_defined():
+            return 1
+        each += leaf.dtype.size * shape.num_elements()
+    return max(1, BATCH_BYTES // max(each, LEAST_BYTES))
+
+
+def _at(batch, n: int):
+    return (
+        {name: _at(one, n) for name, one in batch.items()}
+        if isinstance(batch, Mapping)
+        else batch[n]
+    )
+
+
+def _length(batch: Mapping) -> int:
+    return len(next(value for _, value in leaves(batch)))
 
 
 def _arrays(value):
@@ -149,7 +183,8 @@ def weakly(function: Callable) -> Callable:
         function: anything that can be called and weakly referred to.
 
     Returns:
-        What calls `function`; once that is gone, it raises ReferenceError.
+        What calls `function`; once that is gone, it raises ReferenceError, and StopIteration, the
+        end of the dataset, when Python comes to its own.
     """
     reference = weakref.ref(function)
 
@@ -157,6 +192,47 @@ def weakly(function: Callable) -> Callable:
         target = reference()
         if target is None:
             raise ReferenceError("the dataset that these arrays belonged to is gone")
-        return target(*arguments)
+        _CALLS.begin()
+        try:
+            return target(*arguments)
+        finally:
+            _CALLS.finish()
 
     return call
+
+
+class _Calls:
+    """Calls from TensorFlow's threads, which have to be over before Python can end.
+
+    An iterator that lives until then, say at the top of a script, is deleted while Python shuts
+    down. TensorFlow waits for its threads in that place, and a thread that has just asked for
+    Python waits for ever: the script would never end.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.made = self.running = 0
+        self.ended = False
+
+    def begin(self) -> None:
+        with self.lock:
+            self.made += 1
+            if self.ended:
+                raise StopIteration
+            self.running += 1
+
+    def finish(self) -> None:
+        with self.lock:
+            self.running -= 1
+
+    def end(self) -> None:
+        """Let new calls find nothing, and wait until the threads have given up asking."""
+        self.ended = True
+        before, stop = None, time.monotonic() + LONGEST_END_S
+        while (self.running or before != self.made) and time.monotonic() < stop:
+            before = self.made
+            time.sleep(QUIET_S)
+
+
+_CALLS = _Calls()
+atexit.register(_CALLS.end)

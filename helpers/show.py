@@ -25,6 +25,8 @@ import numpy as np
 
 from helpers import figures, intensity, panels
 from helpers.charts import bars
+from helpers.curves import precision_recall, reliability
+from helpers.dots import dots
 from helpers.figures import PALETTE, TEXT_POINTS, figure, render
 from helpers.frames import frames
 from helpers.gantt import timeline
@@ -35,6 +37,7 @@ from helpers.volume import Volume
 __all__ = [
     "PALETTE",
     "bars",
+    "dots",
     "figure",
     "frames",
     "histogram",
@@ -42,6 +45,8 @@ __all__ = [
     "montage",
     "overlay",
     "planes",
+    "precision_recall",
+    "reliability",
     "render",
     "side_view",
     "side_views",

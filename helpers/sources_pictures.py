@@ -271,7 +271,8 @@ def _rows(
             raise refusal(f"row {number} names {missing}: complete it or leave it out")
         if column == "label":
             if not re.fullmatch(r"[0-9]{1,9}(\.0*)?", value):
-                raise refusal(f"row {number}: expected a class id, 0 or more", "UNKNOWN_LABEL")
+                what = "expected a class id, 0 or more, in the column label; number the classes"
+                raise refusal(f"row {number}: {what}", "UNKNOWN_LABEL")
             value = int(value.partition(".")[0])
         if said.setdefault(stem, value) != value:
             raise refusal(f"row {number} has another {column} than an earlier row of that picture")

@@ -10,11 +10,13 @@ import dataclasses
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 
 import numpy as np
 
 from helpers.cases import Case
 from helpers.errors import CourseDataError
+from helpers.labels import MISSING
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 DRAWS = 50  # candidates, of which the most even one is taken
@@ -31,8 +33,10 @@ def split(
     to the fractions, in all and in each class.
 
     A class that is the rarest one of at least as many patients as there are splits appears in
-    each split. Where there are fewer, those patients go wherever they fall. A split too small
-    for one patient of each class is drawn with the rarest classes taken together.
+    each split. Where there are fewer, those patients go wherever they fall: a class of a single
+    patient is in one split, and the others are without it. A split too small for one patient of
+    each class is drawn with the rarest classes taken together. A class without a case, and a label
+    that is not known (-1 or None), changes nothing.
 
     Args:
         cases: in any order, which changes nothing.
@@ -45,7 +49,7 @@ def split(
     Raises:
         ValueError: if the fractions are not positive or do not sum to 1.
         CourseDataError: `SAME_CASE` for two cases with one name, `DATA_LIST` for fewer patients
-            than splits.
+            than splits, `UNKNOWN_LABEL` for labels that are no class ids, such as names.
     """
     names, shares = list(fractions), np.array(list(fractions.values()), float)
     if not (shares > 0).all() or not math.isclose(shares.sum(), 1, abs_tol=1e-6):
@@ -54,7 +58,7 @@ def split(
     _refuse_same_names(cases)
     patients = defaultdict(list)
     for case in cases:
-        patients[_person(case)].append(case)
+        patients[person(case)].append(case)
     people = sorted(patients)
     if len(people) < len(names):
         raise CourseDataError(
@@ -67,8 +71,8 @@ def split(
     random = np.random.RandomState(seed)
     drawn = (_draw(strata, sizes, random) for _ in range(DRAWS))
     best = min(drawn, key=lambda where: _unevenness(where, counts, shares))
-    chosen = {person: names[number] for person, number in zip(people, best, strict=True)}
-    return tuple(dataclasses.replace(case, split=chosen[_person(case)]) for case in cases)
+    chosen = {one: names[number] for one, number in zip(people, best, strict=True)}
+    return tuple(dataclasses.replace(case, split=chosen[person(case)]) for case in cases)
 
 
 def check_splits(cases: Iterable[Case]) -> None:
@@ -81,10 +85,10 @@ def check_splits(cases: Iterable[Case]) -> None:
     _refuse_same_names(cases)
     places = defaultdict(set)
     for case in cases:
-        places[_person(case)].add(case.split)
-    wrong = [case for case in cases if len(places[_person(case)]) > 1]
+        places[person(case)].add(case.split)
+    wrong = [case for case in cases if len(places[person(case)]) > 1]
     if wrong:
-        torn = len({_person(case) for case in wrong})
+        torn = len({person(case) for case in wrong})
         raise CourseDataError(
             "PATIENT_IN_TWO_SPLITS",
             f"{torn} of {len(places)} patients, with {len(wrong)} cases, stand in more than one "
@@ -93,7 +97,7 @@ def check_splits(cases: Iterable[Case]) -> None:
         )
 
 
-def _person(case: Case) -> tuple[bool, str]:
+def person(case: Case) -> tuple[bool, str]:
     """Whom a case belongs to; without a patient it is one of its own."""
     return (True, case.patient) if case.patient else (False, case.name)
 
@@ -130,10 +134,18 @@ def _classes(patients: list[list[Case]], splits: int) -> tuple[np.ndarray, np.nd
 
 
 def _labels(case: Case) -> list[tuple[int, int]]:
-    """The classes of a case: which label of several, and its id."""
+    """The classes of a case that are known: which label of several, and its id."""
     if case.label is None:
         return []
-    return list(enumerate(case.label if isinstance(case.label, tuple) else [case.label]))
+    labels = case.label if isinstance(case.label, tuple) else (case.label,)
+    if not all(isinstance(one, Integral) for one in labels):
+        raise CourseDataError(
+            "UNKNOWN_LABEL",
+            f"a case has the label {case.label!r:.40}; expected a class id, or a tuple of them: "
+            "number the classes from 0",
+            case.files,
+        )
+    return [(which, one) for which, one in enumerate(labels) if one != MISSING]
 
 
 def _sizes(patients: int, shares: np.ndarray) -> np.ndarray:

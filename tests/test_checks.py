@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from helpers import checks, checks_tuning, dicom, intensity, quiet
-from tests import tuning_answers
+from tests import imbalance_answers, tuning_answers
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -420,280 +420,317 @@ def failing(dataset, *_):
     return dataset.map(lambda path: {"image": tf.io.read_file(path + " lost")})
 
 
-RIGHT = tuning_answers.RIGHT | {
-    "flip_pair": [
-        flip_of(),
-        flip_of(draw=half(0.48)),
-        flip_of(decide=lambda chosen, yes, no: tf.where(chosen, yes(), no())),
-        flip_of(decide=python_if),
-        flip_with_an_if,
-        flip_by_whole_number,
-        flip_together,
-        flip_with_python(keep_rank=True),
-    ],
-    "crop_start": [
-        start_of(),
-        start_of(last=list),
-        start_of(clamp=tf.clip_by_value),
-        start_by_loop,
-        start_by_moving_the_centre,
-    ],
-    "cached_then_augmented": [
-        dataset_of(reading, caching, augmenting),
-        dataset_of(shuffling, reading, caching, shuffling, augmenting),
-        dataset_of(reading, caching, shuffling, repeating(), augmenting),
-        dataset_of(reading, caching, augmenting, repeating(2)),
-        dataset_of(reading_at_once, caching, augmenting),
-        in_memory,
-    ],
-    "narrowest": [
-        round_trip("u1", "i2", "u2", "i4"),
-        round_trip("u1", "u2", "i2", "i4"),
-        by_hand,
-    ],
-    "parse": [
-        parser(),
-        parser(spacing=lambda mm: mm + 0),
-        parse_with_python(keep_rank=True),
-    ],
-    "find_faulty": [
-        faulty(absent, other_hash),
-        faulty(other_size, other_hash),
-        lambda *given: {Path(given[0], name) for name in faulty(absent, other_hash)(*given)},
-    ],
-    "organ_ml": [
-        lambda mask, mm: np.count_nonzero(mask) * np.prod(mm) / 1000,
-        lambda mask, mm: float((mask > 0).sum() * (mm[0] * mm[1] * mm[2]) * 1e-3),
-    ],
-    "activity": [
-        rescaled(own_slope, own_intercept),
-        lambda slices: np.stack([pydicom.pixels.apply_rescale(s.pixel_array, s) for s in slices]),
-        rescaled(own_slope, own_intercept, np.float32),
-    ],
-    "missing_heights": [
-        gaps_by(height_mm, np.median),
-        gaps_by(height_mm, np.min),
-        lambda headers: np.array(gaps_by(height_mm, np.min)(headers))[::-1],
-    ],
-    "whiten_head": [
-        lambda image: (image - image[image > 0].mean()) / image[image > 0].std(),
-        lambda image: ((image - image[image > 0].mean()) / image[image > 0].std()).astype("f4"),
-        lambda image: intensity.whiten(image, image > 0),
-    ],
-}
+RIGHT = (
+    tuning_answers.RIGHT
+    | imbalance_answers.RIGHT
+    | {
+        "flip_pair": [
+            flip_of(),
+            flip_of(draw=half(0.48)),
+            flip_of(decide=lambda chosen, yes, no: tf.where(chosen, yes(), no())),
+            flip_of(decide=python_if),
+            flip_with_an_if,
+            flip_by_whole_number,
+            flip_together,
+            flip_with_python(keep_rank=True),
+        ],
+        "crop_start": [
+            start_of(),
+            start_of(last=list),
+            start_of(clamp=tf.clip_by_value),
+            start_by_loop,
+            start_by_moving_the_centre,
+        ],
+        "cached_then_augmented": [
+            dataset_of(reading, caching, augmenting),
+            dataset_of(shuffling, reading, caching, shuffling, augmenting),
+            dataset_of(reading, caching, shuffling, repeating(), augmenting),
+            dataset_of(reading, caching, augmenting, repeating(2)),
+            dataset_of(reading_at_once, caching, augmenting),
+            in_memory,
+        ],
+        "narrowest": [
+            round_trip("u1", "i2", "u2", "i4"),
+            round_trip("u1", "u2", "i2", "i4"),
+            by_hand,
+        ],
+        "parse": [
+            parser(),
+            parser(spacing=lambda mm: mm + 0),
+            parse_with_python(keep_rank=True),
+        ],
+        "find_faulty": [
+            faulty(absent, other_hash),
+            faulty(other_size, other_hash),
+            lambda *given: {Path(given[0], name) for name in faulty(absent, other_hash)(*given)},
+        ],
+        "organ_ml": [
+            lambda mask, mm: np.count_nonzero(mask) * np.prod(mm) / 1000,
+            lambda mask, mm: float((mask > 0).sum() * (mm[0] * mm[1] * mm[2]) * 1e-3),
+        ],
+        "activity": [
+            rescaled(own_slope, own_intercept),
+            lambda slices: np.stack(
+                [pydicom.pixels.apply_rescale(s.pixel_array, s) for s in slices]
+            ),
+            rescaled(own_slope, own_intercept, np.float32),
+        ],
+        "missing_heights": [
+            gaps_by(height_mm, np.median),
+            gaps_by(height_mm, np.min),
+            lambda headers: np.array(gaps_by(height_mm, np.min)(headers))[::-1],
+        ],
+        "whiten_head": [
+            lambda image: (image - image[image > 0].mean()) / image[image > 0].std(),
+            lambda image: ((image - image[image > 0].mean()) / image[image > 0].std()).astype("f4"),
+            lambda image: intensity.whiten(image, image > 0),
+        ],
+    }
+)
 
-WRONG = tuning_answers.WRONG | {
-    "flip_pair": [
-        (flip_of(mask_draw=lambda seed: half(0.5)(seed + 1)), "image and mask part company in"),
-        (flip_of(draw=stateful, mask_draw=stateful), "image and mask part company in"),
-        (flip_of(draw=stateful), "the same seed flips or not as it happens"),
-        (counted(), "the same seed flips or not as it happens"),
-        (flip_of(lambda _: np.random.rand() < 0.5, python_if), "NumPy is drawn once and stays"),
-        (flip_of(lambda _: random.random() < 0.5, python_if), "random or NumPy is drawn once"),
-        (flip_of(axis=0), "volumes [z, y, x, c]: the image is flipped along z; left and right"),
-        (flip_of(axis=1), "volumes [z, y, x, c]: the image is flipped along y; left and right"),
-        (flip_of(axis=2), "pictures [y, x, c]: the image is flipped along channel"),
-        (flip_of(axis=-1), "flipped along channel; left and right lie along x"),
-        (flip_of(mask_axis=1), "the mask is flipped along y"),
-        (flip_of(mask_axis=-1), "the mask stays as it is where the image is flipped"),
-        (flip_of(mask_draw=lambda seed: tf.constant(True)), "image and mask part company in"),
-        (
-            flip_of(draw=lambda seed: tf.constant(False), mask_draw=half(0.5)),
-            "the image stays as it is where the mask is flipped",
-        ),
-        (flip_of(draw=lambda seed: tf.constant(True)), "every pair is flipped; asked for is one"),
-        (flip_of(draw=lambda seed: tf.constant(False)), "no pair is flipped; asked for is one"),
-        (flip_of(draw=half(0.2)), "are flipped; asked for is one half"),
-        (flip_of(cast="float32"), "the mask was uint8, yours is float32: class ids stay whole"),
-        (
-            lambda image, mask, seed: (image + 1, mask),
-            "the image comes out with other values than went in",
-        ),
-        (lambda image, mask, seed: (tf.cast(image, tf.int16), mask), "a flip changes no value"),
-        (lambda image, mask, seed: (image[..., 0], mask), "the image had shape (3, 4, 5, 2)"),
-        (lambda image, mask, seed: (image, ...), "the mask comes back as Ellipsis"),
-        (lambda image, mask, seed: {"image": image, "mask": mask}, "found dict"),
-        (as_list, "packs a list into one tensor"),
-        (flip_each_slice, "some slices flipped and others not"),
-        (
-            flip_of(lambda seed: np.random.default_rng(seed.numpy()).random() < 0.5, python_if),
-            "Dataset.map raises AttributeError",
-        ),
-        (flip_with_python(keep_rank=False), "lost its number of axes"),
-    ],
-    "crop_start": [
-        (start_of(clamp=lambda start, *_: start), "outside the image: the first voxel is 0"),
-        (start_of(clamp=lambda start, low, high: np.maximum(start, 0)), "ends outside the image"),
-        (start_of(clamp=lambda start, low, high: np.minimum(start, high)), "the first voxel is 0"),
-        (start_of(high=-1), "(shape - size), nearer to the centre"),
-        (never_from_zero, "it can start at 0, nearer to the centre"),
-        (
-            lambda *given: start_of()(np.minimum(given[0], given[2] - 2), *given[1:]),
-            "has lost its centre",
-        ),
-        (
-            start_of(clamp=lambda start, low, high: np.clip(start, low, np.maximum(high, 1))),
-            "ends outside the image: the last start that fits is 0",
-        ),
-        (start_of(clamp=from_zero_if_outside), "has lost its centre"),
-        (start_of(clamp=lambda start, low, high: start % (high + 1)), "has lost its centre"),
-        (start_of(middle=lambda size: 0), "the centre itself: it begins half its size before"),
-        (start_of(middle=lambda size: (size + 1) // 2), "room on both sides, and"),
-        (start_of(middle=lambda size: (size - 1) // 2), "room on both sides, and"),
-        (start_of(middle=lambda size: -(size // 2)), "room on both sides, and"),
-        (start_of(middle=lambda size: size / 2), "that is between two voxels; divide with //"),
-        (start_of(last=lambda start: start * 1.0), "of dtype float64: an index is a whole number"),
-        (start_of(last=lambda start: start[::-1]), "along an axis of"),
-        (start_of(last=lambda start: start[0]), "one for each axis"),
-        (start_of(last=lambda start: [slice(one) for one in start]), "a start for each axis"),
-        (start_of(last=lambda start: start * np.nan), "starts at nan"),
-        (start_in_place, "changes the array"),
-        (none_at_the_edge, "a branch without return"),
-    ],
-    "cached_then_augmented": [
-        (dataset_of(reading, augmenting, caching), "is frozen in it"),
-        (dataset_of(reading, augmenting, caching, shuffling, repeating()), "is frozen in it"),
-        (dataset_of(reading, augmenting), "read was called 18 times for 6 files"),
-        (dataset_of(caching, reading, augmenting), "put cache() behind it"),
-        (dataset_of(reading, repeating(3), caching, augmenting), "no repeat in front"),
-        (dataset_of(reading, caching, taking(5), augmenting), "5 elements in one pass, from 6"),
-        (dataset_of(reading, caching), "elements that augment has not seen"),
-        (dataset_of(reading, augmenting, caching, augmenting), "more than once on its way"),
-        (dataset_of(reading, caching, augmenting, batching), "the elements are batches"),
-        (dataset_of(reading, caching, batching, shuffling, augmenting), "raises"),
-        (
-            dataset_of(taking(1), reading, caching, repeating(6), augmenting),
-            "epoch 1 has 1 of the 6 cases",
-        ),
-        (dataset_of(), "each element should be what augment returns"),
-        (dataset_of(failing), "reading the dataset raises NotFoundError"),
-        (stale, "a cache file of an earlier run?"),
-        (lambda paths, read, augment: [augment(read(path)) for path in paths], "a tf.data.Dataset"),
-    ],
-    "narrowest": [
-        (nearly_equal, "20000.125 became 20000: the fraction is gone"),
-        (nothing_for_fractions, "a branch without return"),
-        (lambda array: array.astype(np.float32), "bool from 0 to 1: float32 holds them, but so"),
-        (lambda array: array.astype(np.int16), "so does uint8, in fewer bytes"),
-        (by_range("u1", "i2", "u2", "i4"), "the fraction is gone"),
-        (round_trip("u1", "i2", "i4"), "int32 holds them, but so does uint16"),
-        (by_range("u1", "i2", "u2"), "float32 has 24 binary digits"),
-        (lambda array: array.astype(np.uint8), "-1024 became 0: there are no negative"),
-        (lambda array: array.astype("u1" if array.max() < 4096 else "i4"), "no negative numbers"),
-        (lambda array: array.astype("i2" if array.min() < 0 else "u1"), "it does not fit"),
-        (as_it_came, "its bytes still lie in big-endian order"),
-        (lambda array: array.astype(np.min_scalar_type(array.min())), "not one of uint8"),
-        (lambda array: by_hand(array).dtype, "asked for is the array"),
-        (lambda array: by_hand(array).tobytes(), "an array is asked for"),
-        (lambda array: by_hand(array).ravel(), "shape"),
-    ],
-    "parse": [
-        (unpacking, "a tensor cannot be unpacked there"),
-        (parser(default=None), "without spacing stops your parser"),
-        (parser(default=1.0), "0 says: not known"),
-        (parser(channel=None), "the channel is missing"),
-        (parser(channel=0), "the channel comes last"),
-        (parser(dtype="uint16"), "the image is uint16; what was written is int16"),
-        (parser(dtype="float32"), "values, but the requested shape"),
-        (parser(cast="float32"), "the image is float32"),
-        (parser(little=False), "the wrong way round"),
-        (parser(order=[2, 1, 0]), "in another order"),
-        (parser(shape=[5, 3, 2]), "asked for is"),
-        (parser(after=lambda image: image[::-1]), "not in their places"),
-        (parser(after=lambda image: image + 1), "the first voxel is"),
-        (parser(key="image/encoded"), "asks for 'image/encoded'; the records hold"),
-        (parser(name="volume"), "found ['spacing', 'volume']"),
-        (parser(spacing=lambda mm: mm[::-1]), "the spacing is"),
-        (parser(spacing=lambda mm: mm[:, None]), "not float32 (3,)"),
-        (parse_with_python(keep_rank=None), "there is no .numpy() there"),
-        (parse_with_python(keep_rank=False), "lost its number of axes"),
-        (lambda serialized: serialized, "a dict with the keys"),
-    ],
-    "find_faulty": [
-        (faulty(absent, first_digits), "only the last digits differ"),
-        (none_if_whole, "an empty list is asked for"),
-        (faulty(absent), "TensorFlow reads it without a word"),
-        (faulty(other_size), "one of them is another"),
-        (faulty(tensorflow_complains), "TensorFlow reads it without a word"),
-        (
-            faulty(tensorflow_complains, lambda path, _: path.stat().st_size == 0),
-            "has lost its last record: TensorFlow reads it to a clean end",
-        ),
-        (faulty(other_count), "only the SHA-256 can tell"),
-        (faulty(other_hash), "raises FileNotFoundError: a missing or damaged shard is to be"),
-        (faulty(lambda path, _: records_in(path) != 3), "raises NotFoundError: a missing"),
-        (faulty(absent, lambda path, _: records_in(path) != 3), "raises DataLossError: a missing"),
-        (lambda folder, manifest: [], "is not there; the manifest lists it"),
-        (lambda folder, manifest: sorted(manifest), "exactly as it was written"),
-        (sound, "exactly as it was written"),
-        (lambda folder, manifest: len(faulty(other_size)(folder, manifest)), "a list of names"),
-        (lambda folder, manifest: "train", "a list of names"),
-        (lambda folder, manifest: ["manifest.json"], "names out of the manifest"),
-    ],
-    "organ_ml": [
-        (lambda mask, mm: mask.sum(), "number of voxels"),
-        (lambda mask, mm: np.count_nonzero(mask) * np.prod(mm), "mm³"),
-        (lambda mask, mm: mask.sum() * np.prod(mm) / 1000, "added up the ids"),
-        (lambda mask, mm: np.count_nonzero(mask) * mm[2] ** 3 / 1000, "not cubes"),
-        (lambda mask, mm: np.count_nonzero(mask) * sum(mm) / 1000, "it is"),
-        (lambda mask, mm: mask * mm[0], "shape"),
-        (lambda mask, mm: "12 ml", "array of numbers"),
-    ],
-    "activity": [
-        (rescaled(lambda s, _: 1, lambda s, _: 0), "stored values"),
-        (
-            rescaled(
-                lambda s, all_: float(all_[0].RescaleSlope),
-                lambda s, all_: float(all_[0].RescaleIntercept),
+WRONG = (
+    tuning_answers.WRONG
+    | imbalance_answers.WRONG
+    | {
+        "flip_pair": [
+            (flip_of(mask_draw=lambda seed: half(0.5)(seed + 1)), "image and mask part company in"),
+            (flip_of(draw=stateful, mask_draw=stateful), "image and mask part company in"),
+            (flip_of(draw=stateful), "the same seed flips or not as it happens"),
+            (counted(), "the same seed flips or not as it happens"),
+            (flip_of(lambda _: np.random.rand() < 0.5, python_if), "NumPy is drawn once and stays"),
+            (flip_of(lambda _: random.random() < 0.5, python_if), "random or NumPy is drawn once"),
+            (flip_of(axis=0), "volumes [z, y, x, c]: the image is flipped along z; left and right"),
+            (flip_of(axis=1), "volumes [z, y, x, c]: the image is flipped along y; left and right"),
+            (flip_of(axis=2), "pictures [y, x, c]: the image is flipped along channel"),
+            (flip_of(axis=-1), "flipped along channel; left and right lie along x"),
+            (flip_of(mask_axis=1), "the mask is flipped along y"),
+            (flip_of(mask_axis=-1), "the mask stays as it is where the image is flipped"),
+            (flip_of(mask_draw=lambda seed: tf.constant(True)), "image and mask part company in"),
+            (
+                flip_of(draw=lambda seed: tf.constant(False), mask_draw=half(0.5)),
+                "the image stays as it is where the mask is flipped",
             ),
-            "each has its own",
-        ),
-        (rescaled(own_slope, lambda s, _: 0), "intercept is missing"),
-        (
-            lambda slices: np.stack(
-                [
-                    (s.pixel_array + float(s.RescaleIntercept)) * float(s.RescaleSlope)
-                    for s in slices
-                ]
+            (
+                flip_of(draw=lambda seed: tf.constant(True)),
+                "every pair is flipped; asked for is one",
             ),
-            "after the slope",
-        ),
-        (
-            lambda slices: np.stack(
-                [
-                    (s.pixel_array * own_slope(s, 0) + own_intercept(s, 0))
-                    .astype("i8")
-                    .astype("i2")
-                    for s in slices
-                ]
+            (flip_of(draw=lambda seed: tf.constant(False)), "no pair is flipped; asked for is one"),
+            (flip_of(draw=half(0.2)), "are flipped; asked for is one half"),
+            (flip_of(cast="float32"), "the mask was uint8, yours is float32: class ids stay whole"),
+            (
+                lambda image, mask, seed: (image + 1, mask),
+                "the image comes out with other values than went in",
             ),
-            "wrap around",
-        ),
-        (lambda slices: rescaled(own_slope, own_intercept)(slices)[::-1], "slope x stored"),
-        (lambda slices: slices[0].pixel_array, "shape"),
-    ],
-    "missing_heights": [
-        (middle_of_largest_gap, "two in a row are two"),
-        (lambda headers: [], "two in a row are two"),
-        (gaps_by(lambda h: float(h.ImagePositionPatient[2]), np.median), "same z"),
-        (indices_of_missing, "indices"),
-        (lambda headers: 12.5, "list of heights"),
-        (lambda headers: [height_mm(h) for h in headers], "missing are"),
-    ],
-    "whiten_head": [
-        (lambda image: (image - image.mean()) / image.std(), "air included"),
-        (lambda image: (image - image[image > 0].mean()) / image[image > 0].var(), "square root"),
-        (
-            lambda image: np.where(
-                image > 0, (image - image[image > 0].mean()) / image[image > 0].std(), 0
+            (lambda image, mask, seed: (tf.cast(image, tf.int16), mask), "a flip changes no value"),
+            (lambda image, mask, seed: (image[..., 0], mask), "the image had shape (3, 4, 5, 2)"),
+            (lambda image, mask, seed: (image, ...), "the mask comes back as Ellipsis"),
+            (lambda image, mask, seed: {"image": image, "mask": mask}, "found dict"),
+            (as_list, "packs a list into one tensor"),
+            (flip_each_slice, "some slices flipped and others not"),
+            (
+                flip_of(lambda seed: np.random.default_rng(seed.numpy()).random() < 0.5, python_if),
+                "Dataset.map raises AttributeError",
             ),
-            "same formula",
-        ),
-        (whiten_in_place, "changes the array"),
-        (lambda image: image / image.max(), "asks for 0 and 1"),
-        (lambda image: image * np.nan, "NaN"),
-    ],
-}
+            (flip_with_python(keep_rank=False), "lost its number of axes"),
+        ],
+        "crop_start": [
+            (start_of(clamp=lambda start, *_: start), "outside the image: the first voxel is 0"),
+            (
+                start_of(clamp=lambda start, low, high: np.maximum(start, 0)),
+                "ends outside the image",
+            ),
+            (
+                start_of(clamp=lambda start, low, high: np.minimum(start, high)),
+                "the first voxel is 0",
+            ),
+            (start_of(high=-1), "(shape - size), nearer to the centre"),
+            (never_from_zero, "it can start at 0, nearer to the centre"),
+            (
+                lambda *given: start_of()(np.minimum(given[0], given[2] - 2), *given[1:]),
+                "has lost its centre",
+            ),
+            (
+                start_of(clamp=lambda start, low, high: np.clip(start, low, np.maximum(high, 1))),
+                "ends outside the image: the last start that fits is 0",
+            ),
+            (start_of(clamp=from_zero_if_outside), "has lost its centre"),
+            (start_of(clamp=lambda start, low, high: start % (high + 1)), "has lost its centre"),
+            (start_of(middle=lambda size: 0), "the centre itself: it begins half its size before"),
+            (start_of(middle=lambda size: (size + 1) // 2), "room on both sides, and"),
+            (start_of(middle=lambda size: (size - 1) // 2), "room on both sides, and"),
+            (start_of(middle=lambda size: -(size // 2)), "room on both sides, and"),
+            (start_of(middle=lambda size: size / 2), "that is between two voxels; divide with //"),
+            (
+                start_of(last=lambda start: start * 1.0),
+                "of dtype float64: an index is a whole number",
+            ),
+            (start_of(last=lambda start: start[::-1]), "along an axis of"),
+            (start_of(last=lambda start: start[0]), "one for each axis"),
+            (start_of(last=lambda start: [slice(one) for one in start]), "a start for each axis"),
+            (start_of(last=lambda start: start * np.nan), "starts at nan"),
+            (start_in_place, "changes the array"),
+            (none_at_the_edge, "a branch without return"),
+        ],
+        "cached_then_augmented": [
+            (dataset_of(reading, augmenting, caching), "is frozen in it"),
+            (dataset_of(reading, augmenting, caching, shuffling, repeating()), "is frozen in it"),
+            (dataset_of(reading, augmenting), "read was called 18 times for 6 files"),
+            (dataset_of(caching, reading, augmenting), "put cache() behind it"),
+            (dataset_of(reading, repeating(3), caching, augmenting), "no repeat in front"),
+            (dataset_of(reading, caching, taking(5), augmenting), "5 elements in one pass, from 6"),
+            (dataset_of(reading, caching), "elements that augment has not seen"),
+            (dataset_of(reading, augmenting, caching, augmenting), "more than once on its way"),
+            (dataset_of(reading, caching, augmenting, batching), "the elements are batches"),
+            (dataset_of(reading, caching, batching, shuffling, augmenting), "raises"),
+            (
+                dataset_of(taking(1), reading, caching, repeating(6), augmenting),
+                "epoch 1 has 1 of the 6 cases",
+            ),
+            (dataset_of(), "each element should be what augment returns"),
+            (dataset_of(failing), "reading the dataset raises NotFoundError"),
+            (stale, "a cache file of an earlier run?"),
+            (
+                lambda paths, read, augment: [augment(read(path)) for path in paths],
+                "a tf.data.Dataset",
+            ),
+        ],
+        "narrowest": [
+            (nearly_equal, "20000.125 became 20000: the fraction is gone"),
+            (nothing_for_fractions, "a branch without return"),
+            (
+                lambda array: array.astype(np.float32),
+                "bool from 0 to 1: float32 holds them, but so",
+            ),
+            (lambda array: array.astype(np.int16), "so does uint8, in fewer bytes"),
+            (by_range("u1", "i2", "u2", "i4"), "the fraction is gone"),
+            (round_trip("u1", "i2", "i4"), "int32 holds them, but so does uint16"),
+            (by_range("u1", "i2", "u2"), "float32 has 24 binary digits"),
+            (lambda array: array.astype(np.uint8), "-1024 became 0: there are no negative"),
+            (
+                lambda array: array.astype("u1" if array.max() < 4096 else "i4"),
+                "no negative numbers",
+            ),
+            (lambda array: array.astype("i2" if array.min() < 0 else "u1"), "it does not fit"),
+            (as_it_came, "its bytes still lie in big-endian order"),
+            (lambda array: array.astype(np.min_scalar_type(array.min())), "not one of uint8"),
+            (lambda array: by_hand(array).dtype, "asked for is the array"),
+            (lambda array: by_hand(array).tobytes(), "an array is asked for"),
+            (lambda array: by_hand(array).ravel(), "shape"),
+        ],
+        "parse": [
+            (unpacking, "a tensor cannot be unpacked there"),
+            (parser(default=None), "without spacing stops your parser"),
+            (parser(default=1.0), "0 says: not known"),
+            (parser(channel=None), "the channel is missing"),
+            (parser(channel=0), "the channel comes last"),
+            (parser(dtype="uint16"), "the image is uint16; what was written is int16"),
+            (parser(dtype="float32"), "values, but the requested shape"),
+            (parser(cast="float32"), "the image is float32"),
+            (parser(little=False), "the wrong way round"),
+            (parser(order=[2, 1, 0]), "in another order"),
+            (parser(shape=[5, 3, 2]), "asked for is"),
+            (parser(after=lambda image: image[::-1]), "not in their places"),
+            (parser(after=lambda image: image + 1), "the first voxel is"),
+            (parser(key="image/encoded"), "asks for 'image/encoded'; the records hold"),
+            (parser(name="volume"), "found ['spacing', 'volume']"),
+            (parser(spacing=lambda mm: mm[::-1]), "the spacing is"),
+            (parser(spacing=lambda mm: mm[:, None]), "not float32 (3,)"),
+            (parse_with_python(keep_rank=None), "there is no .numpy() there"),
+            (parse_with_python(keep_rank=False), "lost its number of axes"),
+            (lambda serialized: serialized, "a dict with the keys"),
+        ],
+        "find_faulty": [
+            (faulty(absent, first_digits), "only the last digits differ"),
+            (none_if_whole, "an empty list is asked for"),
+            (faulty(absent), "TensorFlow reads it without a word"),
+            (faulty(other_size), "one of them is another"),
+            (faulty(tensorflow_complains), "TensorFlow reads it without a word"),
+            (
+                faulty(tensorflow_complains, lambda path, _: path.stat().st_size == 0),
+                "has lost its last record: TensorFlow reads it to a clean end",
+            ),
+            (faulty(other_count), "only the SHA-256 can tell"),
+            (faulty(other_hash), "raises FileNotFoundError: a missing or damaged shard is to be"),
+            (faulty(lambda path, _: records_in(path) != 3), "raises NotFoundError: a missing"),
+            (
+                faulty(absent, lambda path, _: records_in(path) != 3),
+                "raises DataLossError: a missing",
+            ),
+            (lambda folder, manifest: [], "is not there; the manifest lists it"),
+            (lambda folder, manifest: sorted(manifest), "exactly as it was written"),
+            (sound, "exactly as it was written"),
+            (lambda folder, manifest: len(faulty(other_size)(folder, manifest)), "a list of names"),
+            (lambda folder, manifest: "train", "a list of names"),
+            (lambda folder, manifest: ["manifest.json"], "names out of the manifest"),
+        ],
+        "organ_ml": [
+            (lambda mask, mm: mask.sum(), "number of voxels"),
+            (lambda mask, mm: np.count_nonzero(mask) * np.prod(mm), "mm³"),
+            (lambda mask, mm: mask.sum() * np.prod(mm) / 1000, "added up the ids"),
+            (lambda mask, mm: np.count_nonzero(mask) * mm[2] ** 3 / 1000, "not cubes"),
+            (lambda mask, mm: np.count_nonzero(mask) * sum(mm) / 1000, "it is"),
+            (lambda mask, mm: mask * mm[0], "shape"),
+            (lambda mask, mm: "12 ml", "array of numbers"),
+        ],
+        "activity": [
+            (rescaled(lambda s, _: 1, lambda s, _: 0), "stored values"),
+            (
+                rescaled(
+                    lambda s, all_: float(all_[0].RescaleSlope),
+                    lambda s, all_: float(all_[0].RescaleIntercept),
+                ),
+                "each has its own",
+            ),
+            (rescaled(own_slope, lambda s, _: 0), "intercept is missing"),
+            (
+                lambda slices: np.stack(
+                    [
+                        (s.pixel_array + float(s.RescaleIntercept)) * float(s.RescaleSlope)
+                        for s in slices
+                    ]
+                ),
+                "after the slope",
+            ),
+            (
+                lambda slices: np.stack(
+                    [
+                        (s.pixel_array * own_slope(s, 0) + own_intercept(s, 0))
+                        .astype("i8")
+                        .astype("i2")
+                        for s in slices
+                    ]
+                ),
+                "wrap around",
+            ),
+            (lambda slices: rescaled(own_slope, own_intercept)(slices)[::-1], "slope x stored"),
+            (lambda slices: slices[0].pixel_array, "shape"),
+        ],
+        "missing_heights": [
+            (middle_of_largest_gap, "two in a row are two"),
+            (lambda headers: [], "two in a row are two"),
+            (gaps_by(lambda h: float(h.ImagePositionPatient[2]), np.median), "same z"),
+            (indices_of_missing, "indices"),
+            (lambda headers: 12.5, "list of heights"),
+            (lambda headers: [height_mm(h) for h in headers], "missing are"),
+        ],
+        "whiten_head": [
+            (lambda image: (image - image.mean()) / image.std(), "air included"),
+            (
+                lambda image: (image - image[image > 0].mean()) / image[image > 0].var(),
+                "square root",
+            ),
+            (
+                lambda image: np.where(
+                    image > 0, (image - image[image > 0].mean()) / image[image > 0].std(), 0
+                ),
+                "same formula",
+            ),
+            (whiten_in_place, "changes the array"),
+            (lambda image: image / image.max(), "asks for 0 and 1"),
+            (lambda image: image * np.nan, "NaN"),
+        ],
+    }
+)
 
 
 @pytest.mark.parametrize(

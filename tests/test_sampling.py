@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from helpers import sampling
 from helpers.errors import CourseDataError
+from helpers.sampling import orders
 
 SURE = 1e-4  # a right stream is called wrong once in ten thousand fixed seeds
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -195,7 +196,7 @@ def test_in_each_epoch_cases_and_groups_come_as_often_as_they_should(tf, made):
 def test_the_expectation_is_that_of_the_probabilities(made):
     """To the last unit, in whole numbers; and groups with whole expectations have no unit more."""
     probabilities, groups, size = made
-    units, group, bits = sampling._units(probabilities, groups, size)
+    units, group, bits = orders._units(probabilities, groups, size)
     assert units.sum() == size * 2**bits
     assert abs(units / 2**bits - size * probabilities).max() <= size * 2.0**-45 + 1e-12
     assert not units[probabilities == 0].any()

@@ -60,7 +60,7 @@ def _digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _between(text: str, name: str, written: str) -> str:
+def between(text: str, name: str, written: str) -> str:
     """The text with something else between the markers of a name."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     return re.sub(
@@ -73,8 +73,8 @@ def _between(text: str, name: str, written: str) -> str:
 
 def with_table(text: str, name: str, comparisons: list[dict]) -> str:
     """The README's text with the tables of one benchmark between its markers."""
-    text = _between(text, name, table(comparisons))
-    return _between(text, f"{name}, others", others(comparisons))
+    text = between(text, name, table(comparisons))
+    return between(text, f"{name}, others", others(comparisons))
 
 
 def picture(comparisons: list[dict]) -> str:
@@ -110,7 +110,7 @@ def picture(comparisons: list[dict]) -> str:
 
 def with_picture(text: str, comparisons: list[dict]) -> str:
     """The course's README with the picture and its words between their markers."""
-    return _between(text, PICTURED, picture(comparisons))
+    return between(text, PICTURED, picture(comparisons))
 
 
 def main(arguments: list[str] | None = None) -> int:

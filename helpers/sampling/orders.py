@@ -1,106 +1,15 @@
-"""Which case comes next: draws of indices that balance classes, or follow a weight of each case.
-
-    from helpers import records, sampling
-    known = records.index("records", "train")
-    probabilities = sampling.automatic(known["label"])
-    order = sampling.indices(probabilities, seed=0, groups=known["label"])
-    dataset = records.read("records", "train", mapped=True, indices=order, batch=4)
-
-Indices are drawn, and then only the drawn cases are read. Rejecting cases after reading them, as
-`Dataset.rejection_resample` does, throws away most of the work. Only `indices` needs TensorFlow.
-"""
+"""Indices drawn by their probabilities, so that each epoch holds what is due."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from helpers import labels as label_lists
-from helpers.errors import CourseDataError
+from helpers.sampling import refusals
 
 UNIT_BITS = 46  # of the draws of an epoch: floating point is exact well beyond
 LARGEST_EPOCH = 2**31
-FEW = 10  # positions or classes named in a message
-
-
-def automatic(
-    labels: Sequence, classes: Iterable | None = None, *, which: int | None = None
-) -> np.ndarray:
-    """Probabilities that make all classes equally likely: 1/n_class, as Clara's `automatic`.
-
-    The proportions are those of scikit-learn's `compute_sample_weight("balanced", labels)`.
-
-    Args:
-        labels: of each case: a class id, a class name, or a vector of ids, one for each of several
-            labels, where -1 stands for one that is not known. For vectors, the probabilities are
-            the mean of those that each label by itself would give (over the cases in which it is
-            known), so every class of k labels gets at least a k-th of its fair share of the draws.
-        classes: those that there have to be, by default those that there are. A mapping from ids
-            to names will do. Of vectors, each label has these classes.
-        which: balance this label of each vector alone, counted from 0.
-
-    Returns:
-        float64 `[n]`, which sums to 1.
-
-    Raises:
-        CourseDataError: `EMPTY_LIST` without a case; `EMPTY_CLASS` for a class without one, or a
-            label that is known of none; `UNKNOWN_LABEL` for cases without a label or with one that
-            is not in `classes`, and for vectors of unequal length. Cases are named by position,
-            counted from 0.
-        ValueError: for labels that are neither ids nor names, and for an impossible `which`.
-    """
-    _refuse_empty(labels)
-    columns = label_lists.columns(labels)
-    if which is not None:
-        if not 0 <= which < len(columns):
-            raise ValueError(f"which is a label from 0 to {len(columns) - 1}, not {which!r}")
-        columns = [columns[which]]
-    known = [label_lists.known(column) for column in columns]
-    _refuse(
-        ~np.any(known, axis=0),
-        "UNKNOWN_LABEL",
-        "have no label",
-        "label them, or leave them out of what is balanced",
-    )
-    wanted = None if classes is None else set(classes)
-    shares = np.zeros((len(columns), len(columns[0])))
-    for number, (column, there) in enumerate(zip(columns, known, strict=True)):
-        values, place, counts = np.unique(column[there], return_inverse=True, return_counts=True)
-        _refuse_classes(column, there, values.tolist(), wanted, number)
-        shares[number, there] = 1 / (len(values) * counts[place])
-    return _normal(shares.mean(axis=0))
-
-
-def element(weights: Sequence[float | None]) -> np.ndarray:
-    """Probabilities in proportion to each case's own weight, as Clara's `element`.
-
-    Args:
-        weights: the `weight` of each item of a data list, or of each record.
-
-    Returns:
-        float64 `[n]`, which sums to 1. A case of weight 0 is never drawn.
-
-    Raises:
-        CourseDataError: `EMPTY_LIST` without a case; `BAD_WEIGHT` for weights that are missing,
-            negative or not finite, naming the cases by position, counted from 0, and if all are 0.
-    """
-    weights = list(weights)
-    _refuse_empty(weights)
-    values = np.array([np.nan if one is None else one for one in weights], np.float64)
-    if values.ndim != 1:
-        raise ValueError("each case has one weight")
-    _refuse(
-        ~(np.isfinite(values) & (values >= 0)),
-        "BAD_WEIGHT",
-        "have a weight that is missing, negative or not finite",
-        "expected a number from 0, in each item",
-    )
-    if not values.any():
-        raise CourseDataError(
-            "BAD_WEIGHT", f"all {len(values)} weights are 0: no case could be drawn"
-        )
-    return _normal(values / values.max())  # a sum of very large weights would be infinite
 
 
 def indices(
@@ -138,8 +47,23 @@ def indices(
         ValueError: for probabilities that are negative or do not sum to 1, and for other arguments
             out of range.
     """
+    return stream(
+        probabilities, seed=seed, groups=groups, size=size, epochs=epochs, name="sampling.indices"
+    )
+
+
+def stream(
+    probabilities: np.ndarray,
+    *,
+    seed: int,
+    groups: Sequence | None,
+    size: int | None,
+    epochs: int | None,
+    name: str,
+):
+    """`indices` under a name: streams of different names share no numbers, even of one seed."""
     probabilities = np.asarray(probabilities, np.float64)
-    _refuse_empty(probabilities)
+    refusals.empty(probabilities)
     if probabilities.ndim != 1 or not (probabilities >= 0).all():
         raise ValueError("probabilities are a vector of numbers from 0")
     if not abs(probabilities.sum() - 1) < 1e-6:
@@ -178,9 +102,7 @@ def indices(
         return tf.cast(tf.gather(drawn, tf.argsort(of_draws)), tf.int64)
 
     counter = tf.data.Dataset.counter() if epochs is None else tf.data.Dataset.range(epochs)
-    drawn = draws.map_with_seeds(
-        counter, epoch, seed=seed, name="sampling.indices", num_parallel_calls=1
-    )
+    drawn = draws.map_with_seeds(counter, epoch, seed=seed, name=name, num_parallel_calls=1)
     return drawn.unbatch()
 
 
@@ -245,55 +167,3 @@ def _apportioned(shares: np.ndarray, groups: np.ndarray, totals: np.ndarray) -> 
     place = np.arange(len(order)) - first[groups[order]]
     whole[order] += place < missing[groups[order]]
     return whole
-
-
-def _normal(values: np.ndarray) -> np.ndarray:
-    return values / values.sum()
-
-
-def _refuse_classes(
-    column: np.ndarray, there: np.ndarray, found: list, wanted: set | None, number: int
-) -> None:
-    """Refuse classes without a case, and cases of other classes than are wanted."""
-    if not found:
-        raise CourseDataError(
-            "EMPTY_CLASS",
-            f"label {number}, counted from 0, is known of no case; leave it out, or label cases",
-        )
-    if wanted is None:
-        return
-    if strangers := set(found) - wanted:
-        _refuse(
-            np.isin(column, list(strangers)) & there,
-            "UNKNOWN_LABEL",
-            f"are of the classes {_listed(strangers)}",
-            f"expected {_listed(wanted)}",
-        )
-    if empty := wanted - set(found):
-        raise CourseDataError(
-            "EMPTY_CLASS",
-            f"no case of the classes {_listed(empty)} among {len(column)} cases, which have "
-            f"{_listed(found)}; add cases, or leave these classes out",
-        )
-
-
-def _refuse_empty(values: Sequence) -> None:
-    if len(values) == 0:
-        raise CourseDataError("EMPTY_LIST", "there is no case to draw; expected one or more")
-
-
-def _refuse(wrong: np.ndarray, code: str, what: str, expected: str) -> None:
-    """Refuse the cases that are wrong, by their positions."""
-    places = np.flatnonzero(wrong)
-    if len(places):
-        raise CourseDataError(
-            code,
-            f"{len(places)} of {len(wrong)} cases {what}: at the positions {_listed(places)}, "
-            f"counted from 0; {expected}",
-        )
-
-
-def _listed(values: Iterable) -> str:
-    values = sorted(values, key=lambda value: (str(type(value)), value))
-    more = f" and {len(values) - FEW} more" if len(values) > FEW else ""
-    return ", ".join(str(value) for value in values[:FEW]) + more

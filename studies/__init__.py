@@ -1,0 +1,106 @@
+"""What a study is: a lesson repeated with other patients and other numbers.
+
+It shows which of the lesson's findings hold, and which were luck. Each module here describes one
+study, as STUDY; `python -m tools.study` runs them. The lesson needs three things:
+
+- the names SEED, DATA_DIR and RESULTS (None in the lesson) in its cell tagged `parameters`;
+- patients and everything drawn that follow from SEED;
+- a cell tagged `study` that, where RESULTS is a path, writes its results there as CSV: a row for
+  each run of each treatment, with the columns `treatment`, `run` and the study's measures.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from tools.cells import NotebookError
+
+GIVEN = ("SEED", "DATA_DIR", "RESULTS")  # the parameters that every run gets
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that a lesson says, and how to see whether it holds.
+
+    Args:
+        sentence: what is claimed; it stands in the report and on the page.
+        holds: takes the rows of one seed (columns `treatment`, `run` and the measures), gives bool.
+        at_least: in how many of ten seeds it has to hold. 0: counted, and not judged; for what the
+            lesson says varies.
+
+    Raises:
+        ValueError: for `at_least` that is not 0 to 10.
+    """
+
+    sentence: str
+    holds: Callable[[pd.DataFrame], bool]
+    at_least: int = 9
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at_least <= 10:
+            raise ValueError(f"at_least is out of ten seeds, 0 to 10; not {self.at_least}")
+
+    def wanted(self, seeds: int) -> int:
+        """In how many of so many seeds it has to hold, rounded up."""
+        return -(-self.at_least * seeds // 10)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One lesson, how it is repeated and what is claimed of it.
+
+    Args:
+        notebook: the lesson's file name without ending.
+        measures: columns of its CSV that are reported; the first is the one that counts most.
+        claims: what is judged.
+        parameters: further parameters of the lesson, the same in every run, such as EPOCHS.
+        seeds: how many seeds a complete study has: SEED = 0, 1, ...
+
+    Raises:
+        ValueError: without measures or seeds, or for a parameter that every run gets anyway.
+    """
+
+    notebook: str
+    measures: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    seeds: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.measures or self.seeds < 1:
+            raise ValueError("a study needs a measure and a seed")
+        taken = sorted(set(GIVEN) & set(self.parameters))
+        if taken:
+            raise ValueError(f"{', '.join(taken)}: every run gets its own; leave it out")
+
+
+def mean(rows: pd.DataFrame, treatment: str, measure: str) -> float:
+    """The mean of a measure over one treatment's runs, in one seed's rows.
+
+    Raises:
+        NotebookError: for a treatment or a measure that the rows do not have.
+    """
+    if measure not in rows:
+        raise NotebookError(f"a claim asks for the measure {measure!r}; there is none")
+    chosen = rows.loc[rows["treatment"] == treatment, measure]
+    if chosen.empty:
+        there = ", ".join(map(repr, rows["treatment"].unique()))
+        raise NotebookError(f"a claim asks for the treatment {treatment!r}; there are: {there}")
+    return float(chosen.mean())
+
+
+def ahead(
+    one: str, other: str, measure: str, by: float | None = None
+) -> Callable[[pd.DataFrame], bool]:
+    """For a claim: one treatment's mean is above another's; with `by`, at least so much above.
+
+    Example:
+        `Claim("weights help", ahead("class weights", "nothing", "average_precision"))`
+    """
+
+    def holds(rows: pd.DataFrame) -> bool:
+        lead = mean(rows, one, measure) - mean(rows, other, measure)
+        return lead > 0 if by is None else lead >= by
+
+    return holds

@@ -1,0 +1,514 @@
+"""A study repeats a lesson with other seeds, judges what it claims, and publishes what came out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from studies import Claim, Study, ahead, mean
+from tools import cells, course, study, study_results
+
+NAME = "05_tiny"
+PARAMETERS = 'DATA_DIR = "../data"\nSEED = 0\nEPOCHS: int = 1\nRESULTS = None'
+WORK = """\
+from pathlib import Path
+
+with Path(DATA_DIR, "patients.txt").open("a") as file:
+    file.write(str(SEED))
+patients = Path(DATA_DIR, "patients.txt").read_text()"""
+STUDY_CELL = """\
+import csv
+
+# Weights help by 0.1 an epoch, but for seed 1, which they harm.
+gain = 0.1 * EPOCHS * (-1 if SEED == 1 else 1)
+rows = [(t, run, 0.3 + gain * k + run / 100, patients)
+        for k, t in enumerate(["nothing", "class weights"]) for run in (0, 1)]
+if RESULTS:
+    with open(RESULTS, "w", newline="") as file:
+        csv.writer(file).writerows([("treatment", "run", "precision", "patients"), *rows])"""
+
+HELPS = Claim("weights help", ahead("class weights", "nothing", "precision"), at_least=5)
+ALWAYS = Claim("weights always help", ahead("class weights", "nothing", "precision"), at_least=10)
+HARMS = Claim("weights harm", ahead("nothing", "class weights", "precision"))
+COUNTED = Claim("weights harm, said to vary", HARMS.holds, at_least=0)
+
+
+def tiny(**changes) -> Study:
+    return Study(**{"notebook": NAME, "measures": ("precision",), "claims": (HELPS,)} | changes)
+
+
+def tagged(source, tag):
+    return new_code_cell(source, metadata={"tags": [tag]})
+
+
+def lesson(work=WORK, study_cell=STUDY_CELL):
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# Tiny"),
+            tagged(PARAMETERS, "parameters"),
+            tagged("1 / 0", "raises-exception"),
+            new_code_cell(work),
+            tagged(study_cell, "study"),
+            new_code_cell("raise RuntimeError('the study goes on behind its cell')"),
+        ]
+    )
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A course of one lesson with one study, and a count of its runs."""
+    folder = tmp_path / "notebooks"
+    cells.write(lesson(), folder / f"{NAME}.ipynb")
+    monkeypatch.setattr(cells, "NOTEBOOKS", folder)
+    (tmp_path / "studies").mkdir()
+    monkeypatch.setattr(study, "STUDIES", tmp_path / "studies")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    monkeypatch.setattr(study_results, "PUBLISHED", docs)
+    monkeypatch.setattr(study_results, "PAGE", docs / "studies.md")
+    docs.joinpath("studies.md").write_text("before <!-- tiny -->old<!-- /tiny --> after")
+    runs = []
+    really = course.run
+
+    def counted(*args):
+        runs.append(args)
+        return really(*args)
+
+    monkeypatch.setattr(course, "run", counted)
+
+    def claiming(described: Study, name: str = "tiny") -> None:
+        (tmp_path / "studies" / f"{name}.py").touch()
+        module = SimpleNamespace(STUDY=described)
+        monkeypatch.setitem(sys.modules, f"studies.{name}", module)
+
+    claiming(tiny())
+    return SimpleNamespace(
+        folder=tmp_path, notebook=folder / f"{NAME}.ipynb", runs=runs, claiming=claiming
+    )
+
+
+def made(precision: dict[str, list[list[float]]], described: Study | None = None):
+    """Results from numbers: for each treatment a list of runs for each seed."""
+    rows = [
+        {"treatment": treatment, "run": run, "precision": value, "seed": seed}
+        for seed in range(len(next(iter(precision.values()))))
+        for treatment, by_seed in precision.items()
+        for run, value in enumerate(by_seed[seed])
+    ]
+    machine = {"cores": 2, "python": "3.11.2", "tensorflow": "2.21.0", "system": "Linux"}
+    return study_results.Results("tiny", described or tiny(), pd.DataFrame(rows), machine)
+
+
+def won(times: int, of: int, described: Study | None = None):
+    """Results in which weights are ahead in so many seeds."""
+    ours = [[0.4 if seed < times else 0.2] for seed in range(of)]
+    return made({"nothing": [[0.3]] * of, "class weights": ours}, described)
+
+
+# --- the lesson, prepared ---
+
+
+def test_a_study_ends_with_the_tagged_cell_and_leaves_the_lesson_as_it_is():
+    notebook = lesson()
+    assert [cell.source for cell in study.cut(notebook).cells][-1] == STUDY_CELL
+    assert "RuntimeError" in notebook.cells[-1].source
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_one_cell_and_no_other_number_is_where_a_study_ends(number):
+    notebook = new_notebook(cells=[tagged("1", "study") for _ in range(number)])
+    with pytest.raises(cells.NotebookError, match=f"tagged study .* there are {number}"):
+        study.cut(notebook)
+
+
+def test_parameters_take_the_place_of_the_lesson_s_and_no_cell_changes_its_number():
+    wanted = {"SEED": 7, "DATA_DIR": "C:\\scans\\'new'", "RESULTS": None, "EPOCHS": 2.5}
+    notebook = lesson()
+    changed = study.with_parameters(notebook, wanted)
+    values = {}
+    exec(changed.cells[1].source, values)
+    assert {name: values[name] for name in wanted} == wanted
+    assert [a.source for a in changed.cells[2:]] == [b.source for b in notebook.cells[2:]]
+    assert notebook.cells[1].source == PARAMETERS
+
+
+def test_a_parameter_that_the_lesson_does_not_know_is_refused():
+    with pytest.raises(cells.NotebookError, match=r"does not assign EPOCH$"):
+        study.with_parameters(lesson(), {"SEED": 1, "EPOCH": 2})
+    with pytest.raises(cells.NotebookError, match="tagged parameters is needed; there are 0"):
+        study.with_parameters(new_notebook(), {"SEED": 1})
+
+
+# --- runs ---
+
+
+def test_each_seed_has_patients_of_its_own_and_the_results_are_what_the_lesson_wrote(world):
+    kept = world.folder / "kept"
+    before = world.notebook.read_bytes()
+    results = study.run_study("tiny", tiny(parameters={"EPOCHS": 2}), 2, kept)
+    expected = [
+        ("nothing", 0, 0.3, 0),
+        ("nothing", 1, 0.31, 0),
+        ("class weights", 0, 0.5, 0),
+        ("class weights", 1, 0.51, 0),
+        ("nothing", 0, 0.3, 1),
+        ("nothing", 1, 0.31, 1),
+        ("class weights", 0, 0.1, 1),
+        ("class weights", 1, 0.11, 1),
+    ]
+    columns = ["treatment", "run", "precision", "seed"]
+    pd.testing.assert_frame_equal(results.rows, pd.DataFrame(expected, columns=columns))
+    for seed in (0, 1):
+        written = pd.read_csv(kept / f"seed_0{seed}" / "results.csv", dtype=str)
+        # A second run in the same data folder would have found what the first one left.
+        assert written["patients"].unique().tolist() == [str(seed)]
+        left = {path.name for path in (kept / f"seed_0{seed}").iterdir()}
+        assert left == {"results.csv", "made_by.txt", f"{NAME}.ipynb"}
+    assert world.notebook.read_bytes() == before
+
+
+@pytest.fixture
+def runs(world):
+    """Runs the study so far and returns how many runs that took, and the rows."""
+
+    def counted(seeds, **changes):
+        before = len(world.runs)
+        rows = study.run_study("tiny", tiny(**changes), seeds, world.folder / "kept").rows
+        return len(world.runs) - before, rows
+
+    return counted
+
+
+def test_what_is_done_is_not_done_again_and_what_was_interrupted_is(world, runs):
+    kept = world.folder / "kept"
+    first, rows = runs(1)
+    again, same = runs(2)
+    assert (first, again) == (1, 1)
+    pd.testing.assert_frame_equal(same[same["seed"] == 0], rows)
+    assert runs(2)[0] == 0
+    # A run that was interrupted has no complete results.
+    (kept / "seed_01" / "results.csv").rename(kept / "seed_01" / "unfinished.csv")
+    (kept / "seed_01" / "data").mkdir()
+    (kept / "seed_01" / "data" / "patients.txt").write_text("half of them")
+    again, rows = runs(2)
+    assert again == 1
+    pd.testing.assert_frame_equal(rows, same)
+
+
+def test_what_would_come_out_differently_is_done_again(world, runs):
+    assert runs(1)[0] == 1
+    # Prose, and what stands behind the tagged cell, is not what the results follow from.
+    other = lesson()
+    other.cells[0].source, other.cells[-1].source = "# Tiny, said better", "2"
+    cells.write(other, world.notebook)
+    assert runs(1)[0] == 0
+    cells.write(lesson(study_cell=STUDY_CELL.replace("0.3", "0.2")), world.notebook)
+    changed, rows = runs(1)
+    assert changed == 1 and rows["precision"].min() == 0.2
+    again, rows = runs(1, parameters={"EPOCHS": 3})
+    assert again == 1 and rows["precision"].max() == 0.51
+
+
+def test_a_lesson_that_fails_is_named_with_seed_cell_and_error_and_what_was_done_stays(
+    world, capsys
+):
+    work = WORK + "\nassert SEED < 1, 'no patients left'"
+    cells.write(lesson(work), world.notebook)
+    kept = world.folder / "kept"
+    assert study.main(["tiny", "--seeds", "3", "--keep", str(kept)]) == 1
+    said = capsys.readouterr().err
+    assert f"{NAME}, SEED = 1: cell 4 (from pathlib import Path): AssertionError" in said
+    assert "no patients left" in said and "Traceback" not in said
+    assert len(world.runs) == 2
+    results = sorted(path.parent.name for path in kept.glob("tiny/*/results.csv"))
+    assert results == ["seed_00"]
+
+
+def test_a_claim_about_something_that_is_not_there_is_found_with_the_first_seed(world, capsys):
+    world.claiming(
+        tiny(claims=(Claim("?", ahead("class weights", "nothing at all", "precision")),))
+    )
+    assert study.main(["--keep", str(world.folder / "kept")]) == 1
+    said = capsys.readouterr().err
+    assert "SEED = 0" in said and "'nothing at all'; there are: 'nothing', 'class weights'" in said
+    assert len(world.runs) == 1
+
+
+def test_the_exit_code_is_that_of_the_claims_and_the_numbers_are_written_either_way(
+    world, monkeypatch, capsys
+):
+    # Relative paths, as one types them; the kernel works in another folder.
+    monkeypatch.chdir(world.folder)
+    kept, target = ["--keep", "kept"], Path("out", "x.json")
+    assert study.main(["--seeds", "2", *kept]) == 0
+    assert "✓ 1 of 2: weights help" in capsys.readouterr().out
+    world.claiming(tiny(claims=(HELPS, ALWAYS, COUNTED)))
+    assert study.main(["--seeds", "2", *kept, "--json", str(target)]) == 1
+    said = capsys.readouterr().out
+    assert "✗ 1 of 2, wanted 2: weights always help" in said
+    assert "· 1 of 2: weights harm, said to vary" in said
+    assert len(json.loads(target.read_text())["rows"]) == 8
+    assert len(world.runs) == 2
+
+
+def test_without_a_folder_to_keep_them_in_nothing_of_the_runs_is_left(world, monkeypatch, capsys):
+    monkeypatch.setattr(study.tempfile, "tempdir", str(world.folder / "temporary"))
+    (world.folder / "temporary").mkdir()
+    assert study.main(["--seeds", "1"]) == 0
+    (folder,) = {args[4] for args in world.runs}
+    assert folder.is_relative_to(world.folder / "temporary") and not folder.exists()
+    assert list((world.folder / "temporary").iterdir()) == []
+    assert "one seed, so no spread" in capsys.readouterr().out
+
+
+def test_names_that_are_not_there_are_answered_with_those_that_are(world, capsys):
+    assert study.main(["huge"]) == 1
+    assert "no study huge; there are: tiny" in capsys.readouterr().err
+    world.claiming(tiny(notebook="06_none"))
+    assert study.main([]) == 1
+    assert f"no notebook 06_none; there are: {NAME}" in capsys.readouterr().err
+    world.claiming(tiny(), "second")
+    for wrong in (["--json", "x.json"], ["tiny", "--seeds", "0"]):
+        with pytest.raises(SystemExit) as stopped:
+            study.main(wrong)
+        assert stopped.value.code == 2
+    assert world.runs == []
+
+
+# --- what a run writes ---
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (None, "wrote nothing to RESULTS"),
+        ("", "lacks the column treatment, run, precision"),
+        ("treatment,run,recall\na,0,1\n", "lacks the column precision"),
+        ("treatment,run,precision\n", "no rows"),
+        ("treatment,run,precision\na,0,0.5\nb,1,\n", "b, run 1: precision is no finite number: ''"),
+        ("treatment,run,precision\na,0,nan\n", "a, run 0: precision is no finite number: "),
+        ("treatment,run,precision\na,0,inf\n", "no finite number"),
+        ("treatment,run,precision\na,0,high\n", "no finite number: 'high'"),
+        ("treatment,run,precision\na,0,.5\na,0,.6\n", "a, run 0: two rows for one run"),
+    ],
+)
+def test_results_that_cannot_be_used_are_refused_with_the_reason(text, said, tmp_path):
+    path = tmp_path / "results.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(cells.NotebookError, match=said):
+        study_results.collect(path, tiny())
+
+
+def test_a_treatment_may_be_called_none(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("run,precision,treatment,more\n0,0.1234567,None,1\n0,1,NA,2\n")
+    rows = study_results.collect(path, tiny())
+    assert rows.to_numpy().tolist() == [["None", 0, 0.123457], ["NA", 0, 1.0]]
+
+
+def test_a_seed_with_other_treatments_than_the_first_is_refused():
+    one, two = (
+        pd.DataFrame({"treatment": list(names), "run": 0, "precision": 0.5})
+        for names in ("ab", "ac")
+    )
+    with pytest.raises(cells.NotebookError, match=r"seeds 0 and 1 differ .*'b', 0.*'c', 0"):
+        study_results.together({0: one, 1: two})
+
+
+def test_a_lesson_that_does_not_follow_its_seed_is_refused():
+    same = pd.DataFrame({"treatment": ["a", "b"], "run": 0, "precision": [0.5, 0.6]})
+    other = same.assign(precision=[0.6, 0.5])
+    assert len(study_results.together({0: same, 1: other})) == 4
+    with pytest.raises(cells.NotebookError, match="seeds 0 and 2 gave the same numbers"):
+        study_results.together({0: same, 1: other, 2: same})
+
+
+# --- claims ---
+
+
+@given(held=st.integers(0, 40), seeds=st.integers(1, 40), at_least=st.integers(0, 10))
+def test_a_claim_asks_for_the_same_share_of_any_number_of_seeds(held, seeds, at_least):
+    enough = held >= Claim("x", HELPS.holds, at_least).wanted(seeds)
+    assert enough == (Fraction(held, seeds) >= Fraction(at_least, 10))
+
+
+@pytest.mark.parametrize("times, fails", [(10, False), (9, False), (8, True), (0, True)])
+def test_nine_of_ten_is_enough_and_eight_is_not(times, fails):
+    claim = Claim("weights help", HELPS.holds)
+    results = won(times, 10, tiny(claims=(claim,)))
+    assert results.held() == [(claim, times)]
+    assert results.failed() == ([claim] if fails else [])
+    mark = "✗" if fails else "✓"
+    assert f"{mark} {times} of 10" in study_results.report(results)
+    assert f"| {mark} | {times} of 10" in study_results.markdown(results)
+
+
+def test_ahead_is_by_the_mean_of_the_runs_and_a_tie_is_not_ahead():
+    results = made({"a": [[0.1, 0.9]], "b": [[0.4, 0.5]], "c": [[0.5, 0.5]]})
+    assert mean(results.rows, "a", "precision") == 0.5
+    assert ahead("a", "b", "precision")(results.rows)
+    assert not ahead("b", "a", "precision")(results.rows)
+    assert not ahead("a", "c", "precision")(results.rows)
+    assert ahead("a", "b", "precision", by=0.04)(results.rows)
+    assert not ahead("a", "b", "precision", by=0.06)(results.rows)
+    with pytest.raises(cells.NotebookError, match="measure 'recall'"):
+        mean(results.rows, "a", "recall")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Claim("x", HELPS.holds, at_least=11),
+        lambda: Claim("x", HELPS.holds, at_least=-1),
+        lambda: tiny(measures=()),
+        lambda: tiny(seeds=0),
+        lambda: tiny(parameters={"SEED": 3}),
+    ],
+)
+def test_a_study_that_cannot_be_meant_is_refused(wrong):
+    with pytest.raises(ValueError):
+        wrong()
+
+
+# --- tables, JSON and the page ---
+
+
+def test_the_table_has_the_mean_and_the_spread_of_the_seeds_not_of_the_runs():
+    described = tiny(claims=(Claim("a is best", ahead("a", "x", "precision")),))
+    results = made({"x": [[0.1, 0.3], [0.5, 0.9], [0.2, 0.2]], "a": [[1, 1]] * 3}, described)
+    means = [0.2, 0.7, 0.2]
+    expected = f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f}"
+    table = study_results.summary(results)
+    assert table["precision"].tolist() == [expected, "1.00 ± 0.00"]
+    # In the lesson's order, not the alphabet's.
+    assert table.index.tolist() == ["x", "a"]
+    lines = study_results.markdown(results).splitlines()
+    assert lines[0] == (
+        "Mean ± standard deviation over 3 seeds. TensorFlow 2.21.0, Python 3.11.2, 2 cores."
+    ) and lines[2:6] == [
+        "| treatment | precision |",
+        "|---|---:|",
+        f"| x | {expected} |",
+        "| a | 1.00 ± 0.00 |",
+    ]
+    each = study_results.report(results).split("for each seed")[1].split("\n\n")[1].splitlines()
+    assert [line.split() for line in each] == [
+        ["0", "1", "2"],
+        ["x", "0.20", "0.70", "0.20"],
+        ["a", "1.00", "1.00", "1.00"],
+    ]
+
+
+def test_results_come_back_from_json_as_they_were_with_the_claims_of_today():
+    results = made({"nothing": [[1 / 3], [0.25]], "class weights": [[0.5], [0.125]]})
+    results.rows["precision"] = results.rows["precision"].round(6)
+    today = tiny(claims=(HELPS, HARMS))
+    again = study_results.loads(study_results.dumps(results), {"tiny": today})
+    pd.testing.assert_frame_equal(again.rows, results.rows)
+    assert (again.name, again.machine, again.study) == ("tiny", results.machine, today)
+    assert study_results.dumps(again) == study_results.dumps(results)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[1, 2]", "not the JSON of a study"),
+        ("{", "not the JSON of a study"),
+        ("{}", "not the JSON of a study: KeyError"),
+        (study_results.dumps(won(1, 1)).replace('"tiny"', '"huge"'), "no study huge"),
+        (study_results.dumps(won(1, 1)).replace('"precision"', '"recall"'), "lacks precision"),
+    ],
+)
+def test_a_json_of_something_else_is_refused(text, said):
+    with pytest.raises(cells.NotebookError, match=said):
+        study_results.loads(text, {"tiny": tiny()})
+
+
+def test_a_complete_study_is_published_between_its_markers(world, capsys):
+    results, path = won(10, 10), world.folder / "any name.json"
+    path.write_text(study_results.dumps(results), "utf-8")
+    assert study.main(["--publish", str(path)]) == 0
+    page = study_results.PAGE.read_text("utf-8")
+    table = study_results.markdown(results)
+    assert page == f"before <!-- tiny -->\n\n{table}\n\n<!-- /tiny --> after"
+    kept = world.folder / "docs" / "tiny.json"
+    assert kept.read_bytes() == path.read_bytes()
+    # What is published can be published again, after a claim was changed for instance.
+    world.claiming(tiny(claims=(HELPS, COUNTED)))
+    assert study.main(["--publish", str(kept)]) == 0
+    assert "| · | 0 of 10 | weights harm, said to vary |" in study_results.PAGE.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "results, said",
+    [
+        (won(9, 9), "9 seeds; a complete study has 10"),
+        (won(4, 10), "does not hold, so it should not be claimed: weights help"),
+        (None, "no file"),
+    ],
+    ids=["incomplete", "untrue", "absent"],
+)
+def test_what_is_incomplete_or_does_not_hold_is_not_published(results, said, world, capsys):
+    path, before = world.folder / "x.json", study_results.PAGE.read_text()
+    if results:
+        path.write_text(study_results.dumps(results), "utf-8")
+    assert study.main(["--publish", str(path)]) == 1
+    assert said in capsys.readouterr().err
+    assert study_results.PAGE.read_text() == before
+    assert not (world.folder / "docs" / "tiny.json").exists()
+
+
+def test_a_page_without_markers_is_not_written(world, capsys):
+    study_results.PAGE.write_text("no place")
+    path = world.folder / "x.json"
+    path.write_text(study_results.dumps(won(10, 10)), "utf-8")
+    assert study.main(["--publish", str(path)]) == 1
+    assert "<!-- tiny -->" in capsys.readouterr().err
+    assert not (world.folder / "docs" / "tiny.json").exists()
+
+
+# --- the course's own studies ---
+
+STUDIES = study.studies_by_name()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_fits_its_lesson(name):
+    described = STUDIES[name]
+    (path,) = cells.notebook_paths([described.notebook])
+    parameters = dict.fromkeys(study.GIVEN) | dict(described.parameters)
+    prepared = study.with_parameters(study.cut(cells.read(path)), parameters)
+    assert "RESULTS" in prepared.cells[-1].source
+    assert described.seeds >= 10 and described.claims
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_has_the_tables_of_the_published_study_and_its_claims_hold(name):
+    page = study_results.PAGE.read_text(encoding="utf-8")
+    assert f"<!-- {name} -->" in page and f"<!-- /{name} -->" in page
+    path = study_results.PUBLISHED / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{name} is not published yet")
+    results = study_results.loads(path.read_text(encoding="utf-8"), STUDIES)
+    assert study_results.with_results(page, results) == page
+    assert study_results.markdown(results) in page
+    assert results.seeds == list(range(results.study.seeds)) and results.failed() == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make: README says how without")
+def test_make_study_passes_its_arguments_on(root, tmp_path):
+    (tmp_path / "installed").touch()
+    command = ["make", "-n", "study", f"VENV={tmp_path}", "STUDY_ARGS=imbalance --seeds 3"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("-m tools.study imbalance --seeds 3")

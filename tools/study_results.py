@@ -1,0 +1,236 @@
+"""What the runs of a study gave: read, judged, shown and published."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from studies import Claim, Study
+from tools import results as benchmarks
+from tools.cells import NotebookError, show
+
+PUBLISHED = benchmarks.PUBLISHED
+PAGE = PUBLISHED / "studies.md"
+KEYS = ["treatment", "run"]
+DECIMALS = 6  # what is judged is what is written to the JSON
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of every seed: columns `seed`, `treatment`, `run` and the study's measures."""
+
+    name: str
+    study: Study
+    rows: pd.DataFrame
+    machine: Mapping[str, object]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, in the order of their runs."""
+        return self.rows["seed"].unique().tolist()
+
+    def held(self) -> list[tuple[Claim, int]]:
+        """Each claim, and in how many seeds it holds."""
+        by_seed = [rows for _, rows in self.rows.groupby("seed")]
+        return [(claim, sum(map(bool, map(claim.holds, by_seed)))) for claim in self.study.claims]
+
+    def failed(self) -> list[Claim]:
+        """The claims that hold in fewer seeds than they say."""
+        wanted = {claim: claim.wanted(len(self.seeds)) for claim in self.study.claims}
+        return [claim for claim, held in self.held() if held < wanted[claim]]
+
+    def seed_means(self) -> pd.DataFrame:
+        """Means over the runs: a row for each seed and treatment, in the order of the results."""
+        measures = list(self.study.measures)
+        return self.rows.groupby(["seed", "treatment"], sort=False)[measures].mean()
+
+
+def collect(path: Path, study: Study) -> pd.DataFrame:
+    """Read what one run wrote, the columns of the study only.
+
+    Raises:
+        NotebookError: for a file that is missing, has no rows, lacks a column, has a value that is
+            no finite number, or has two rows for one run of one treatment.
+    """
+    if not path.exists():
+        raise NotebookError("the cell tagged study wrote nothing to RESULTS")
+    try:
+        # A treatment may be called "None" or "NA"; neither is a missing value.
+        rows = pd.read_csv(path, dtype={"treatment": str}, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        rows = pd.DataFrame()
+    measures = list(study.measures)
+    missing = [name for name in KEYS + measures if name not in rows]
+    if missing:
+        raise NotebookError(f"RESULTS lacks the column {', '.join(missing)}")
+    if rows.empty:
+        raise NotebookError("RESULTS has no rows")
+    rows = rows[KEYS + measures]
+    for name in measures:
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        for _, row in rows[~np.isfinite(numbers)].iterrows():
+            where = f"{row['treatment']}, run {row['run']}"
+            raise NotebookError(f"{where}: {name} is no finite number: {row[name]!r}")
+        rows = rows.assign(**{name: numbers.astype(float).round(DECIMALS)})
+    for _, row in rows[rows.duplicated(KEYS)].iterrows():
+        raise NotebookError(f"{row['treatment']}, run {row['run']}: two rows for one run")
+    return rows
+
+
+def together(by_seed: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all seeds below each other, with the column `seed`.
+
+    Raises:
+        NotebookError: where a seed has other treatments or runs than the first one, and where all
+            its numbers are those of another seed: then the lesson does not follow its SEED.
+    """
+    first, *_ = by_seed
+    for seed in by_seed:
+        # As text: what is a run's number here may be its name there.
+        kept, other = (set(map(str, by_seed[k][KEYS].to_numpy().tolist())) for k in (first, seed))
+        if kept != other:
+            differ = ", ".join(sorted(kept ^ other))
+            raise NotebookError(f"seeds {first} and {seed} differ in treatment and run: {differ}")
+    seen: dict[tuple, int] = {}
+    for seed, rows in by_seed.items():
+        same = seen.setdefault(tuple(rows.drop(columns=KEYS).to_numpy().ravel()), seed)
+        if same != seed:
+            raise NotebookError(f"seeds {same} and {seed} gave the same numbers: is SEED used?")
+    return pd.concat([rows.assign(seed=seed) for seed, rows in by_seed.items()], ignore_index=True)
+
+
+def summary(results: Results) -> pd.DataFrame:
+    """The table as text: mean over the seeds of each seed's mean, ± the standard deviation."""
+    groups = results.seed_means().groupby("treatment", sort=False)
+    mean, sd = groups.mean(), groups.std(ddof=1)
+    cells = {
+        name.replace("_", " "): [
+            f"{m:.2f}" + ("" if np.isnan(s) else f" ± {s:.2f}")
+            for m, s in zip(mean[name], sd[name], strict=True)
+        ]
+        for name in results.study.measures
+    }
+    return pd.DataFrame(cells, index=mean.index)
+
+
+def _verdict(claim: Claim, held: int, seeds: int) -> tuple[str, str]:
+    """A mark, and in how many seeds the claim holds."""
+    wanted = claim.wanted(seeds)
+    mark = "·" if claim.at_least == 0 else "✓" if held >= wanted else "✗"
+    return mark, f"{held} of {seeds}" + (f", wanted {wanted}" if held < wanted else "")
+
+
+def report(results: Results) -> str:
+    """What is printed: the table, the first measure of each seed, and what became of the claims."""
+    main, seeds = results.study.measures[0], results.seeds
+    table = summary(results)
+    each = results.seed_means()[main].unstack("seed").loc[table.index, seeds]
+    lines = [
+        f"{results.name}: {results.study.notebook}; {_spread(seeds)}",
+        table.rename_axis(None).to_string(),
+        f"{main.replace('_', ' ')} for each seed",
+        each.rename_axis(None).rename_axis(None, axis=1).to_string(float_format="{:.2f}".format),
+    ]
+    claims = [
+        "{0} {1}: {claim.sentence}".format(*_verdict(claim, held, len(seeds)), claim=claim)
+        for claim, held in results.held()
+    ]
+    return "\n\n".join([*lines, "\n".join(claims)])
+
+
+def _spread(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return "one seed, so no spread"
+    return f"mean ± standard deviation over {len(seeds)} seeds"
+
+
+def markdown(results: Results) -> str:
+    """The same for the page: two tables."""
+    table, seeds = summary(results), results.seeds
+    lines = [
+        f"{_spread(seeds)[:1].upper()}{_spread(seeds)[1:]}. "
+        f"TensorFlow {results.machine['tensorflow']}, Python {results.machine['python']}, "
+        f"{results.machine['cores']} cores.",
+        "",
+        "| treatment | " + " | ".join(table.columns) + " |",
+        "|---|" + "---:|" * len(table.columns),
+        *("| " + " | ".join([name, *cells]) + " |" for name, *cells in table.itertuples()),
+        "",
+        "| | holds in | claim |",
+        "|---|---:|---|",
+    ]
+    for claim, held in results.held():
+        lines.append("| " + " | ".join([*_verdict(claim, held, len(seeds)), claim.sentence]) + " |")
+    return "\n".join(lines)
+
+
+def dumps(results: Results) -> str:
+    """As JSON, with a line for each row."""
+    kept = json.loads(results.rows.to_json(orient="split", double_precision=DECIMALS))
+    head = {
+        "study": results.name,
+        "notebook": results.study.notebook,
+        "machine": dict(results.machine),
+        "columns": kept["columns"],
+    }
+    rows = ",\n  ".join(map(json.dumps, kept["data"]))
+    return f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
+
+
+def loads(text: str, studies: Mapping[str, Study]) -> Results:
+    """What `dumps` wrote; the claims are those of today.
+
+    Raises:
+        NotebookError: for a text that is not from `dumps`, for a study that is not there or
+            that measures more today.
+    """
+    try:
+        kept = json.loads(text)
+        name, machine = kept["study"], kept["machine"]
+        rows = pd.DataFrame(kept["rows"], columns=kept["columns"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotebookError(f"not the JSON of a study: {error!r}") from None
+    if name not in studies:
+        raise NotebookError(f"no study {name}; there are: {', '.join(studies)}")
+    lacks = [measure for measure in studies[name].measures if measure not in rows]
+    if lacks or rows.empty:
+        raise NotebookError(f"the JSON of {name} lacks {', '.join(lacks) or 'rows'}; run it again")
+    return Results(name, studies[name], rows, machine)
+
+
+def with_results(page: str, results: Results) -> str:
+    """The page's text with the tables of one study between its markers.
+
+    Raises:
+        NotebookError: for a page without them.
+    """
+    if f"<!-- {results.name} -->" not in page:
+        raise NotebookError(f"{show(PAGE)} has no <!-- {results.name} --><!-- /{results.name} -->")
+    return benchmarks.between(page, results.name, markdown(results))
+
+
+def publish(path: Path, studies: Mapping[str, Study]) -> list[Path]:
+    """Write a study's JSON to docs/ and its tables to the page; returns what was written.
+
+    Raises:
+        NotebookError: for a file that is not there or not a study's, a study that was not run with
+            all its seeds, or one whose claims do not hold.
+    """
+    if not path.is_file():
+        raise NotebookError(f"no file {show(path)}")
+    results = loads(path.read_text(encoding="utf-8"), studies)
+    if results.seeds != list(range(results.study.seeds)):
+        raise NotebookError(
+            f"{show(path)}: {len(results.seeds)} seeds; a complete study has {results.study.seeds}"
+        )
+    failed = "; ".join(claim.sentence for claim in results.failed())
+    if failed:
+        raise NotebookError(f"{show(path)}: does not hold, so it should not be claimed: {failed}")
+    page = with_results(PAGE.read_text(encoding="utf-8"), results)
+    kept = PUBLISHED / f"{results.name}.json"
+    kept.write_text(dumps(results), encoding="utf-8", newline="\n")
+    PAGE.write_text(page, encoding="utf-8", newline="\n")
+    return [kept, PAGE]
