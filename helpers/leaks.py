@@ -5,7 +5,8 @@
 
 An image is the same if its numbers are: under another name, in another file format, with other
 metadata or lossless compression, in a wider dtype, grey in one channel or in three. One that was
-resized, cropped, turned or compressed with loss has other numbers and is not found.
+resized, cropped, turned, inverted, windowed, rescaled to other units or compressed with loss has
+other numbers and is not found. Images of one value are all alike, and are not compared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from helpers.errors import CourseDataError
 from helpers.records import listing, manifest, narrowest
 from helpers.splits import check_splits, person
 
+BLANK = "blank"
 FEW = 5  # patients named in a message, by their hash
 ADVICE = "leave the copies out, or give their cases one patient and split anew"
 
@@ -36,6 +38,7 @@ class Report:
         cases: how many.
         patients: how many; a case without a patient is one of its own.
         images: how many were compared, 0 where nobody said how to load them.
+        blank: how many have one value only and are not compared.
         identical: the names of cases that have one image, for each image that occurs twice or
             more within a split. Of records, their salted hashes.
         unread: cases whose image could not be read, and why. These are not compared; they become
@@ -45,6 +48,7 @@ class Report:
     cases: int
     patients: int
     images: int = 0
+    blank: int = 0
     identical: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
     unread: tuple[Rejection, ...] = dataclasses.field(default=(), repr=False)
 
@@ -52,6 +56,8 @@ class Report:
         lines = f"{self.cases} cases of {self.patients} patients, each patient in one split"
         if self.images:
             lines += f"\n{self.images} images compared, none of them in two splits"
+        if self.blank:
+            lines += f"\n{self.blank} images of one value are not compared"
         if self.identical:
             copies = sum(map(len, self.identical))
             lines += f"\nwithin a split, {copies} cases share {len(self.identical)} images"
@@ -96,7 +102,8 @@ def check(
     identical = _identical(digests, [case.split for case in read], files)
     return dataclasses.replace(
         report,
-        images=len(read),
+        images=len(read) - digests.count(BLANK),
+        blank=digests.count(BLANK),
         identical=tuple(tuple(read[n].name for n in same) for same in identical),
         unread=tuple(unread),
     )
@@ -131,7 +138,8 @@ def check_records(folder: str | Path) -> Report:
     patients = _check_hashes(names, places, shards)
     identical = _identical(digests, places, shards)
     together = tuple(tuple(names[n] for n in same) for same in identical)
-    return Report(len(names), patients, len(names), together)
+    blank = digests.count(BLANK)
+    return Report(len(names), patients, len(names) - blank, blank, together)
 
 
 def _check_hashes(names: list[str], places: list[str], shards: list[tuple[Path]]) -> int:
@@ -169,7 +177,8 @@ def _identical(
     """The positions of equal images, for each that is there twice or more, if in one split."""
     by_image = defaultdict(list)
     for n, digest in enumerate(digests):
-        by_image[digest].append(n)
+        if digest != BLANK:
+            by_image[digest].append(n)
     repeated = [same for same in by_image.values() if len(same) > 1]
     torn = [same for same in repeated if len({places[n] for n in same}) > 1]
     if torn:
@@ -220,6 +229,8 @@ def _digest(pixels: np.ndarray) -> str:
     """SHA-256 of shape and values, in the narrowest dtype and the fewest channels."""
     if pixels.ndim > 2 and pixels.shape[-1] in (1, 3) and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.size and (pixels == pixels.flat[0]).all():
+        return BLANK
     pixels = narrowest(pixels)
     form = f"{pixels.dtype.name} {pixels.shape} "
     return hashlib.sha256(form.encode() + pixels.tobytes()).hexdigest()

@@ -124,7 +124,8 @@ def gather(dataset) -> list[dict[str, np.ndarray]]:
     Returns:
         A dict of arrays for each element, in order, with dtypes as they are; scalars are arrays
         without axes, strings such of bytes objects. Dicts inside, such as `places` of
-        `crops.locate`, stay dicts. Arrays are `aligned`, and not copied if they were so before.
+        `crops.locate`, stay dicts. Arrays are `aligned`, and not copied if they were so before:
+        small ones may be parts of a common array of up to 16 MiB, which any of them keeps.
 
     Raises:
         ValueError: for elements that are no dicts, and for a dataset that never ends.

@@ -125,6 +125,15 @@ def test_other_numbers_are_another_image(other):
     assert (report.images, report.identical) == (2, ())
 
 
+def test_blank_images_are_alike_and_no_leak():
+    """The slices above the head of two patients are black, and say nothing about either."""
+    black = np.zeros((20, 30), np.int16)
+    four = [case(1, black), case(2, black, "test"), case(3, black + 7, "test"), case(4, GREY)]
+    report = leaks.check(four, given_pixels)
+    assert (report.images, report.blank, report.identical) == (1, 3, ())
+    assert "3 images of one value are not compared" in str(report)
+
+
 def test_what_cannot_be_read_is_counted_and_not_compared():
     files = (Path(f"{NAME}.png"),)
     broken = CourseDataError("DECODING_FAILED", f"quoted: {NAME}")

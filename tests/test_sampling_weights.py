@@ -121,7 +121,7 @@ def test_classes_that_must_be_there_are_there_and_no_others():
     "labels, options, message",
     [
         ([(0, 1), (1, 0)], {}, "2 labels, .* labels.losses a weight for each"),
-        ([0.0, 1.0], {}, "not float64"),
+        ([0.5, 1.0], {}, "not float64"),
         (["a", 1], {}, "either class ids or names; found both"),
         ([0, 1], {"rule": "inverse"}, "balanced, effective, not 'inverse'"),
         ([0, 1], {"beta": 0.9}, 'belongs to "effective"'),
@@ -183,6 +183,13 @@ def test_elements_with_other_labels_are_refused_before_they_are_read(tf, fields,
     dataset = tf.data.Dataset.from_tensor_slices(fields)
     with pytest.raises(ValueError, match=message):
         dataset.apply(sampling.weighted({0: 1.0, 1: 1.0}))
+
+
+def test_ids_with_gaps_as_pandas_has_them_are_ids():
+    expected = sampling.class_weights([0, 1, 1, -1])
+    assert sampling.class_weights([0.0, 1.0, 1.0, float("nan")]) == expected
+    with pytest.raises(ValueError, match="class id, a name"):
+        sampling.class_weights([0.5, 1.0])
 
 
 @pytest.mark.parametrize("wrong", [{}, {"a": 1.0}, {-1: 1.0}, {0: -1.0}, {0: np.nan}, {0: np.inf}])

@@ -15,7 +15,8 @@ def columns_of(labels: Sequence) -> list[np.ndarray]:
     """The labels of many cases, as one vector for each label with an entry for each case.
 
     Args:
-        labels: of each case a class id, a class name, or a vector of ids.
+        labels: of each case a class id, a class name, or a vector of ids; floats if they are whole
+            numbers or NaN, as pandas has ids that are not all known.
 
     Raises:
         CourseDataError: `UNKNOWN_LABEL` for cases with unequal numbers of labels.
@@ -29,6 +30,9 @@ def columns_of(labels: Sequence) -> list[np.ndarray]:
             "cases have unequal numbers of labels; expected the same number for all, and "
             f"{MISSING} where one is not known",
         ) from None
+    if array.dtype.kind == "f":  # pandas makes floats of ids where some are not known
+        ids = np.where(np.isnan(array), MISSING, array)
+        array = ids.astype(np.int64) if (ids == np.round(ids)).all() else array
     if array.ndim not in (1, 2) or array.shape[-1] == 0 or array.dtype.kind not in "biuUSO":
         raise ValueError(
             f"a label is a class id, a name, or a vector of ids, not {array.dtype} of shape "

@@ -1,0 +1,61 @@
+"""What `deeplab` is called with, refused before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from numbers import Integral
+
+SIDES = "expected (height, width, channels): sides of whole numbers or None, channels 1 or 3"
+
+
+def one_of(name: str, value: object, known: Collection) -> None:
+    """Refuse what is not among `known`."""
+    if value not in known:
+        raise ValueError(f"{name} is one of {', '.join(map(str, known))}, not {value!r}")
+
+
+def whole(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of `least` or more."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is a whole number of {least} or more, not {value!r}")
+
+
+def share(name: str, value: float) -> None:
+    """Refuse what is not at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} lies from 0 to below 1, not {value!r}")
+
+
+def classes(count: object, ignore: int | None) -> None:
+    """Refuse fewer than two classes, and an ignored id that is one of them."""
+    whole("classes, the background among them,", count, least=2)
+    if ignore is not None and 0 <= ignore < count:
+        raise ValueError(f"the ignored id {ignore} is one of the classes 0 to {count - 1}")
+
+
+def images(
+    shape: Sequence[int | None], output_stride: int, value_range: tuple[float, float]
+) -> None:
+    """Refuse images that no network could take."""
+    if len(shape) != 3 or shape[-1] not in (1, 3):
+        raise ValueError(f"input_shape is {tuple(shape)}; {SIDES}")
+    for side in shape[:-1]:
+        if side is not None:
+            whole("a side of input_shape", side)
+            if too_small(side, output_stride):
+                raise ValueError(f"input_shape is {tuple(shape)}; {needed(output_stride)}")
+    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+        raise ValueError(f"value_range is the lowest and the highest value, not {value_range}")
+
+
+def too_small(side: int, output_stride: int) -> bool:
+    """Whether a side of the image would be a single feature, with nothing beside it."""
+    return side <= output_stride
+
+
+def needed(output_stride: int) -> str:
+    """What to do about images that are too small."""
+    return (
+        f"with output stride {output_stride} both sides need more than {output_stride} pixels, or "
+        "they would become a single feature: enlarge or pad the images, or take a smaller stride"
+    )
