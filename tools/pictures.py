@@ -13,6 +13,7 @@ PICTURES = {
     "slice_order.png": ("01_loading_dicom", "Only the position puts the spine together"),
     "flipped_slices.png": ("02_augmentation", "A trunk from the front. Before: liver"),
     "fed_network.png": ("04_tuning_the_pipeline", "The same four steps, before and after"),
+    "treatments.png": ("05_imbalanced_classification", "'Nothing' fails, but not if it starts"),
 }
 
 
