@@ -149,9 +149,9 @@ def test_only_steps_of_a_dataset_import_tensorflow():
     # Their functions are TensorFlow from end to end; all else is used without it as well.
     done = run(
         "import importlib, pkgutil, helpers\n"
-        "steps = ('helpers.augment', 'helpers.crops', 'helpers.draws', 'helpers.elements',\n"
-        "         'helpers.labels_keras', 'helpers.pipeline', 'helpers.timing',\n"
-        "         'helpers.records.streaming')\n"
+        "steps = ('helpers.augment', 'helpers.crops', 'helpers.deeplab', 'helpers.draws',\n"
+        "         'helpers.elements', 'helpers.labels_keras', 'helpers.pipeline',\n"
+        "         'helpers.timing', 'helpers.records.streaming')\n"
         "names = [m.name for m in pkgutil.iter_modules(helpers.__path__, 'helpers.')]\n"
         "names += ['helpers.records.' + m.name for m in\n"
         "          pkgutil.iter_modules(importlib.import_module('helpers.records').__path__)]\n"
