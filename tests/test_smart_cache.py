@@ -798,3 +798,21 @@ def test_whatever_goes_wrong_in_the_thread_is_told_and_not_waited_for(monkeypatc
         with pytest.raises(CourseDataError, match="KeyError") as caught:
             cache.swap()
     assert caught.value.code == "LOADING_FAILED"
+
+
+def test_a_cache_that_goes_between_the_look_and_the_wait_ends_its_thread(monkeypatch):
+    """Garbage is collected at any moment, also in the thread, just before it waits."""
+    wait, going = threading.Condition.wait, []
+
+    def collected_first(condition, timeout=None):
+        if going and threading.current_thread().name == "SmartCache":
+            going.pop()()
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", collected_first)
+    cache = SmartCache(range(8), numbered, cache_num=4, replace_rate=0.5)
+    going.append(cache._ahead.stop)
+    cache.swap()
+    (thread,) = threads()
+    thread.join(LONG_S / 6)
+    assert not going and not thread.is_alive()

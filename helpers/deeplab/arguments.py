@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from numbers import Integral
 
+IGNORE = 255  # pixels nobody has outlined, or that padding added
 SIDES = "expected (height, width, channels): sides of whole numbers or None, channels 1 or 3"
 
 

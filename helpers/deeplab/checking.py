@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers import elements, quiet
 from helpers.deeplab import arguments
-from helpers.deeplab.training import IGNORE
+from helpers.deeplab.arguments import IGNORE
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()

@@ -9,6 +9,7 @@ from pathlib import Path
 from helpers import quiet
 from helpers.deeplab import arguments
 from helpers.deeplab.dilation import Grid, Layer, rebuild
+from helpers.deeplab.layers import ChannelNormalization
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
@@ -139,7 +140,7 @@ def _normalisation(
     if channels == 1:
         colours = [[sum(three) / 3] for three in colours]
     mean, deviation = colours
-    return keras.layers.Normalization(
+    return ChannelNormalization(
         mean=[low + one * scale for one in mean],
         variance=[(one * scale) ** 2 for one in deviation],
         dtype="float32",

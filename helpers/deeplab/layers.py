@@ -1,6 +1,6 @@
-"""The three layers that Keras has not got: they keep track of where a feature lies in the image.
+"""The layers that Keras has not got: most keep track of where a feature lies in the image.
 
-All of them go by one rule: the feature at position `i` of a map with stride `s` is centred on the
+They go by one rule: the feature at position `i` of a map with stride `s` is centred on the
 pixel `s * i`, whatever the size of the image. A map of `n` pixels has `ceil(n / s)` features.
 
 import helpers.deeplab                             # then Keras knows what was saved
@@ -17,6 +17,18 @@ quiet.tensorflow_greeting()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras import ops  # noqa: E402
+
+
+@keras.saving.register_keras_serializable(package="helpers")
+class ChannelNormalization(keras.layers.Normalization):
+    """Keras' `Normalization`, which refuses images with other channels than the model's.
+
+    Keras' own would spread one channel over the means of three, and nobody would notice.
+    """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
 
 
 @keras.saving.register_keras_serializable(package="helpers")

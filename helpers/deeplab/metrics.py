@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from helpers import quiet
 from helpers.deeplab import arguments
-from helpers.deeplab.training import IGNORE
+from helpers.deeplab.arguments import IGNORE
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
@@ -18,7 +18,8 @@ def mean_iou(classes: int, ignore: int = IGNORE, name: str = "mean_iou") -> kera
 
     Keras' own `MeanIoU(ignore_class=ignore, sparse_y_pred=False)`; of one class alone:
     `keras.metrics.IoU(..., target_class_ids=[1])`. The counts are of all pixels since the last
-    reset, not one value an image: for this see `iou`.
+    reset, not one value an image: for this see `iou`. Without any pixel it is 0. Ids in a mask that
+    are no class are left out without a word: `check` finds them.
 
     Args:
         classes: how many there are.

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from helpers.deeplab import arguments
+from helpers.deeplab.arguments import IGNORE
 from helpers.errors import CourseDataError
 from helpers.evaluation import Interval
 from helpers.evaluation.inputs import groups as grouped
 from helpers.evaluation.inputs import refuse_level
-
-IGNORE = 255
 
 
 def confusion(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from helpers import quiet
 from helpers.deeplab import arguments
+from helpers.deeplab.arguments import IGNORE
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
-
-IGNORE = 255  # pixels nobody has outlined, or that padding added
 
 
 def loss(ignore: int = IGNORE) -> keras.losses.Loss:

@@ -13,6 +13,7 @@ from helpers.errors import CourseDataError
 from helpers.smart_cache import kept
 
 OTHERWISE = "repair the item or leave it out, then make the cache anew"
+LOOK_AGAIN_S = 1.0  # where a call to go on may have been missed
 
 
 class Source:
@@ -149,10 +150,17 @@ class Ahead:
         if self._count and self._thread is not threading.current_thread():
             self._thread.join(longest_s)
 
+    def _wait_for_room(self) -> None:
+        """Wait until there is something to do, with `lock` held."""
+        # Garbage may be collected, and `stop` be called, in this very thread after it has looked
+        # and before it waits. That wakes nobody: so it looks again from time to time.
+        while not (self._closed or len(self._loaded) < self._count):
+            self.lock.wait(LOOK_AGAIN_S)
+
     def _run(self) -> None:
         while True:
             with self.lock:
-                self.lock.wait_for(lambda: self._closed or len(self._loaded) < self._count)
+                self._wait_for_room()
                 if self._closed:
                     return
                 left, self._left = self._left, []
