@@ -17,7 +17,7 @@ from helpers.checks_imbalance import class_weights, patient_split
 from helpers.checks_records import find_faulty, narrowest, parse
 from helpers.checks_scores import corrected, threshold
 from helpers.checks_tuning import epochs_to_see_all, faster, waiting
-from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
+from helpers.verdicts import VerdictError, ask, ask_array, close, few, judged, wrong
 
 __all__ = [
     "activity",
@@ -142,7 +142,9 @@ def missing_heights(answer: Callable) -> str:
         if len(found) == len(expected) and np.allclose(found, expected, atol=0.01 * gap_mm):
             continue
         given = [float(one.ImagePositionPatient[axis]) for one in headers]
-        shown = f"you returned {_few(found)} for a {plane} series with {AXES[axis]} = {_few(given)}"
+        shown = (
+            f"you returned [{few(found)}] for a {plane} series with {AXES[axis]} = [{few(given)}]"
+        )
         if len(found) == len(lost) and np.array_equal(found, lost):
             raise wrong(f"{shown}: these are indices; the check asks for heights in mm")
         if not len(expected):
@@ -150,8 +152,8 @@ def missing_heights(answer: Callable) -> str:
         if plane == "sagittal" and not len(found):
             raise wrong(f"{shown}: in a sagittal stack every slice has the same z; project")
         if len(found) < len(expected):
-            raise wrong(f"{shown}: {_few(expected)} is what is missing; two in a row are two")
-        raise wrong(f"{shown}; missing are {_few(expected)}")
+            raise wrong(f"{shown}: [{few(expected)}] is what is missing; two in a row are two")
+        raise wrong(f"{shown}; missing are [{few(expected)}]")
     return "right on 20 series that the check made up: axial, sagittal and coronal, one whole"
 
 
@@ -284,8 +286,3 @@ def _slice_header(plane: str, height_mm: float, instance: int) -> Dataset:
     header.ImageOrientationPatient = orientation
     header.ImagePositionPatient = [f"{mm:.6g}" for mm in corner]
     return header
-
-
-def _few(values) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:6])
-    return f"[{shown}{', ...' if len(values) > 6 else ''}]"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, ask_array, close, judged, wrong
+from helpers.verdicts import VerdictError, ask, ask_array, close, few, judged, wrong
 
 TRIALS = 20
 TOLERANCE = 0.1  # of all patients, by which a test set may be larger or smaller than asked for
@@ -38,7 +38,7 @@ def patient_split(answer: Callable) -> str:
                 "another order elsewhere: begin with np.unique(patients), which sorts the names"
             )
         if all((test == splits[0]).all() for test in splits):
-            raise wrong(f"the seeds {_few(seeds)} all give the same split: draw by the seed")
+            raise wrong(f"the seeds {few(seeds)} all give the same split: draw by the seed")
     return (
         f"right on {TRIALS} sets that the check made up, with three seeds each: no patient on both "
         "sides, both classes on each, even where one patient has most of the slices"
@@ -173,7 +173,7 @@ def _weights(answer: Callable, labels: np.ndarray, counts: np.ndarray) -> np.nda
 
 def _misweighted(found: np.ndarray, expected: np.ndarray, counts: np.ndarray) -> str:
     """What is wrong with the weights of the classes that have cases."""
-    given, there = f"for classes of {_few(counts)} cases you returned {_few(found)}", counts > 0
+    given, there = f"for classes of {few(counts)} cases you returned {few(found)}", counts > 0
     cases, total, known = counts[there], counts.sum(), int(there.sum())
     mean = (found * cases).sum() / total
     average = f"a case weighs {mean:.3g} on average, asked for is 1"
@@ -196,9 +196,4 @@ def _misweighted(found: np.ndarray, expected: np.ndarray, counts: np.ndarray) ->
             return f"{given}: that is {name}; {why}"
     if close(found / expected, found[0] / expected[0]):
         return f"{given}: in the right proportions, but {average}"
-    return f"{given}; N / (K n) is {_few(expected)}"
-
-
-def _few(values) -> str:
-    shown = ", ".join(f"{value:.4g}" for value in values[:5])
-    return f"{shown}, ..." if len(values) > 5 else shown
+    return f"{given}; N / (K n) is {few(expected)}"

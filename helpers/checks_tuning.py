@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, ask_array, cause, close, judged, wrong
+from helpers.verdicts import VerdictError, ask, ask_array, cause, close, few, judged, wrong
 
 SHAPE, CROP = (40, 96, 96), (16, 32, 32)
 VOLUMES, SHARDS, BATCH = 8, 2, 4
@@ -41,7 +41,8 @@ def waiting(answer: Callable) -> str:
         found = float(ask_array(answer, starts, stops, shape=()))
         if close(found, expected) or abs(found - expected) < 1e-6:
             continue
-        shown = f"you returned {found:.4g} for steps from {_few(starts)} to {_few(stops)} s"
+        seconds = f"from {few(starts, 3, '.2f')} to {few(stops, 3, '.2f')} s"
+        shown = f"you returned {found:.4g} for steps {seconds}"
         if close(found, 1 - expected):
             raise wrong(f"{shown}: that is the share in which a step ran; the rest is waiting")
         if close(found, 100 * expected):
@@ -261,8 +262,3 @@ def _ratios(slow_one: Iterator, answered: Iterator) -> list[float]:
     next(slow_one)
     seconds(answered, BATCHES)
     return [seconds(slow_one, BATCHES) / seconds(answered, LONG * BATCHES) for _ in range(ROUNDS)]
-
-
-def _few(values: np.ndarray) -> str:
-    shown = ", ".join(f"{value:.2f}" for value in values[:3])
-    return f"{shown}, ..." if len(values) > 3 else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 CODES = {
@@ -70,6 +70,12 @@ CODES = {
 }
 
 
+def listed(values: Sequence, most: int = 10) -> str:
+    """The first few of them, and how many more there are, for a message."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more
+
+
 class CourseDataError(ValueError):
     """Bad data, named: which file, what was found, what was expected, what to do.
 
@@ -92,6 +98,5 @@ class CourseDataError(ValueError):
         super().__init__(code, message, self.files)
 
     def __str__(self) -> str:
-        names = ", ".join(file.name for file in self.files[:5])
-        more = f" and {len(self.files) - 5} more" if len(self.files) > 5 else ""
-        return f"[{self.code}] {self.message}" + (f" (files: {names}{more})" if names else "")
+        names = listed([file.name for file in self.files], most=5)
+        return f"[{self.code}] {self.message}" + (f" (files: {names})" if names else "")

@@ -84,6 +84,12 @@ def ask_array(answer: Callable, *arguments, shape: tuple[int, ...]) -> np.ndarra
     return values
 
 
+def few(values, most: int = 5, form: str = ".4g") -> str:
+    """The first numbers of a list, to be shown."""
+    shown = ", ".join(f"{value:{form}}" for value in values[:most])
+    return f"{shown}, ..." if len(values) > most else shown
+
+
 def close(value, expected, relative: float = 1e-3) -> bool:
     """Whether an answer is as good as the expected one, to rounding."""
     return bool(np.allclose(value, expected, rtol=relative, atol=1e-9))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from helpers import charts, figures, show
+from tests.drawn_figures import assert_readable, outputs
 
 THREE = {
     "size": {"float list": 31.5, "bytes": 31.4},
@@ -42,13 +42,6 @@ def whiskers(ax) -> list[tuple[float, float]]:
     """The horizontal lines; the caps are vertical."""
     ends = [line.get_xdata() for line in ax.lines if len(set(line.get_ydata())) == 1]
     return [tuple(pair) for pair in ends]
-
-
-def outputs(*args, **kwargs):
-    with capture_output() as captured:
-        assert show.bars(*args, **kwargs) is None
-    assert captured.stdout == captured.stderr == ""
-    return captured.outputs
 
 
 def test_a_bar_is_as_long_as_its_value_and_says_it(drawn):
@@ -131,13 +124,7 @@ def test_no_text_is_cut_off_or_lies_on_another(values, drawn):
         low, high = ax.get_xlim()
         ticks = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
         texts += [label for place, label in ticks if low <= place <= high]
-    boxes = [(text, text.get_window_extent()) for text in texts if text.get_text()]
-    for position, (text, box) in enumerate(boxes):
-        where = text.get_text()
-        assert box.x0 >= 0 and box.y0 >= 0, where
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, where
-        for other, other_box in boxes[position + 1 :]:
-            assert not box.overlaps(other_box), (where, other.get_text())
+    assert_readable(fig, texts)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -184,7 +171,7 @@ def test_units_belong_to_the_groups_that_are_there(drawn):
 def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
     many = {f"quantity number {i}": list(np.arange(1, 6) * (i + 1.0)) for i in range(12)}
     for values in ({"a": 1}, {"left": many, "right": many}):
-        (output,) = outputs(values, unit="s", title="Finding")
+        (output,) = outputs(show.bars, values, unit="s", title="Finding")
         assert set(output.data) == {"image/png", "text/plain"}
         alt = output.metadata["image/png"]["alt"]
         assert output.data["text/plain"] == alt
@@ -196,10 +183,10 @@ def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
 
 
 def test_alternative_text_can_be_given():
-    (output,) = outputs({"a": 1}, unit="s", title="t", alt="One bar.")
+    (output,) = outputs(show.bars, {"a": 1}, unit="s", title="t", alt="One bar.")
     assert output.data["text/plain"] == "One bar."
 
 
 def test_the_same_chart_has_the_same_bytes():
-    (first,), (second,) = (outputs(THREE, unit=UNITS, title="t") for _ in range(2))
+    (first,), (second,) = (outputs(show.bars, THREE, unit=UNITS, title="t") for _ in range(2))
     assert first.data == second.data

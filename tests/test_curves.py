@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
 from helpers import curves, evaluation, figures, show
 from helpers.errors import CourseDataError
+from tests.drawn_figures import assert_readable, outputs
 
 # By hand: ranked 1, 0, 1, 0, 0 the precisions at the two positives are 1 and 2/3.
 LABELS = [0, 1, 0, 1, 0]
@@ -64,13 +64,6 @@ def diagonal(ax):
 
 def predicted(ax) -> list:
     return [line for line in ax.lines if line.get_color() != figures.PALETTE["muted"]]
-
-
-def outputs(draw, *args, **kwargs):
-    with capture_output() as captured:
-        assert draw(*args, **kwargs) is None
-    assert captured.stdout == captured.stderr == ""
-    return captured.outputs
 
 
 def test_a_case_that_can_be_worked_out_by_hand(drawn):
@@ -255,12 +248,7 @@ def test_no_text_is_cut_off_or_lies_on_another(draw, count, drawn):
         for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
             ticks = [one for one in axis.get_major_ticks() if low <= one.get_loc() <= high]
             texts += [one.label1 for one in ticks if one.label1.get_visible()]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-    for position, (text, box) in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0, text
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text
-        for other, other_box in boxes[position + 1 :]:
-            assert not box.overlaps(other_box), (text, other)
+    assert_readable(fig, texts)
 
 
 @pytest.mark.parametrize("draw", [show.precision_recall, show.reliability])

@@ -109,9 +109,12 @@ def test_at_sizes_like_the_paper_s_a_flipped_image_gives_flipped_logits():
 
 @pytest.mark.parametrize("backbone", list(deeplab.BACKBONES))
 def test_a_gradient_reaches_every_variable(tf, backbone):
+    # EfficientNet leaves out up to a fifth of its blocks an image (stochastic depth): with few
+    # images and an unlucky draw, a block is left out of all of them and has no gradient.
+    keras.utils.set_random_seed(0)
     options = SMALL if backbone == "MobileNetV2" else SMALL | {"alpha": 1.0}
     model = deeplab.model(3, backbone=backbone, **options)
-    image, mask = batch(2, 65, 65, 3, classes=3)
+    image, mask = batch(6, 65, 65, 3, classes=3)
 
     with tf.GradientTape() as tape:
         value = deeplab.loss()(mask, model(image, training=True))
@@ -187,12 +190,12 @@ def test_ct_has_one_channel_and_a_range_of_its_own():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"classes": 1}, "2 or more"),
+        ({"classes": 1}, "whole number from 2"),
         ({"classes": 2.0}, "whole number"),
         ({"output_stride": 32}, "one of 16, 8"),
         ({"rates": ()}, "one or more different"),
         ({"rates": (6, 6)}, "one or more different"),
-        ({"rates": (0, 6)}, "1 or more"),
+        ({"rates": (0, 6)}, "whole number from 1"),
         ({"dropout": 1}, "from 0 to below 1"),
         ({"aspp_width": 0}, "aspp_width"),
         ({"decoder_width": 0}, "decoder_width"),

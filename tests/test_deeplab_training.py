@@ -107,7 +107,7 @@ def test_iou_and_dice_are_scikit_learn_s_over_the_pixels_that_count(classes, pix
     truth_counts, predicted_counts = truth[counts], predicted[counts]
     occurs = [c for c in range(classes) if c in truth_counts or c in predicted_counts]
     for ours, theirs in ((deeplab.iou, scores.jaccard_score), (deeplab.dice, scores.f1_score)):
-        found = ours(truth, predicted, classes)
+        found = ours(deeplab.confusion(truth, predicted, classes))
         assert np.flatnonzero(~np.isnan(found)).tolist() == occurs
         if occurs:
             expected = theirs(truth_counts, predicted_counts, labels=occurs, average=None)
@@ -122,19 +122,19 @@ def test_cases_are_measured_one_by_one_and_their_counts_add_up(cases, seed):
     each = [deeplab.confusion(*pair, 3) for pair in zip(truth, predicted, strict=True)]
     np.testing.assert_array_equal(matrices, each)
     np.testing.assert_array_equal(matrices.sum(0), deeplab.confusion(truth, predicted, 3))
-    for measure, of in ((deeplab.iou, deeplab.iou_of), (deeplab.dice, deeplab.dice_of)):
-        np.testing.assert_array_equal(measure(truth, predicted, 3, per_case=True), of(matrices))
-        np.testing.assert_array_equal(measure(truth, predicted, 3), of(matrices.sum(0)))
+    for measure in (deeplab.iou, deeplab.dice):
+        np.testing.assert_array_equal(measure(matrices), [measure(one) for one in each])
 
 
 def test_a_case_worked_out_by_hand():
     truth = np.array([0, 0, 1, 1, 255, 255])
     predicted = np.array([0, 1, 1, 1, 1, 2])
-    np.testing.assert_allclose(deeplab.iou(truth, predicted, 4), [1 / 2, 2 / 3, np.nan, np.nan])
-    np.testing.assert_allclose(deeplab.dice(truth, predicted, 4), [2 / 3, 4 / 5, np.nan, np.nan])
-    assert deeplab.confusion(truth, predicted, 4)[:2, :2].tolist() == [[1, 1], [0, 2]]
+    matrix = deeplab.confusion(truth, predicted, 4)
+    assert matrix[:2, :2].tolist() == [[1, 1], [0, 2]]
+    np.testing.assert_allclose(deeplab.iou(matrix), [1 / 2, 2 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(deeplab.dice(matrix), [2 / 3, 4 / 5, np.nan, np.nan])
     # Where 255 is foreground by mistake, a class is found that nobody outlined.
-    assert deeplab.dice(np.array([0]), np.array([2]), 3).tolist()[2] == 0
+    assert deeplab.dice(deeplab.confusion(np.array([0]), np.array([2]), 3))[2] == 0
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_case_worked_out_by_hand():
 )
 def test_masks_that_cannot_be_compared_are_refused(truth, predicted, error, says):
     with pytest.raises(ValueError, match=says) as caught:
-        deeplab.iou(truth, predicted, 2)
+        deeplab.confusion(truth, predicted, 2)
     assert getattr(caught.value, "code", None) == error
     assert isinstance(caught.value, CourseDataError) == (error is not None)
 
@@ -166,7 +166,8 @@ def test_keras_metrics_over_batches_are_the_numpy_ones_over_all(metric):
     ours = {"iou": deeplab.mean_iou, "dice": deeplab.mean_dice}[metric](4)
     for rows in (slice(0, 1), slice(1, 4)):
         ours.update_state(truth[rows, ..., None], logits[rows])
-    expected = {"iou": deeplab.iou, "dice": deeplab.dice}[metric](truth, predicted, 4)
+    matrix = deeplab.confusion(truth, predicted, 4)
+    expected = {"iou": deeplab.iou, "dice": deeplab.dice}[metric](matrix)
     assert np.isnan(expected[3])
     assert float(ours.result()) == pytest.approx(np.nanmean(expected), rel=1e-6)
     ours.reset_state()
@@ -178,7 +179,7 @@ def test_the_background_can_be_left_out_of_the_mean_dice():
     metric = deeplab.mean_dice(3, class_ids=[1, 2])
     metric = type(metric).from_config(metric.get_config())
     metric.update_state(truth, logits)
-    expected = deeplab.dice(truth, predicted, 3)[1:].mean()
+    expected = deeplab.dice(deeplab.confusion(truth, predicted, 3))[1:].mean()
     assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
     for wrong in ([], [3], [-1]):
         with pytest.raises(ValueError, match="some of 0 to 2"):
@@ -191,49 +192,13 @@ def test_an_ignored_id_among_the_classes_is_refused():
             call(3, ignore=2)
 
 
-# Intervals
-
-
-def test_an_interval_is_the_bootstrap_of_evaluation_where_both_apply():
-    # Every round has both classes, so that none is drawn again and the draws are the same.
-    random = np.random.default_rng(0)
-    labels, values = np.tile([0, 1], 30), random.normal(size=60)
-    people = np.repeat(np.arange(30), 2)
-    theirs = evaluation.bootstrap(lambda _, score: score.mean(), labels, values, groups=people)
-    ours = deeplab.interval(values, groups=people)
-    assert ours.value == pytest.approx(theirs.value)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-    assert ours != deeplab.interval(values)
-
-
-def test_an_interval_of_a_mean_is_as_wide_as_its_standard_error_says():
-    values = np.random.default_rng(0).normal(size=400)
-    found = deeplab.interval(values, rounds=2000)
-    width = 2 * 1.96 * values.std() / np.sqrt(400)
-    assert found.high - found.low == pytest.approx(width, rel=0.1)
-    assert found.low < found.value < found.high
-
-
-def test_an_interval_takes_matrices_and_leaves_out_cases_without_the_class():
+def test_the_miou_of_a_set_has_an_interval_over_its_cases():
     truth, predicted, _ = masks((12, 4, 4), 2)
     matrices = deeplab.confusion(truth, predicted, 2, per_case=True)
-    found = deeplab.interval(matrices, lambda some: np.nanmean(deeplab.iou_of(some.sum(0))))
-    assert found.value == pytest.approx(np.nanmean(deeplab.iou(truth, predicted, 2)))
-    rare = np.array([0.5, np.nan, np.nan])
-    assert deeplab.interval(rare) == evaluation.Interval(0.5, 0.5, 0.5)
 
+    def miou(some):
+        return np.nanmean(deeplab.iou(some.sum(axis=0)))
 
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [
-        ({"rounds": 0}, "rounds"),
-        ({"level": 1}, "level"),
-        ({"groups": ["a", "a"]}, "one group"),
-        ({"groups": ["a"]}, "shape"),
-        ({"cases": [np.nan, np.nan]}, "nan"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")
-def test_intervals_of_nothing_are_refused(wrong, says):
-    with pytest.raises(ValueError, match=says):
-        deeplab.interval(**{"cases": [0.5, 0.6]} | wrong)
+    found = evaluation.bootstrap_cases(matrices, miou)
+    assert found.value == miou(deeplab.confusion(truth, predicted, 2)[np.newaxis])
+    assert found.low < found.value < found.high

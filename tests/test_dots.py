@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
 from helpers import dots, evaluation, figures, show
+from tests.drawn_figures import assert_readable, outputs
 
 THREE = {
     "nothing": [0.41, 0.52, 0.45],
@@ -45,13 +45,6 @@ def horizontal(ax) -> list[tuple[float, float]]:
 def ticks(ax) -> list[float]:
     upright = [line for line in ax.lines if line.get_transform() == ax.transData]
     return [line.get_xdata()[0] for line in upright if len(set(line.get_xdata())) == 1]
-
-
-def outputs(*args, **kwargs):
-    with capture_output() as captured:
-        assert show.dots(*args, **kwargs) is None
-    assert captured.stdout == captured.stderr == ""
-    return captured.outputs
 
 
 def test_each_run_is_a_dot_in_the_row_of_its_name(drawn):
@@ -173,12 +166,7 @@ def test_no_text_is_cut_off_or_lies_on_another(values, reference, drawn):
     shown = zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
     texts = [*fig.texts, *ax.texts, *ax.get_yticklabels(), ax.xaxis.label]
     texts += [label for place, label in shown if low <= place <= high]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-    for position, (text, box) in enumerate(boxes):
-        assert box.x0 >= 0 and box.y0 >= 0, text
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text
-        for other, other_box in boxes[position + 1 :]:
-            assert not box.overlaps(other_box), (text, other)
+    assert_readable(fig, texts)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +207,7 @@ def test_what_cannot_be_drawn_is_refused(values, reference, words, drawn):
 
 def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
     many = {f"treatment number {n}": np.linspace(0, 1, 30) ** n for n in range(1, 13)}
-    (output,) = outputs(many, unit="u", title="Finding", reference=("half", 0.5))
+    (output,) = outputs(show.dots, many, unit="u", title="Finding", reference=("half", 0.5))
     assert set(output.data) == {"image/png", "text/plain"}
     assert output.data["text/plain"] == output.metadata["image/png"]["alt"]
     assert output.data["text/plain"].startswith("Finding. Dots in rows, u: treatment number 1 ")
@@ -228,10 +216,10 @@ def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
 
 
 def test_alternative_text_can_be_given():
-    (output,) = outputs({"a": 1}, unit="u", title="t", alt="One dot.")
+    (output,) = outputs(show.dots, {"a": 1}, unit="u", title="t", alt="One dot.")
     assert output.data["text/plain"] == "One dot."
 
 
 def test_the_same_chart_has_the_same_bytes():
-    (first,), (second,) = (outputs(THREE, unit="u", title="t") for _ in range(2))
+    (first,), (second,) = (outputs(show.dots, THREE, unit="u", title="t") for _ in range(2))
     assert first.data == second.data

@@ -336,7 +336,7 @@ def test_the_same_seed_gives_the_same_interval_and_a_lower_level_a_narrower_one(
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"rounds": 0}, "1 round or more"),
+        ({"rounds": 0}, "rounds is a whole number from 1"),
         ({"level": 95}, "above 0 and below 1"),
         ({"groups": ["a"] * 4}, "one group"),
         ({"groups": ["a", "b"]}, "one a case"),
@@ -526,6 +526,50 @@ def test_truth_values_and_whole_floats_are_labels():
     wanted = evaluation.threshold_at(labels, scores, specificity=0.9)
     for dtype in (bool, np.uint8, np.float32):
         assert evaluation.threshold_at(labels.astype(dtype), scores, specificity=0.9) == wanted
+
+
+# Intervals of what is known of each case
+
+
+def test_both_bootstraps_agree_where_both_apply():
+    # Every round has both classes, so that none is drawn again and the draws are the same.
+    random = np.random.default_rng(0)
+    labels, values = np.tile([0, 1], 30), random.normal(size=60)
+    people = np.repeat(np.arange(30), 2)
+    theirs = evaluation.bootstrap(lambda _, score: score.mean(), labels, values, groups=people)
+    ours = evaluation.bootstrap_cases(values, groups=people)
+    assert ours.value == pytest.approx(theirs.value)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert ours != evaluation.bootstrap_cases(values)
+
+
+def test_an_interval_of_a_mean_is_as_wide_as_its_standard_error_says():
+    values = np.random.default_rng(0).normal(size=400)
+    found = evaluation.bootstrap_cases(values, rounds=2000)
+    width = 2 * 1.96 * values.std() / np.sqrt(400)
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+    assert found.low < found.value < found.high
+
+
+def test_a_round_without_a_value_is_drawn_again():
+    rare = np.array([0.5, np.nan, np.nan])
+    assert evaluation.bootstrap_cases(rare) == evaluation.Interval(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"rounds": 0}, "rounds"),
+        ({"level": 1}, "level"),
+        ({"groups": ["a", "a"]}, "one group"),
+        ({"groups": ["a"]}, "shape"),
+        ({"cases": [np.nan, np.nan]}, "nan"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_intervals_of_no_cases_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        evaluation.bootstrap_cases(**{"cases": [0.5, 0.6]} | wrong)
 
 
 def test_importing_it_loads_neither_tensorflow_nor_scikit_learn_nor_scipy():

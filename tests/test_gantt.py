@@ -7,11 +7,11 @@ import types
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from helpers import figures, gantt, show, spans
+from tests.drawn_figures import assert_readable, outputs
 
 # Two turns: wait 30 ms and 10 ms, train 20 ms and 40 ms; two crops overlap for 10 ms.
 ROWS = [
@@ -61,13 +61,6 @@ def bars(ax, name, hatched=False) -> list[tuple[float, float, float, float]]:
 
 def times(some) -> list[tuple[float, float]]:
     return [(round(left, 6), round(right, 6)) for left, right, *_ in some]
-
-
-def outputs(*args, **kwargs):
-    with capture_output() as captured:
-        assert show.timeline(*args, **kwargs) is None
-    assert captured.stdout == captured.stderr == ""
-    return captured.outputs
 
 
 def test_each_call_is_a_bar_from_its_start_to_its_stop(drawn):
@@ -266,18 +259,12 @@ def test_no_text_is_cut_off_or_lies_on_another(line, options, drawn):
         low, high = ax.get_xlim()
         ticks = [tick for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
         texts += [tick.label1 for tick in ticks if tick.label1.get_visible()]
-    boxes = [(text, text.get_window_extent()) for text in texts if text.get_text()]
-    for position, (text, box) in enumerate(boxes):
-        where = text.get_text()
-        assert box.x0 >= 0 and box.y0 >= 0, where
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, where
-        for other, other_box in boxes[position + 1 :]:
-            assert not box.overlaps(other_box), (where, other.get_text())
+    assert_readable(fig, texts)
 
 
 def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
     for line in (recorded(), {"a": busy_pipeline(400, 1), "b": busy_pipeline(400, 8)}):
-        (output,) = outputs(line, title="Finding")
+        (output,) = outputs(show.timeline, line, title="Finding")
         assert set(output.data) == {"image/png", "text/plain"}
         alt = output.metadata["image/png"]["alt"]
         assert output.data["text/plain"] == alt and alt.startswith("Finding. ")
@@ -288,6 +275,8 @@ def test_a_chart_is_one_output_with_a_text_equivalent_and_within_80_kb():
 
 
 def test_alternative_text_can_be_given_and_the_same_record_has_the_same_bytes():
-    (first,), (second,) = (outputs(busy_pipeline(), title="t", alt="One chart.") for _ in range(2))
+    (first,), (second,) = (
+        outputs(show.timeline, busy_pipeline(), title="t", alt="One chart.") for _ in range(2)
+    )
     assert first.data["text/plain"] == "One chart."
     assert first.data == second.data

@@ -12,7 +12,6 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
-from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 from PIL import Image
 from pydicom.data import get_testdata_file
@@ -20,6 +19,7 @@ from pydicom.data import get_testdata_file
 from helpers import figures, panels, show, views
 from helpers import viewer as viewer_module
 from helpers.volume import Volume
+from tests.drawn_figures import outputs
 
 PLANES = ("axial", "coronal", "sagittal")
 
@@ -43,13 +43,6 @@ def brightest(ax) -> tuple[float, float]:
     assert (left, top) == (0, 0)
     rows, columns = pixels.shape
     return (column + 0.5) * right / columns, (row + 0.5) * bottom / rows
-
-
-def outputs(function, *args, **kwargs):
-    with capture_output() as captured:
-        assert function(*args, **kwargs) is None
-    assert captured.stdout == captured.stderr == ""
-    return captured.outputs
 
 
 # Geometry

@@ -11,14 +11,14 @@ from 0 to 255 or in the `value_range` that is given; the model brings them to wh
 expects. After `import helpers.deeplab`, Keras loads a saved model.
 """
 
-from helpers.deeplab.arguments import IGNORE
 from helpers.deeplab.checking import Checked, check
 from helpers.deeplab.encoders import BACKBONES, encoder
 from helpers.deeplab.heads import aspp, decoder
 from helpers.deeplab.layers import CentredMaxPooling2D, ChannelNormalization, Spread, Upsampling
+from helpers.deeplab.limits import IGNORE
 from helpers.deeplab.metrics import MeanDice, mean_dice, mean_iou
 from helpers.deeplab.network import model
-from helpers.deeplab.overlap import confusion, dice, dice_of, interval, iou, iou_of
+from helpers.deeplab.overlap import confusion, dice, iou
 from helpers.deeplab.receptive import receptive_field
 from helpers.deeplab.training import loss, poly_decay
 
@@ -36,11 +36,8 @@ __all__ = [
     "confusion",
     "decoder",
     "dice",
-    "dice_of",
     "encoder",
-    "interval",
     "iou",
-    "iou_of",
     "loss",
     "mean_dice",
     "mean_iou",

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from helpers import elements, quiet
-from helpers.deeplab import arguments
-from helpers.deeplab.arguments import IGNORE
+from helpers import arguments, elements, quiet
+from helpers.deeplab import limits
+from helpers.deeplab.limits import IGNORE
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -71,7 +71,7 @@ def check(
         ValueError: for arguments that do not fit, and for a data set without end where `take` is
             not given.
     """
-    arguments.classes(classes, ignore)
+    limits.classes(classes, ignore)
     arguments.one_of("output_stride", output_stride, (16, 8))
     if take is not None:
         arguments.whole("take", take)
@@ -159,11 +159,10 @@ def _look(
             f"{name}: the mask has shape {mask.shape}, the image {image.shape}; expected "
             f"{(*image.shape[:2], 1)}: pair them anew, and resize both or neither",
         )
-    if any(arguments.too_small(side, output_stride) for side in image.shape[:2]):
+    if any(limits.too_small(side, output_stride) for side in image.shape[:2]):
         raise CourseDataError(
             "SHAPE_MISMATCH",
-            f"{name}: {image.shape[0]} x {image.shape[1]} pixels; "
-            f"{arguments.needed(output_stride)}",
+            f"{name}: {image.shape[0]} x {image.shape[1]} pixels; {limits.needed(output_stride)}",
         )
     if not np.isfinite(image).all():
         raise CourseDataError(

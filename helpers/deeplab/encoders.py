@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import quiet
-from helpers.deeplab import arguments
+from helpers import arguments, quiet
+from helpers.deeplab import limits
 from helpers.deeplab.dilation import Grid, Layer, rebuild
 from helpers.deeplab.layers import ChannelNormalization
 
@@ -90,7 +90,7 @@ def encoder(
     """
     arguments.one_of("backbone", backbone, BACKBONES)
     arguments.one_of("output_stride", output_stride, (8, 16, 32))
-    arguments.images(input_shape, output_stride, value_range)
+    limits.images(input_shape, output_stride, value_range)
     arguments.share("batch_norm_momentum", batch_norm_momentum)
     channels = input_shape[-1] if weights is None else 3
     base = _base(backbone, channels, weights, alpha)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import quiet
-from helpers.deeplab import arguments
+from helpers import arguments, quiet
 from helpers.deeplab.layers import Spread, Upsampling
 
 quiet.tensorflow_greeting()

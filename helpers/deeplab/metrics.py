@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helpers import quiet
-from helpers.deeplab import arguments
-from helpers.deeplab.arguments import IGNORE
+from helpers.deeplab import limits
+from helpers.deeplab.limits import IGNORE
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
@@ -32,7 +32,7 @@ def mean_iou(classes: int, ignore: int = IGNORE, name: str = "mean_iou") -> kera
     Raises:
         ValueError: for classes that leave no room for the ignored id.
     """
-    arguments.classes(classes, ignore)
+    limits.classes(classes, ignore)
     return keras.metrics.MeanIoU(classes, ignore_class=ignore, sparse_y_pred=False, name=name)
 
 
@@ -54,7 +54,7 @@ def mean_dice(
     Raises:
         ValueError: as for `mean_iou`, and for class ids that there are not.
     """
-    arguments.classes(classes, ignore)
+    limits.classes(classes, ignore)
     if class_ids is not None and not ({*class_ids} and {*class_ids} <= {*range(classes)}):
         raise ValueError(f"class_ids are some of 0 to {classes - 1}, not {class_ids!r}")
     return MeanDice(

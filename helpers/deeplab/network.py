@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import quiet
-from helpers.deeplab import arguments
+from helpers import arguments, quiet
+from helpers.deeplab import limits
 from helpers.deeplab.encoders import LOW_LEVEL_STRIDE, encoder
 from helpers.deeplab.heads import aspp, decoder
 from helpers.deeplab.layers import Upsampling
@@ -61,7 +61,7 @@ def model(
     Raises:
         ValueError: for arguments that do not fit, among them an image that is too small.
     """
-    arguments.classes(classes, ignore=None)
+    limits.classes(classes, ignore=None)
     arguments.one_of("output_stride", output_stride, (16, 8))
     rates = [16 // output_stride * rate for rate in RATES] if rates is None else rates
     settings = {

@@ -1,18 +1,15 @@
-"""IoU and Dice of masks as NumPy arrays, over a set or for each case, and their intervals."""
+"""IoU and Dice of masks as NumPy arrays, over a set or for each case.
+
+Their intervals are `evaluation.bootstrap_cases`.
+"""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
-from helpers.deeplab import arguments
-from helpers.deeplab.arguments import IGNORE
+from helpers.deeplab import limits
+from helpers.deeplab.limits import IGNORE
 from helpers.errors import CourseDataError
-from helpers.evaluation import Interval
-from helpers.evaluation.inputs import groups as grouped
-from helpers.evaluation.inputs import refuse_level
 
 
 def confusion(
@@ -25,7 +22,7 @@ def confusion(
 ) -> np.ndarray:
     """How many pixels of each class were given to each class.
 
-    Matrices of several cases or batches can be added: `iou_of` and `dice_of` take the sum.
+    Matrices of several cases or batches can be added: `iou` and `dice` take the sum.
 
     Args:
         truth: class ids, of any shape: an image, a volume, or many of them.
@@ -42,7 +39,7 @@ def confusion(
             that are neither a class nor ignored.
         ValueError: for arguments that do not fit, predictions that are no class ids among them.
     """
-    arguments.classes(classes, ignore)
+    limits.classes(classes, ignore)
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.shape != predicted.shape:
         hint = (
@@ -73,116 +70,35 @@ def confusion(
     return matrices.reshape([cases, classes, classes] if per_case else [classes, classes])
 
 
-def iou(
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    classes: int,
-    ignore: int | None = IGNORE,
-    *,
-    per_case: bool = False,
-) -> np.ndarray:
+def iou(matrix: np.ndarray) -> np.ndarray:
     """Intersection over union of each class: TP / (TP + FP + FN), Jaccard's index.
 
-    Args:
-        truth, predicted, classes, ignore, per_case: as for `confusion`.
-
-    Returns:
-        float64 `[classes]`, or `[n, classes]` with `per_case`. NaN for a class that is in neither
-        mask, so `np.nanmean` is the mIoU.
-
-    Raises:
-        CourseDataError, ValueError: as for `confusion`.
-    """
-    return iou_of(confusion(truth, predicted, classes, ignore, per_case=per_case))
-
-
-def dice(
-    truth: np.ndarray,
-    predicted: np.ndarray,
-    classes: int,
-    ignore: int | None = IGNORE,
-    *,
-    per_case: bool = False,
-) -> np.ndarray:
-    """Dice coefficient of each class: 2 TP / (2 TP + FP + FN), the F1 score of its pixels.
+        iou(confusion(truth, predicted, 2))                      # of a set
+        dice(confusion(truth, predicted, 2, per_case=True))      # of each case
 
     Args:
-        truth, predicted, classes, ignore, per_case: as for `confusion`.
+        matrix: of `confusion`, `[..., classes, classes]`, or a sum of such matrices.
 
     Returns:
-        float64 `[classes]`, or `[n, classes]` with `per_case`. NaN for a class that is in neither
-        mask; 0 for one that is in the prediction only.
-
-    Raises:
-        CourseDataError, ValueError: as for `confusion`.
+        float64 `[..., classes]`. NaN for a class that is in neither mask, so `np.nanmean` is the
+        mIoU.
     """
-    return dice_of(confusion(truth, predicted, classes, ignore, per_case=per_case))
-
-
-def iou_of(matrix: np.ndarray) -> np.ndarray:
-    """`iou` from matrices `[..., classes, classes]` of `confusion`, or sums of them."""
     both, pixels = _counts(matrix)
     return _ratio(both, pixels - both)
 
 
-def dice_of(matrix: np.ndarray) -> np.ndarray:
-    """`dice` from matrices `[..., classes, classes]` of `confusion`, or sums of them."""
-    both, pixels = _counts(matrix)
-    return _ratio(2 * both, pixels)
-
-
-def interval(
-    cases: Sequence | np.ndarray,
-    metric: Callable[[np.ndarray], float] = np.nanmean,
-    *,
-    groups: Sequence | None = None,
-    rounds: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """How far a metric would move with other cases: a percentile interval of the bootstrap.
-
-    `evaluation.bootstrap` for what has no labels of 0 and 1. Slices of one patient are drawn
-    together if `groups` says whose they are.
-
-        interval(dice(truth, predicted, 2, per_case=True)[:, 1])            # mean Dice of a case
-        interval(confusion(truth, predicted, 2, per_case=True),             # mIoU of the set
-                 lambda matrices: np.nanmean(iou_of(matrices.sum(0))))
+def dice(matrix: np.ndarray) -> np.ndarray:
+    """Dice coefficient of each class: 2 TP / (2 TP + FP + FN), the F1 score of its pixels.
 
     Args:
-        cases: one value or one matrix for each case, `[n, ...]`.
-        metric: from such an array, of the cases drawn, to a number.
-        groups: what is drawn whole, `[n]`: the patients. None: each case by itself.
-        rounds: 1 or more.
-        level: share of the rounds within the interval, between 0 and 1.
-        seed: the same one gives the same interval.
+        matrix: as for `iou`.
 
     Returns:
-        The metric of the cases as they are, and the ends of the interval. A round in which the
-        metric is NaN, because no case drawn has the class, is left out.
-
-    Raises:
-        ValueError: for fewer than two groups, arguments out of range, and a metric that is NaN on
-            the cases as they are.
+        float64 `[..., classes]`. NaN for a class that is in neither mask; 0 for one that is in the
+        prediction only.
     """
-    cases = np.asarray(cases)
-    arguments.whole("rounds", rounds)
-    refuse_level(level)
-    people, group = grouped(np.arange(len(cases)) if groups is None else groups, len(cases))
-    if len(people) < 2:
-        raise ValueError("all cases are of one group; with one patient there is nothing to draw")
-    value = float(metric(cases))
-    if not np.isfinite(value):
-        raise ValueError(f"the metric of these {len(cases)} cases is {value}")
-    random = np.random.default_rng(seed)
-    rows, drawn = np.arange(len(cases)), []
-    for _ in range(rounds):
-        times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
-        with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing but NaN
-            drawn.append(float(metric(cases[np.repeat(rows, times[group])])))
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    both, pixels = _counts(matrix)
+    return _ratio(2 * both, pixels)
 
 
 def _ids(found: np.ndarray, classes: int) -> list:

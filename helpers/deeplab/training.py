@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from helpers import quiet
-from helpers.deeplab import arguments
-from helpers.deeplab.arguments import IGNORE
+from helpers import arguments, quiet
+from helpers.deeplab.limits import IGNORE
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402

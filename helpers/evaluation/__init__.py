@@ -11,7 +11,7 @@ are scikit-learn's: here is what it leaves to you.
 """
 
 from helpers.evaluation.aggregation import by_patient, patients
-from helpers.evaluation.intervals import Interval, bootstrap, bootstrap_difference
+from helpers.evaluation.intervals import Interval, bootstrap, bootstrap_cases, bootstrap_difference
 from helpers.evaluation.probabilities import (
     Reliability,
     effective_prevalence,
@@ -25,6 +25,7 @@ __all__ = [
     "OperatingPoint",
     "Reliability",
     "bootstrap",
+    "bootstrap_cases",
     "bootstrap_difference",
     "by_patient",
     "effective_prevalence",

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from helpers.errors import CourseDataError
-
-FEW = 10  # positions named in a message
+from helpers.errors import CourseDataError, listed
 
 
 def pair(
@@ -104,6 +102,5 @@ def refuse_level(level: float) -> None:
 
 def places(wrong: Sequence[int], count: int) -> str:
     """The begin of a message: how many cases, and at which positions."""
-    listed = ", ".join(str(int(one)) for one in wrong[:FEW])
-    more = f" and {len(wrong) - FEW} more" if len(wrong) > FEW else ""
-    return f"{len(wrong)} of {count} cases, at the positions {listed}{more} counted from 0,"
+    at = listed([int(one) for one in wrong])
+    return f"{len(wrong)} of {count} cases, at the positions {at} counted from 0,"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from helpers import arguments
 from helpers.evaluation import inputs
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -70,7 +72,7 @@ def bootstrap(
     def value(rows):
         return metric(labels[rows], scores[rows])
 
-    return _bootstrap(value, labels, groups, rounds, level, seed)
+    return _bootstrap(value, len(labels), groups, rounds, level, seed, _both(labels))
 
 
 def bootstrap_difference(
@@ -106,38 +108,86 @@ def bootstrap_difference(
     def value(rows):
         return metric(labels[rows], scores[rows]) - metric(labels[rows], other_scores[rows])
 
-    return _bootstrap(value, labels, groups, rounds, level, seed)
+    return _bootstrap(value, len(labels), groups, rounds, level, seed, _both(labels))
+
+
+def bootstrap_cases(
+    cases: Sequence | np.ndarray,
+    metric: Callable[[np.ndarray], float] = np.nanmean,
+    *,
+    groups: Sequence | None = None,
+    rounds: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The same for what is known of each case by itself, such as its Dice coefficient.
+
+        bootstrap_cases(dice_of_each_case, groups=patients)     # of the mean
+        bootstrap_cases(confusion, lambda some: np.nanmean(deeplab.iou(some.sum(0))))    # mIoU
+
+    Args:
+        cases: one value or one matrix for each case, `[n, ...]`.
+        metric: from such an array, of the cases drawn, to a number.
+        groups, rounds, level, seed: as for `bootstrap`.
+
+    Returns:
+        The metric of the cases as they are, and the ends of the interval. A round in which the
+        metric is NaN, because no case drawn has the class, is drawn again.
+
+    Raises:
+        ValueError: for fewer than two groups, arguments out of range, and a metric that is NaN on
+            the cases as they are.
+    """
+    cases = np.asarray(cases)
+
+    def value(rows):
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing but NaN
+            return metric(cases[rows])
+
+    return _bootstrap(value, len(cases), groups, rounds, level, seed)
+
+
+def _both(labels: np.ndarray) -> Callable[[np.ndarray], bool]:
+    """Whether cases of both classes were drawn."""
+    return lambda rows: 0 < labels[rows].sum() < len(rows)
 
 
 def _bootstrap(
     value: Callable[[np.ndarray], float],
-    labels: np.ndarray,
+    count: int,
     groups: Sequence | None,
     rounds: int,
     level: float,
     seed: int,
+    usable: Callable[[np.ndarray], bool] | None = None,
 ) -> Interval:
-    """The interval of `value(rows)`, where `rows` are the positions of the cases drawn."""
-    if rounds < 1:
-        raise ValueError(f"expected 1 round or more, not {rounds}")
+    """The interval of `value(rows)`, where `rows` are the positions of the cases drawn.
+
+    Draws that are not `usable` are made again; without it, those whose value is NaN.
+    """
+    arguments.whole("rounds", rounds)
     inputs.refuse_level(level)
-    people, group = inputs.groups(np.arange(len(labels)) if groups is None else groups, len(labels))
+    people, group = inputs.groups(np.arange(count) if groups is None else groups, count)
     if len(people) < 2:
         raise ValueError("all cases are of one group; with one patient there is nothing to draw")
     random = np.random.default_rng(seed)
-    cases = np.arange(len(labels))
+    cases = np.arange(count)
 
     def finite(rows):
         found = float(value(rows))
         if not math.isfinite(found):
-            raise ValueError(f"the metric is {found} on {len(rows)} cases of both classes")
+            raise ValueError(f"the metric is {found} on {len(rows)} of {count} cases")
         return found
 
-    drawn: list[float] = []
+    whole, drawn = finite(cases), []
     while len(drawn) < rounds:
         times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
         rows = np.repeat(cases, times[group])
-        if 0 < labels[rows].sum() < len(rows):
+        if usable is None:
+            found = float(value(rows))
+            drawn += [] if math.isnan(found) else [found]
+        elif usable(rows):
             drawn.append(finite(rows))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(finite(cases), float(low), float(high))
+    return Interval(whole, float(low), float(high))

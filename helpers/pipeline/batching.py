@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 from helpers import crops, draws, quiet
 from helpers.errors import CourseDataError
@@ -86,17 +85,6 @@ def expect(dataset: tf.data.Dataset, field: str) -> None:
             f"these elements have no `{field}`, but {', '.join(dataset.element_spec)}; look at "
             "what the loader gives, or at what was written to the records",
         )
-
-
-def check_counts(**counts: tuple[int, int]) -> None:
-    """Refuse numbers below the smallest one allowed: `name=(number, smallest)`.
-
-    Raises:
-        ValueError: with the name.
-    """
-    for name, (number, smallest) in counts.items():
-        if not isinstance(number, Integral) or number < smallest:
-            raise ValueError(f"{name} is a whole number from {smallest}, not {number!r}")
 
 
 def check_stages(**lists: Sequence[Stage]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from helpers import draws, labels, quiet
-from helpers.pipeline.batching import batched, check_counts, check_stages, expect, finished
+from helpers import arguments, draws, labels, quiet
+from helpers.pipeline.batching import batched, check_stages, expect, finished
 from helpers.pipeline.order import Order
 from helpers.pipeline.reading import ordered
 from helpers.pipeline.sources import Stage
@@ -215,7 +215,8 @@ def _composed(
     **reading,
 ) -> tf.data.Dataset:
     """What both have in common: elements in their order, then batches, then `last` on these."""
-    check_counts(batch_size=(batch_size, 1), prefetch=(prefetch, 0))
+    arguments.whole("batch_size", batch_size)
+    arguments.whole("prefetch", prefetch, least=0)
     check_stages(transforms=transforms, augment=augment, batch_transforms=batch_transforms)
     found = ordered(
         source,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from numbers import Integral
 
 import numpy as np
 
-from helpers import draws, labels, memory, quiet, sampling
+from helpers import arguments, draws, labels, memory, quiet, sampling
 from helpers.errors import CourseDataError
 
 quiet.tensorflow_greeting()
@@ -66,8 +65,7 @@ class Order:
             raise ValueError(
                 f'sampling is "automatic", "element", probabilities or None, not {self.sampling!r}'
             )
-        if not isinstance(self.duplicate_count, Integral) or self.duplicate_count < 1:
-            raise ValueError(f"duplicate_count is 1 or more, not {self.duplicate_count!r}")
+        arguments.whole("duplicate_count", self.duplicate_count)
 
     @property
     def asks(self) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral
 
 import numpy as np
 
-from helpers import quiet
+from helpers import arguments, quiet
 from helpers.errors import CourseDataError
 from helpers.pipeline.listing import Listing
 from helpers.pipeline.order import Order, one_epoch
@@ -77,8 +76,7 @@ class PythonBatches(keras.utils.PyDataset):
         max_queue_size: int = 10,
     ) -> None:
         super().__init__(workers, use_multiprocessing, max_queue_size)
-        if not isinstance(batch_size, Integral) or batch_size < 1:
-            raise ValueError(f"a batch holds 1 item or more, not {batch_size}")
+        arguments.whole("batch_size", batch_size)
         if target not in (None, "mask", "label"):
             raise ValueError(f'target is "mask", "label" or None, not {target!r}')
         if weight and target is None:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from helpers import errors
 from helpers.errors import CourseDataError
-
-FEW = 10  # positions or classes named in a message
 
 
 def classes(
@@ -66,7 +65,5 @@ def cases(wrong: np.ndarray, code: str, what: str, expected: str) -> None:
 
 
 def listed(values: Iterable) -> str:
-    """The first few of them, for a message."""
-    values = sorted(values, key=lambda value: (str(type(value)), value))
-    more = f" and {len(values) - FEW} more" if len(values) > FEW else ""
-    return ", ".join(str(value) for value in values[:FEW]) + more
+    """The first few of them in ascending order, for a message."""
+    return errors.listed(sorted(values, key=lambda value: (str(type(value)), value)))

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from helpers import arguments
 from helpers.errors import CourseDataError
 from helpers.smart_cache import feeding, kept
 from helpers.smart_cache.loading import Ahead, Source
@@ -219,8 +220,7 @@ class SmartCache:
 def _check(total, cache_num, replace_rate, seed, init_workers, names) -> None:
     if not total:
         raise CourseDataError("EMPTY_LIST", "there are no items to cache; expected at least one")
-    if not (isinstance(cache_num, Integral) and cache_num >= 1):
-        raise ValueError(f"cache_num is a whole number from 1, not {cache_num!r}")
+    arguments.whole("cache_num", cache_num)
     if cache_num > total:
         raise CourseDataError(
             "CACHE_TOO_LARGE",
@@ -230,7 +230,6 @@ def _check(total, cache_num, replace_rate, seed, init_workers, names) -> None:
         raise ValueError(f"replace_rate is a fraction from 0 to 1, not {replace_rate!r}")
     if not (isinstance(seed, Integral) and 0 <= seed <= LARGEST_SEED):
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED}, not {seed!r}")
-    if not (isinstance(init_workers, Integral) and init_workers >= 1):
-        raise ValueError(f"init_workers is a whole number from 1, not {init_workers!r}")
+    arguments.whole("init_workers", init_workers)
     if names is not None and len(names) != total:
         raise ValueError(f"{len(names)} names for {total} items")

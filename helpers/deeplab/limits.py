@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from numbers import Integral
+from collections.abc import Sequence
+
+from helpers.arguments import whole
 
 IGNORE = 255  # pixels nobody has outlined, or that padding added
 SIDES = "expected (height, width, channels): sides of whole numbers or None, channels 1 or 3"
-
-
-def one_of(name: str, value: object, known: Collection) -> None:
-    """Refuse what is not among `known`."""
-    if value not in known:
-        raise ValueError(f"{name} is one of {', '.join(map(str, known))}, not {value!r}")
-
-
-def whole(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number of `least` or more."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is a whole number of {least} or more, not {value!r}")
-
-
-def share(name: str, value: float) -> None:
-    """Refuse what is not at least 0 and below 1."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} lies from 0 to below 1, not {value!r}")
 
 
 def classes(count: object, ignore: int | None) -> None:
