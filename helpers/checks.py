@@ -14,8 +14,12 @@ from pydicom.dataset import Dataset
 
 from helpers.checks_augment import cached_then_augmented, crop_start, flip_pair
 from helpers.checks_imbalance import class_weights, patient_split
+from helpers.checks_in_scan import in_scan
+from helpers.checks_receptive import receptive_field
 from helpers.checks_records import find_faulty, narrowest, parse
+from helpers.checks_scaled import scaled
 from helpers.checks_scores import corrected, threshold
+from helpers.checks_segmentation import dice_of_cases
 from helpers.checks_tuning import epochs_to_see_all, faster, waiting
 from helpers.verdicts import VerdictError, ask, ask_array, close, few, judged, wrong
 
@@ -25,15 +29,19 @@ __all__ = [
     "class_weights",
     "corrected",
     "crop_start",
+    "dice_of_cases",
     "epochs_to_see_all",
     "faster",
     "find_faulty",
     "flip_pair",
+    "in_scan",
     "missing_heights",
     "narrowest",
     "organ_ml",
     "parse",
     "patient_split",
+    "receptive_field",
+    "scaled",
     "threshold",
     "volume_dataset",
     "waiting",

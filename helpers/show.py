@@ -30,6 +30,9 @@ from helpers.dots import dots
 from helpers.figures import PALETTE, TEXT_POINTS, figure, render
 from helpers.frames import frames
 from helpers.gantt import timeline
+from helpers.lines import lines
+from helpers.outlines import outlines
+from helpers.points import points
 from helpers.viewer import WIDGET_MIME, SliceViewer, live_front_end
 from helpers.views import PLANES, Cut, Oriented, oriented
 from helpers.volume import Volume
@@ -42,9 +45,12 @@ __all__ = [
     "frames",
     "histogram",
     "images",
+    "lines",
     "montage",
+    "outlines",
     "overlay",
     "planes",
+    "points",
     "precision_recall",
     "reliability",
     "render",

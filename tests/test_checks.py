@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from helpers import checks, checks_tuning, dicom, intensity, quiet
-from tests import imbalance_answers, tuning_answers
+from tests import imbalance_answers, segmentation_answers, tuning_answers
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -423,6 +423,7 @@ def failing(dataset, *_):
 RIGHT = (
     tuning_answers.RIGHT
     | imbalance_answers.RIGHT
+    | segmentation_answers.RIGHT
     | {
         "flip_pair": [
             flip_of(),
@@ -491,6 +492,7 @@ RIGHT = (
 WRONG = (
     tuning_answers.WRONG
     | imbalance_answers.WRONG
+    | segmentation_answers.WRONG
     | {
         "flip_pair": [
             (flip_of(mask_draw=lambda seed: half(0.5)(seed + 1)), "image and mask part company in"),
