@@ -4,7 +4,7 @@
 #   make course    run every notebook, solved, and print minutes, memory and checks
 #   make test      lint, unit tests, notebooks as shipped and solved, a browser
 #   make bench     ours beside what others do: bench-dicom, bench-records, bench-augmentation,
-#                  bench-reading; the others are installed into benchmarks/.venv
+#                  bench-reading, bench-segmentation; the others are installed into benchmarks/.venv
 #
 # For those who write the course:
 #
@@ -36,8 +36,8 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 # A kernel called python3 in the home folder must not take the place of this environment's own.
 export JUPYTER_PREFER_ENV_PATH = 1
 
-.PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading study \
-	badges minutes pictures lock format clean
+.PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading \
+	bench-segmentation study badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
@@ -48,7 +48,7 @@ course: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: bench-dicom bench-records bench-augmentation bench-reading
+bench: bench-dicom bench-records bench-augmentation bench-reading bench-segmentation
 
 bench-dicom: $(BENCH_INSTALLED)
 	$(BENCH_VENV)/bin/python benchmarks/dicom_reading.py $(BENCH_ARGS)
@@ -61,6 +61,9 @@ bench-augmentation: $(INSTALLED) $(BENCH_INSTALLED)
 
 bench-reading: $(INSTALLED) $(BENCH_INSTALLED)
 	$(BIN)/python benchmarks/reading.py $(BENCH_ARGS)
+
+bench-segmentation: $(INSTALLED) $(BENCH_INSTALLED)
+	$(BIN)/python benchmarks/segmentation.py $(BENCH_ARGS)
 
 study: $(INSTALLED)
 	$(BIN)/python -m tools.study $(STUDY_ARGS)

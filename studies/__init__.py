@@ -6,7 +6,8 @@ study, as STUDY; `python -m tools.study` runs them. The lesson needs three thing
 - the names SEED, DATA_DIR and RESULTS (None in the lesson) in its cell tagged `parameters`;
 - patients and everything drawn that follow from SEED;
 - a cell tagged `study` that, where RESULTS is a path, writes its results there as CSV: a row for
-  each run of each treatment, with the columns `treatment`, `run` and the study's measures.
+  each run of each treatment, with the columns `treatment`, `run` and the study's measures. `run`
+  may be left out where each treatment has one. What is no treatment may call its column otherwise.
 """
 
 from collections.abc import Callable, Mapping
@@ -56,6 +57,8 @@ class Study:
         claims: what is judged.
         parameters: further parameters of the lesson, the same in every run, such as EPOCHS.
         seeds: how many seeds a complete study has: SEED = 0, 1, ...
+        rows_of: what its rows are of, such as "task": the column of the CSV that is read as
+            `treatment`, and its name on the page.
 
     Raises:
         ValueError: without measures or seeds, or for a parameter that every run gets anyway.
@@ -66,6 +69,7 @@ class Study:
     claims: tuple[Claim, ...]
     parameters: Mapping[str, object] = field(default_factory=dict)
     seeds: int = 10
+    rows_of: str = "treatment"
 
     def __post_init__(self) -> None:
         if not self.measures or self.seeds < 1:
@@ -104,3 +108,12 @@ def ahead(
         return lead > 0 if by is None else lead >= by
 
     return holds
+
+
+def reaches(treatment: str, measure: str, value: float) -> Callable[[pd.DataFrame], bool]:
+    """For a claim: one treatment's mean of a measure is a value or more.
+
+    Example:
+        `Claim("lesions: Dice is 0.9 or more", reaches("lesions", "Dice", 0.9), at_least=10)`
+    """
+    return lambda rows: mean(rows, treatment, measure) >= value

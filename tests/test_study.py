@@ -1,5 +1,7 @@
 """A study repeats a lesson with other seeds, judges what it claims, and publishes what came out."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -14,10 +16,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from studies import Claim, Study, ahead, mean
-from tools import cells, course, study, study_results
+from studies import Claim, Study, ahead, mean, reaches
+from tools import cells, course, study, study_lesson, study_published, study_results
 
 NAME = "05_tiny"
 PARAMETERS = 'DATA_DIR = "../data"\nSEED = 0\nEPOCHS: int = 1\nRESULTS = None'
@@ -75,8 +77,8 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "STUDIES", tmp_path / "studies")
     docs = tmp_path / "docs"
     docs.mkdir()
-    monkeypatch.setattr(study_results, "PUBLISHED", docs)
-    monkeypatch.setattr(study_results, "PAGE", docs / "studies.md")
+    monkeypatch.setattr(study_published, "PUBLISHED", docs)
+    monkeypatch.setattr(study_published, "PAGE", docs / "studies.md")
     docs.joinpath("studies.md").write_text("before <!-- tiny -->old<!-- /tiny --> after")
     runs = []
     really = course.run
@@ -107,7 +109,9 @@ def made(precision: dict[str, list[list[float]]], described: Study | None = None
         for run, value in enumerate(by_seed[seed])
     ]
     machine = {"cores": 2, "python": "3.11.2", "tensorflow": "2.21.0", "system": "Linux"}
-    return study_results.Results("tiny", described or tiny(), pd.DataFrame(rows), machine)
+    described = described or tiny()
+    version = study_lesson.version(lesson(), described)
+    return study_results.Results("tiny", described, pd.DataFrame(rows), machine, version)
 
 
 def won(times: int, of: int, described: Study | None = None):
@@ -121,7 +125,7 @@ def won(times: int, of: int, described: Study | None = None):
 
 def test_a_study_ends_with_the_tagged_cell_and_leaves_the_lesson_as_it_is():
     notebook = lesson()
-    assert [cell.source for cell in study.cut(notebook).cells][-1] == STUDY_CELL
+    assert [cell.source for cell in study_lesson.cut(notebook).cells][-1] == STUDY_CELL
     assert "RuntimeError" in notebook.cells[-1].source
 
 
@@ -129,13 +133,13 @@ def test_a_study_ends_with_the_tagged_cell_and_leaves_the_lesson_as_it_is():
 def test_one_cell_and_no_other_number_is_where_a_study_ends(number):
     notebook = new_notebook(cells=[tagged("1", "study") for _ in range(number)])
     with pytest.raises(cells.NotebookError, match=f"tagged study .* there are {number}"):
-        study.cut(notebook)
+        study_lesson.cut(notebook)
 
 
 def test_parameters_take_the_place_of_the_lesson_s_and_no_cell_changes_its_number():
     wanted = {"SEED": 7, "DATA_DIR": "C:\\scans\\'new'", "RESULTS": None, "EPOCHS": 2.5}
     notebook = lesson()
-    changed = study.with_parameters(notebook, wanted)
+    changed = study_lesson.with_parameters(notebook, wanted)
     values = {}
     exec(changed.cells[1].source, values)
     assert {name: values[name] for name in wanted} == wanted
@@ -145,9 +149,9 @@ def test_parameters_take_the_place_of_the_lesson_s_and_no_cell_changes_its_numbe
 
 def test_a_parameter_that_the_lesson_does_not_know_is_refused():
     with pytest.raises(cells.NotebookError, match=r"does not assign EPOCH$"):
-        study.with_parameters(lesson(), {"SEED": 1, "EPOCH": 2})
+        study_lesson.with_parameters(lesson(), {"SEED": 1, "EPOCH": 2})
     with pytest.raises(cells.NotebookError, match="tagged parameters is needed; there are 0"):
-        study.with_parameters(new_notebook(), {"SEED": 1})
+        study_lesson.with_parameters(new_notebook(), {"SEED": 1})
 
 
 # --- runs ---
@@ -293,7 +297,7 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(world, capsys
     "text, said",
     [
         (None, "wrote nothing to RESULTS"),
-        ("", "lacks the column treatment, run, precision"),
+        ("", "lacks the column treatment, precision"),
         ("treatment,run,recall\na,0,1\n", "lacks the column precision"),
         ("treatment,run,precision\n", "no rows"),
         ("treatment,run,precision\na,0,0.5\nb,1,\n", "b, run 1: precision is no finite number: ''"),
@@ -301,6 +305,7 @@ def test_names_that_are_not_there_are_answered_with_those_that_are(world, capsys
         ("treatment,run,precision\na,0,inf\n", "no finite number"),
         ("treatment,run,precision\na,0,high\n", "no finite number: 'high'"),
         ("treatment,run,precision\na,0,.5\na,0,.6\n", "a, run 0: two rows for one run"),
+        ("treatment,precision\na,.5\nb,.5\na,.6\n", "a, run 0: two rows for one run"),
     ],
 )
 def test_results_that_cannot_be_used_are_refused_with_the_reason(text, said, tmp_path):
@@ -316,6 +321,16 @@ def test_a_treatment_may_be_called_none(tmp_path):
     path.write_text("run,precision,treatment,more\n0,0.1234567,None,1\n0,1,NA,2\n")
     rows = study_results.collect(path, tiny())
     assert rows.to_numpy().tolist() == [["None", 0, 0.123457], ["NA", 0, 1.0]]
+
+
+def test_rows_of_something_else_than_treatments_need_neither_that_name_nor_runs(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("task,precision,treatment\n1,0.5,none\nspleen,0.25,none\n")
+    rows = study_results.collect(path, tiny(rows_of="task"))
+    assert rows.columns.tolist() == ["treatment", "run", "precision"]
+    assert rows.to_numpy().tolist() == [["1", 0, 0.5], ["spleen", 0, 0.25]]
+    with pytest.raises(cells.NotebookError, match="lacks the column organ"):
+        study_results.collect(path, tiny(rows_of="organ"))
 
 
 def test_a_seed_with_other_treatments_than_the_first_is_refused():
@@ -367,6 +382,15 @@ def test_ahead_is_by_the_mean_of_the_runs_and_a_tie_is_not_ahead():
         mean(results.rows, "a", "recall")
 
 
+def test_a_value_is_reached_by_the_mean_of_the_runs_and_by_the_value_itself():
+    rows = made({"a": [[0.25, 0.75]], "b": [[0.9, 0.9]]}).rows
+    assert reaches("a", "precision", 0.5)(rows)
+    assert not reaches("a", "precision", 0.500001)(rows)
+    assert reaches("b", "precision", 0.5)(rows)
+    with pytest.raises(cells.NotebookError, match="'c'; there are: 'a', 'b'"):
+        reaches("c", "precision", 0.5)(rows)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -415,10 +439,11 @@ def test_results_come_back_from_json_as_they_were_with_the_claims_of_today():
     results = made({"nothing": [[1 / 3], [0.25]], "class weights": [[0.5], [0.125]]})
     results.rows["precision"] = results.rows["precision"].round(6)
     today = tiny(claims=(HELPS, HARMS))
-    again = study_results.loads(study_results.dumps(results), {"tiny": today})
+    again = study_published.loads(study_published.dumps(results), {"tiny": today})
     pd.testing.assert_frame_equal(again.rows, results.rows)
     assert (again.name, again.machine, again.study) == ("tiny", results.machine, today)
-    assert study_results.dumps(again) == study_results.dumps(results)
+    assert again.version == results.version
+    assert study_published.dumps(again) == study_published.dumps(results)
 
 
 @pytest.mark.parametrize(
@@ -427,20 +452,21 @@ def test_results_come_back_from_json_as_they_were_with_the_claims_of_today():
         ("[1, 2]", "not the JSON of a study"),
         ("{", "not the JSON of a study"),
         ("{}", "not the JSON of a study: KeyError"),
-        (study_results.dumps(won(1, 1)).replace('"tiny"', '"huge"'), "no study huge"),
-        (study_results.dumps(won(1, 1)).replace('"precision"', '"recall"'), "lacks precision"),
+        (study_published.dumps(won(1, 1)).replace('"parameters"', '"p"'), "study: KeyError"),
+        (study_published.dumps(won(1, 1)).replace('"tiny"', '"huge"'), "no study huge"),
+        (study_published.dumps(won(1, 1)).replace('"precision"', '"recall"'), "lacks precision"),
     ],
 )
 def test_a_json_of_something_else_is_refused(text, said):
     with pytest.raises(cells.NotebookError, match=said):
-        study_results.loads(text, {"tiny": tiny()})
+        study_published.loads(text, {"tiny": tiny()})
 
 
 def test_a_complete_study_is_published_between_its_markers(world, capsys):
     results, path = won(10, 10), world.folder / "any name.json"
-    path.write_text(study_results.dumps(results), "utf-8")
+    path.write_text(study_published.dumps(results), "utf-8")
     assert study.main(["--publish", str(path)]) == 0
-    page = study_results.PAGE.read_text("utf-8")
+    page = study_published.PAGE.read_text("utf-8")
     table = study_results.markdown(results)
     assert page == f"before <!-- tiny -->\n\n{table}\n\n<!-- /tiny --> after"
     kept = world.folder / "docs" / "tiny.json"
@@ -448,7 +474,7 @@ def test_a_complete_study_is_published_between_its_markers(world, capsys):
     # What is published can be published again, after a claim was changed for instance.
     world.claiming(tiny(claims=(HELPS, COUNTED)))
     assert study.main(["--publish", str(kept)]) == 0
-    assert "| · | 0 of 10 | weights harm, said to vary |" in study_results.PAGE.read_text("utf-8")
+    assert "| · | 0 of 10 | weights harm, said to vary |" in study_published.PAGE.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -461,22 +487,170 @@ def test_a_complete_study_is_published_between_its_markers(world, capsys):
     ids=["incomplete", "untrue", "absent"],
 )
 def test_what_is_incomplete_or_does_not_hold_is_not_published(results, said, world, capsys):
-    path, before = world.folder / "x.json", study_results.PAGE.read_text()
+    path, before = world.folder / "x.json", study_published.PAGE.read_text()
     if results:
-        path.write_text(study_results.dumps(results), "utf-8")
+        path.write_text(study_published.dumps(results), "utf-8")
     assert study.main(["--publish", str(path)]) == 1
     assert said in capsys.readouterr().err
-    assert study_results.PAGE.read_text() == before
+    assert study_published.PAGE.read_text() == before
     assert not (world.folder / "docs" / "tiny.json").exists()
 
 
 def test_a_page_without_markers_is_not_written(world, capsys):
-    study_results.PAGE.write_text("no place")
+    study_published.PAGE.write_text("no place")
     path = world.folder / "x.json"
-    path.write_text(study_results.dumps(won(10, 10)), "utf-8")
+    path.write_text(study_published.dumps(won(10, 10)), "utf-8")
     assert study.main(["--publish", str(path)]) == 1
     assert "<!-- tiny -->" in capsys.readouterr().err
     assert not (world.folder / "docs" / "tiny.json").exists()
+
+
+# --- the lesson changes after its study ---
+
+
+def changed(**sources):
+    """The tiny lesson with another source in the cell of a kind."""
+    notebook = lesson()
+    place = {"prose": 0, "parameters": 1, "error": 2, "work": 3, "study": 4, "behind": 5}
+    for kind, source in sources.items():
+        notebook.cells[place[kind]].source = source
+    return notebook
+
+
+def test_a_fingerprint_is_that_of_the_code_up_to_the_tagged_cell_as_documented():
+    listed = json.dumps(["1 / 0", WORK, STUDY_CELL])
+    expected = hashlib.sha256(listed.encode("ascii")).hexdigest()
+    assert study_lesson.fingerprint(lesson()) == expected
+    assert study_lesson.fingerprint(study_lesson.cut(lesson())) == expected
+
+
+@pytest.mark.parametrize(
+    "sources, same",
+    [
+        ({"prose": "# Tiny, said better"}, True),
+        ({"behind": "2"}, True),
+        ({"parameters": PARAMETERS.replace("EPOCHS: int = 1", "EPOCHS = 5")}, True),
+        ({"work": WORK + "  # a comment may be a switch"}, False),
+        ({"error": "2 / 0"}, False),
+        ({"study": STUDY_CELL.replace("0.3", "0.2")}, False),
+        # Two cells that change places, or one that takes lines of another.
+        ({"error": WORK, "work": "1 / 0"}, False),
+        ({"error": "1 / 0\n" + WORK, "work": ""}, False),
+    ],
+)
+def test_a_fingerprint_follows_the_code_that_a_study_runs_and_nothing_else(sources, same):
+    notebook = changed(**sources)
+    assert (study_lesson.fingerprint(notebook) == study_lesson.fingerprint(lesson())) == same
+
+
+def test_a_fingerprint_does_not_know_outputs_tags_or_the_address_of_a_copy_of_the_course():
+    notebook = lesson()
+    notebook.cells[3].outputs = [new_output("stream", text="seen")]
+    notebook.cells[3].execution_count = 9
+    notebook.cells[3].metadata["tags"] = ["nbval-check-output"]
+    notebook.cells.insert(2, tagged("address = 'https://github.com/one/copy'", "setup"))
+    assert study_lesson.fingerprint(notebook) == study_lesson.fingerprint(lesson())
+
+
+def test_a_version_has_the_parameters_that_a_run_has_but_for_its_own():
+    described = tiny(parameters={"RATE": 1e-3})
+    notebook = changed(
+        parameters=PARAMETERS + "\nSIZE = ( 96,128 )  # pixels\nRATE = 0.1\nRATE /= 2"
+    )
+    assert study_lesson.version(notebook, described).parameters == {
+        "EPOCHS": "1",
+        "SIZE": "(96, 128)",
+        "RATE": "0.001",
+    }
+    with pytest.raises(cells.NotebookError, match=f"{NAME}: the cell .* does not assign RATE"):
+        study_lesson.version(lesson(), described)
+
+
+def test_what_is_run_is_published_with_its_fingerprint_its_parameters_and_its_tasks(world, capsys):
+    work = STUDY_CELL.replace('("treatment", "run"', '("task", "run"')
+    cells.write(lesson(study_cell=work), world.notebook)
+    world.claiming(tiny(rows_of="task", seeds=2, parameters={"EPOCHS": 2}))
+    done = world.folder / "any name.json"
+    assert study.main(["--json", str(done)]) == 0
+    assert study.main(["--publish", str(done)]) == 0
+    kept = json.loads(world.folder.joinpath("docs", "tiny.json").read_text("utf-8"))
+    assert kept["fingerprint"] == study_lesson.fingerprint(cells.read(world.notebook))
+    assert kept["parameters"] == {"EPOCHS": "2"}
+    page = study_published.PAGE.read_text("utf-8")
+    assert "cores. Run with EPOCHS = 2.\n\n| task | precision |\n" in page
+    assert "\n| class weights | " in page and "treatment" not in page
+    assert "earlier version" not in capsys.readouterr().out + page
+
+
+@pytest.fixture
+def published(world):
+    """The tiny study, published on the lesson as it was; gives the JSON in docs/."""
+    described = tiny(seeds=2, parameters={"EPOCHS": 2})
+    world.claiming(described)
+    done = world.folder / "tiny.json"
+    done.write_text(study_published.dumps(won(2, 2, described)), "utf-8")
+    assert study.main(["--publish", str(done)]) == 0
+    return world.folder / "docs" / "tiny.json"
+
+
+EARLIER = "run on an earlier version of the lesson"
+OTHER = "run with other parameters (EPOCHS = 2, now 3)"
+
+
+@pytest.mark.parametrize(
+    "work, epochs, said",
+    [
+        (WORK + "\nmore = 1", 2, EARLIER),
+        (WORK, 3, OTHER),
+        (WORK + "\nmore = 1", 3, f"{EARLIER} and {OTHER.removeprefix('run ')}"),
+    ],
+)
+def test_a_run_of_something_else_than_the_lesson_now_is_not_published(
+    work, epochs, said, world, published, capsys
+):
+    page, kept = study_published.PAGE.read_bytes(), published.read_bytes()
+    cells.write(lesson(work), world.notebook)
+    world.claiming(tiny(seeds=2, parameters={"EPOCHS": epochs}))
+    assert study.main(["--publish", str(world.folder / "tiny.json")]) == 1
+    assert f"tiny.json: {said}; run the study again" in capsys.readouterr().err
+    assert study_published.PAGE.read_bytes() == page and published.read_bytes() == kept
+    # What stands on the page already may stay there, if the page says what it is.
+    assert study.main(["--publish", str(published)]) == 0
+    assert f"{published}: {said}" in capsys.readouterr().out
+    assert f"\n\n*{said.capitalize()[:1]}{said[1:]}.*\n\n" in study_published.PAGE.read_text(
+        "utf-8"
+    )
+    assert published.read_bytes() == kept
+
+
+def test_a_study_that_is_run_says_what_became_of_the_published_one(world, published, capsys):
+    kept = ["--seeds", "1", "--keep", str(world.folder / "kept")]
+    capsys.readouterr()
+    assert study.main(kept) == 0
+    assert "docs" not in capsys.readouterr().out
+    cells.write(lesson(WORK + "\nmore = 1"), world.notebook)
+    assert study.main(kept) == 0
+    assert f"{published}: {EARLIER}\n" in capsys.readouterr().out
+    # A published file that cannot be read is what this run is for.
+    published.write_text("{", "utf-8")
+    assert study.main(kept) == 0
+    assert f"{published}: not the JSON of a study" in capsys.readouterr().out
+
+
+def test_numbers_from_before_fingerprints_stay_and_the_page_says_so_but_none_are_added(
+    world, capsys
+):
+    old = dataclasses.replace(won(10, 10), version=None)
+    assert study_published.loads(study_published.dumps(old), {"tiny": tiny()}).version is None
+    fresh, kept = world.folder / "x.json", world.folder / "docs" / "tiny.json"
+    for path in (fresh, kept):
+        path.write_text(study_published.dumps(old), "utf-8")
+    before = kept.read_bytes()
+    assert study.main(["--publish", str(fresh)]) == 1
+    assert "made before studies kept a fingerprint" in capsys.readouterr().err
+    assert study.main(["--publish", str(kept)]) == 0
+    assert "*Made before studies kept a fingerprint" in study_published.PAGE.read_text("utf-8")
+    assert kept.read_bytes() == before
 
 
 # --- the course's own studies ---
@@ -489,22 +663,41 @@ def test_a_study_fits_its_lesson(name):
     described = STUDIES[name]
     (path,) = cells.notebook_paths([described.notebook])
     parameters = dict.fromkeys(study.GIVEN) | dict(described.parameters)
-    prepared = study.with_parameters(study.cut(cells.read(path)), parameters)
+    prepared = study_lesson.with_parameters(study_lesson.cut(cells.read(path)), parameters)
     assert "RESULTS" in prepared.cells[-1].source
-    assert described.seeds >= 10 and described.claims
+    judged = [claim.at_least for claim in described.claims if claim.at_least]
+    # Nine of ten are a rule; of fewer, all are wanted.
+    assert judged and (described.seeds >= 10 or (described.seeds >= 3 and {*judged} == {10}))
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_page_has_the_tables_of_the_published_study_and_its_claims_hold(name):
-    page = study_results.PAGE.read_text(encoding="utf-8")
+    page = study_published.PAGE.read_text(encoding="utf-8")
     assert f"<!-- {name} -->" in page and f"<!-- /{name} -->" in page
-    path = study_results.PUBLISHED / f"{name}.json"
+    path = study_published.PUBLISHED / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{name} is not published yet")
-    results = study_results.loads(path.read_text(encoding="utf-8"), STUDIES)
-    assert study_results.with_results(page, results) == page
-    assert study_results.markdown(results) in page
+    results = study_published.loads(path.read_text(encoding="utf-8"), STUDIES)
+    note = study_published.note_on(results)
+    assert study_published.with_results(page, results, note) == page
+    assert study_results.markdown(results, note) in page
     assert results.seeds == list(range(results.study.seeds)) and results.failed() == []
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_published_study_was_run_on_the_lesson_as_it_is_or_the_page_says_that_it_was_not(name):
+    path = study_published.PUBLISHED / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{name} is not published yet")
+    results = study_published.loads(path.read_text(encoding="utf-8"), STUDIES)
+    note = study_published.note_on(results)
+    page = study_published.PAGE.read_text(encoding="utf-8")
+    tables = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+    if note:
+        repair = f"run it again, or let the page say so: tools.study --publish docs/{name}.json"
+        assert f"*{note[0].upper()}{note[1:]}.*" in tables, f"{name}: {note}; {repair}"
+        pytest.skip(f"{name}: {note}")
+    assert study_lesson.NO_FINGERPRINT[1:] not in tables and study_lesson.EARLIER not in tables
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make: README says how without")

@@ -8,21 +8,24 @@
 Each run has a kernel, a folder and a SEED of its own, and ends with the lesson's cell tagged
 `study`. With --keep, what is done stays, and the same command goes on where it was interrupted. A
 run is done again if the notebook's code, the parameters or the machine changed. A change in
-helpers/ is not seen: take another folder then. --publish writes docs/studies.md and docs/NAME.json.
+helpers/ is not seen: take another folder then.
+
+--publish writes docs/studies.md and docs/NAME.json. It refuses numbers that come from another
+version of the lesson's code, or from other parameters, than there are now. Where docs/NAME.json
+itself has become such a file, --publish docs/NAME.json lets the page say so.
+
 The exit code is 1 if a claim holds in fewer seeds than it says, or if a run fails.
 """
 
 import argparse
-import ast
-import copy
 import hashlib
 import importlib
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -31,9 +34,10 @@ from tqdm import tqdm
 
 from studies import GIVEN, Study
 from tools import course
-from tools.cells import ROOT, NotebookError, notebook_paths, read, show, tags
-from tools.study_results import Results, collect, dumps, publish, report, together
-from tools.style import tagged
+from tools.cells import ROOT, NotebookError, show
+from tools.study_lesson import lesson, naming, version, with_parameters
+from tools.study_published import dumps, note_on_published, publish
+from tools.study_results import Results, collect, report, together
 
 STUDIES = ROOT / "studies"
 
@@ -51,48 +55,8 @@ def studies_by_name(names: list[str] | None = None) -> dict[str, Study]:
     return {name: importlib.import_module(f"studies.{name}").STUDY for name in names or known}
 
 
-def cut(notebook: NotebookNode) -> NotebookNode:
-    """A copy of a notebook that ends with its cell tagged `study`.
-
-    Raises:
-        NotebookError: where no cell has the tag, or several have.
-    """
-    places = [k for k, cell in enumerate(notebook.cells) if "study" in tags(cell)]
-    if len(places) != 1:
-        raise NotebookError(f"one cell tagged study is needed; there are {len(places)}")
-    shorter = copy.deepcopy(notebook)
-    shorter.cells = shorter.cells[: places[0] + 1]
-    return shorter
-
-
-def with_parameters(notebook: NotebookNode, parameters: dict[str, object]) -> NotebookNode:
-    """A copy of a notebook in which the cell tagged `parameters` ends with other values.
-
-    No cell is added, so that a message about cell 7 means the seventh of the lesson.
-
-    Raises:
-        NotebookError: without such a cell, or for a name that it does not assign.
-    """
-    given = copy.deepcopy(notebook)
-    found = tagged(given, "parameters")
-    if len(found) != 1:
-        raise NotebookError(f"one cell tagged parameters is needed; there are {len(found)}")
-    assigned = {
-        target.id
-        for line in ast.parse(found[0].source).body
-        for target in getattr(line, "targets", [getattr(line, "target", None)])
-        if isinstance(target, ast.Name)
-    }
-    missing = [name for name in parameters if name not in assigned]
-    if missing:
-        raise NotebookError(f"the cell tagged parameters does not assign {', '.join(missing)}")
-    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
-    found[0].source = "\n".join([found[0].source, "# This run's own", *lines])
-    return given
-
-
-def fingerprint(notebook: NotebookNode, study: Study, seed: int) -> str:
-    """What a run's results follow from, as a hash: code, parameters, and the machine."""
+def made_by(notebook: NotebookNode, study: Study, seed: int) -> str:
+    """What one run's results follow from, as a hash: code, parameters, seed, and the machine."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     parts = [code, seed, sorted(study.parameters.items()), course.machine()]
     return hashlib.sha256(json.dumps(parts, default=repr).encode()).hexdigest()
@@ -115,33 +79,24 @@ def run_seed(
         NotebookError: for a cell that fails, or results that cannot be used.
     """
     results, stamp = folder / "results.csv", folder / "made_by.txt"
-    made_by = fingerprint(notebook, study, seed)
-    if results.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == made_by:
+    made = made_by(notebook, study, seed)
+    if results.exists() and stamp.exists() and stamp.read_text(encoding="ascii") == made:
         return collect(results, study)
     shutil.rmtree(folder, ignore_errors=True)
     data, unfinished = folder / "data", folder / "unfinished.csv"
     data.mkdir(parents=True)
     given = dict(zip(GIVEN, (seed, str(data), str(unfinished)), strict=True))
-    lesson = with_parameters(notebook, given | dict(study.parameters))
+    prepared = with_parameters(notebook, given | dict(study.parameters))
     executed = folder / f"{study.notebook}.ipynb"
-    done = course.run(lesson, study.notebook, executed, False, folder, on_cell)
+    done = course.run(prepared, study.notebook, executed, False, folder, on_cell)
     if done.problems:
         raise NotebookError("\n".join(done.problems))
     rows = collect(unfinished, study)
-    stamp.write_text(made_by, encoding="ascii")
+    stamp.write_text(made, encoding="ascii")
     # The name that says "complete" comes last.
     unfinished.replace(results)
     shutil.rmtree(data, ignore_errors=True)
     return rows
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Put the place before the message of an error."""
-    try:
-        yield
-    except NotebookError as error:
-        raise NotebookError(f"{where}: {error}") from None
 
 
 def run_study(name: str, study: Study, seeds: int, folder: Path) -> Results:
@@ -150,10 +105,9 @@ def run_study(name: str, study: Study, seeds: int, folder: Path) -> Results:
     Raises:
         NotebookError: naming notebook and seed, as soon as something fails.
     """
-    (path,) = notebook_paths([study.notebook])
-    with _naming(study.notebook):
-        # Read once: what an author edits meanwhile belongs to the next study.
-        notebook = cut(read(path))
+    # Read once: what an author edits meanwhile belongs to the next study.
+    notebook = lesson(study)
+    now = version(notebook, study)
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     by_seed: dict[int, pd.DataFrame] = {}
     with tqdm(total=cells * seeds, unit="cell") as bar:
@@ -163,9 +117,9 @@ def run_study(name: str, study: Study, seeds: int, folder: Path) -> Results:
 
         for seed in range(seeds):
             bar.set_description(f"{name}, seed {seed}")
-            with _naming(f"{study.notebook}, SEED = {seed}"):
+            with naming(f"{study.notebook}, SEED = {seed}"):
                 by_seed[seed] = run_seed(study, notebook, seed, folder / f"seed_{seed:02}", on_cell)
-                results = Results(name, study, together(by_seed), course.machine())
+                results = Results(name, study, together(by_seed), course.machine(), now)
                 # A claim that asks for what is not there should not come to light at the very end.
                 results.held()
             bar.update(cells * (seed + 1) - bar.n)
@@ -193,7 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         studies = studies_by_name(chosen.names)
         if chosen.publish:
-            print(f"{', '.join(map(show, publish(chosen.publish, studies)))}: written")
+            kept, page = publish(chosen.publish, studies)
+            print(f"{show(kept)}, {show(page)}: written")
+            if note := note_on_published(kept.stem, studies[kept.stem]):
+                print(note)
             return 0
         if chosen.json and len(studies) > 1:
             parser.error(f"--json takes one study; name one of {', '.join(studies)}")
@@ -218,6 +175,8 @@ def run_studies(
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(dumps(results), encoding="utf-8", newline="\n")
             print(f"\n{report(results)}")
+            if note := note_on_published(name, study):
+                print(f"\n{note}")
             failed += len(results.failed())
     return 1 if failed else 0
 

@@ -1,6 +1,5 @@
-"""What the runs of a study gave: read, judged, shown and published."""
+"""What the runs of a study gave: read, judged and shown."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +8,30 @@ import numpy as np
 import pandas as pd
 
 from studies import Claim, Study
-from tools import results as benchmarks
-from tools.cells import NotebookError, show
+from tools.cells import NotebookError
+from tools.study_lesson import Version
 
-PUBLISHED = benchmarks.PUBLISHED
-PAGE = PUBLISHED / "studies.md"
 KEYS = ["treatment", "run"]
 DECIMALS = 6  # what is judged is what is written to the JSON
 
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of every seed: columns `seed`, `treatment`, `run` and the study's measures."""
+    """The rows of every seed, and what they come from.
+
+    Args:
+        name: of the study's module.
+        study: what was studied.
+        rows: columns `seed`, `treatment`, `run` and the study's measures.
+        machine: as `tools.course.machine` describes it.
+        version: of the lesson; None for numbers from before studies kept it.
+    """
 
     name: str
     study: Study
     rows: pd.DataFrame
     machine: Mapping[str, object]
+    version: Version | None = None
 
     @property
     def seeds(self) -> list[int]:
@@ -59,16 +65,18 @@ def collect(path: Path, study: Study) -> pd.DataFrame:
         raise NotebookError("the cell tagged study wrote nothing to RESULTS")
     try:
         # A treatment may be called "None" or "NA"; neither is a missing value.
-        rows = pd.read_csv(path, dtype={"treatment": str}, keep_default_na=False)
+        rows = pd.read_csv(path, dtype={study.rows_of: str}, keep_default_na=False)
     except pd.errors.EmptyDataError:
         rows = pd.DataFrame()
     measures = list(study.measures)
-    missing = [name for name in KEYS + measures if name not in rows]
+    missing = [name for name in [study.rows_of, *measures] if name not in rows]
     if missing:
         raise NotebookError(f"RESULTS lacks the column {', '.join(missing)}")
     if rows.empty:
         raise NotebookError("RESULTS has no rows")
-    rows = rows[KEYS + measures]
+    if "run" not in rows:
+        rows = rows.assign(run=0)
+    rows = rows[[study.rows_of, "run", *measures]].set_axis(KEYS + measures, axis=1)
     for name in measures:
         numbers = pd.to_numeric(rows[name], errors="coerce")
         for _, row in rows[~np.isfinite(numbers)].iterrows():
@@ -147,15 +155,18 @@ def _spread(seeds: list[int]) -> str:
     return f"mean ± standard deviation over {len(seeds)} seeds"
 
 
-def markdown(results: Results) -> str:
-    """The same for the page: two tables."""
+def markdown(results: Results, note: str = "") -> str:
+    """The same for the page: two tables, and above them what has to be said of their origin."""
     table, seeds = summary(results), results.seeds
+    kept = results.version.parameters if results.version else {}
+    own = ", ".join(f"{name} = {kept[name]}" for name in results.study.parameters if name in kept)
     lines = [
         f"{_spread(seeds)[:1].upper()}{_spread(seeds)[1:]}. "
         f"TensorFlow {results.machine['tensorflow']}, Python {results.machine['python']}, "
-        f"{results.machine['cores']} cores.",
+        f"{results.machine['cores']} cores." + (f" Run with {own}." if own else ""),
         "",
-        "| treatment | " + " | ".join(table.columns) + " |",
+        *([f"*{note[0].upper()}{note[1:]}.*", ""] if note else []),
+        f"| {results.study.rows_of} | " + " | ".join(table.columns) + " |",
         "|---|" + "---:|" * len(table.columns),
         *("| " + " | ".join([name, *cells]) + " |" for name, *cells in table.itertuples()),
         "",
@@ -165,72 +176,3 @@ def markdown(results: Results) -> str:
     for claim, held in results.held():
         lines.append("| " + " | ".join([*_verdict(claim, held, len(seeds)), claim.sentence]) + " |")
     return "\n".join(lines)
-
-
-def dumps(results: Results) -> str:
-    """As JSON, with a line for each row."""
-    kept = json.loads(results.rows.to_json(orient="split", double_precision=DECIMALS))
-    head = {
-        "study": results.name,
-        "notebook": results.study.notebook,
-        "machine": dict(results.machine),
-        "columns": kept["columns"],
-    }
-    rows = ",\n  ".join(map(json.dumps, kept["data"]))
-    return f'{json.dumps(head, indent=1)[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n'
-
-
-def loads(text: str, studies: Mapping[str, Study]) -> Results:
-    """What `dumps` wrote; the claims are those of today.
-
-    Raises:
-        NotebookError: for a text that is not from `dumps`, for a study that is not there or
-            that measures more today.
-    """
-    try:
-        kept = json.loads(text)
-        name, machine = kept["study"], kept["machine"]
-        rows = pd.DataFrame(kept["rows"], columns=kept["columns"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise NotebookError(f"not the JSON of a study: {error!r}") from None
-    if name not in studies:
-        raise NotebookError(f"no study {name}; there are: {', '.join(studies)}")
-    lacks = [measure for measure in studies[name].measures if measure not in rows]
-    if lacks or rows.empty:
-        raise NotebookError(f"the JSON of {name} lacks {', '.join(lacks) or 'rows'}; run it again")
-    return Results(name, studies[name], rows, machine)
-
-
-def with_results(page: str, results: Results) -> str:
-    """The page's text with the tables of one study between its markers.
-
-    Raises:
-        NotebookError: for a page without them.
-    """
-    if f"<!-- {results.name} -->" not in page:
-        raise NotebookError(f"{show(PAGE)} has no <!-- {results.name} --><!-- /{results.name} -->")
-    return benchmarks.between(page, results.name, markdown(results))
-
-
-def publish(path: Path, studies: Mapping[str, Study]) -> list[Path]:
-    """Write a study's JSON to docs/ and its tables to the page; returns what was written.
-
-    Raises:
-        NotebookError: for a file that is not there or not a study's, a study that was not run with
-            all its seeds, or one whose claims do not hold.
-    """
-    if not path.is_file():
-        raise NotebookError(f"no file {show(path)}")
-    results = loads(path.read_text(encoding="utf-8"), studies)
-    if results.seeds != list(range(results.study.seeds)):
-        raise NotebookError(
-            f"{show(path)}: {len(results.seeds)} seeds; a complete study has {results.study.seeds}"
-        )
-    failed = "; ".join(claim.sentence for claim in results.failed())
-    if failed:
-        raise NotebookError(f"{show(path)}: does not hold, so it should not be claimed: {failed}")
-    page = with_results(PAGE.read_text(encoding="utf-8"), results)
-    kept = PUBLISHED / f"{results.name}.json"
-    kept.write_text(dumps(results), encoding="utf-8", newline="\n")
-    PAGE.write_text(page, encoding="utf-8", newline="\n")
-    return [kept, PAGE]

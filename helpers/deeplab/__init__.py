@@ -14,7 +14,13 @@ expects. After `import helpers.deeplab`, Keras loads a saved model.
 from helpers.deeplab.checking import Checked, check
 from helpers.deeplab.encoders import BACKBONES, encoder
 from helpers.deeplab.heads import aspp, decoder
-from helpers.deeplab.layers import CentredMaxPooling2D, ChannelNormalization, Spread, Upsampling
+from helpers.deeplab.layers import (
+    CentredMaxPooling2D,
+    ChannelNormalization,
+    FusedBatchNormalization,
+    Spread,
+    Upsampling,
+)
 from helpers.deeplab.limits import IGNORE
 from helpers.deeplab.metrics import MeanDice, mean_dice, mean_iou
 from helpers.deeplab.network import model
@@ -28,6 +34,7 @@ __all__ = [
     "CentredMaxPooling2D",
     "ChannelNormalization",
     "Checked",
+    "FusedBatchNormalization",
     "MeanDice",
     "Spread",
     "Upsampling",

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 
 from helpers import quiet
-from helpers.deeplab.layers import CentredMaxPooling2D
+from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
@@ -157,7 +157,10 @@ def window(layer: keras.layers.Layer) -> tuple[int, int]:
 
 def _copy(layer: keras.layers.Layer, config: dict, inputs):
     """The layer of that config on those inputs, with the weights of the old one."""
-    new = type(layer).from_config(config)
+    kind = type(layer)
+    if kind is keras.layers.BatchNormalization:
+        kind = FusedBatchNormalization
+    new = kind.from_config(config)
     outputs = new(inputs)
     if layer.weights:
         new.set_weights(layer.get_weights())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from helpers import arguments, quiet
-from helpers.deeplab.layers import Spread, Upsampling
+from helpers.deeplab.layers import FusedBatchNormalization, Spread, Upsampling
 
 quiet.tensorflow_greeting()
 import keras  # noqa: E402
@@ -21,7 +21,7 @@ class Blocks:
 
     def normalised(self, features, name: str):
         """Batch normalisation and ReLU."""
-        features = layers.BatchNormalization(
+        features = FusedBatchNormalization(
             momentum=self.momentum, epsilon=self.epsilon, name=f"{name}_bn"
         )(features)
         return layers.ReLU(name=f"{name}_relu")(features)

@@ -32,6 +32,37 @@ class ChannelNormalization(keras.layers.Normalization):
 
 
 @keras.saving.register_keras_serializable(package="helpers")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """Keras' batch normalisation over `[b, y, x, c]` in one operation each way, in place of many.
+
+    Same weights, numbers and moving averages, but for rounding. Keras 3 composes the normalisation
+    of elementwise operations, which pass over the map about a dozen times; TensorFlow has one for
+    the whole (`FusedBatchNormV3`) and one for its gradient.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        learning = bool(training) and self.trainable
+        if mask is not None or not (self.scale and self.center) or inputs.dtype == tf.float64:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.convert_to_tensor(self.gamma),
+            tf.convert_to_tensor(self.beta),
+            mean=None if learning else tf.convert_to_tensor(self.moving_mean),
+            variance=None if learning else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=learning,
+        )
+        if learning:
+            # It divides by n - 1, Keras by n.
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
+            variance *= (count - 1) / count
+            for average, found in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                average.assign(average * self.momentum + found * (1.0 - self.momentum))
+        return ops.cast(outputs, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="helpers")
 class Upsampling(keras.layers.Layer):
     """Bilinear enlargement of features to the grid of a finer map or of the image.
 
