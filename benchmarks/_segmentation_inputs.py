@@ -19,10 +19,11 @@ LEARNT_IN = 6  # steps on one batch, after which its loss has to be smaller
 
 # The lesson's network and pictures.
 LESSON = {
-    "size": (96, 128),
+    "size": (72, 96),
     "batch": 16,
     "backbone": "MobileNetV2",
     "alpha": 0.35,
+    "rates": (1, 2),
     "aspp_width": 64,
     "decoder_width": 64,
     "low_level_width": 24,

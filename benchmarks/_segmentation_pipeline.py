@@ -74,6 +74,7 @@ class Lesson:
             low_level_width=LESSON["low_level_width"],
             batch_norm_momentum=0.9,
             alpha=LESSON["alpha"],
+            rates=LESSON["rates"],
         )
         loss, optimizer = deeplab.loss(), keras.optimizers.Adam(RATE)
         optimizer.build(network.trainable_variables)

@@ -20,6 +20,6 @@ STUDY = Study(
         ),
     ),
     # Longer than the lesson, which has to end within its minutes.
-    parameters={"EPOCHS": 40},
+    parameters={"EPOCHS": 40, "CT_EPOCHS": 16},
     seeds=3,
 )
