@@ -1,6 +1,6 @@
 """Segmentation: how fast does DeepLab train, and does it ever wait for its input?
 
-    .venv/bin/python benchmarks/segmentation.py [--quick] [--parts ABC] [--json PATH]
+    .venv/bin/python benchmarks/segmentation.py [--quick] [--parts ABC] [--json build/deeplab.json]
 
 Runs in the course's own environment and asks keras-hub in benchmarks/.venv, each network in a
 worker process that runs when it is its turn. Parts:

@@ -67,7 +67,8 @@ def test_a_layer_that_is_not_trained_keeps_its_averages():
     _, ours = both()
     ours.trainable = False
     before = ours.get_weights()
-    ours(images(), training=True)
+    values = ours(images(), training=True)
+    np.testing.assert_array_equal(values, ours(images(), training=False))
     for one, other in zip(before, ours.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -88,6 +89,8 @@ def test_half_precision_is_normalised_with_whole_averages(policy):
     assert values.dtype == ours.compute_dtype and ours.moving_mean.dtype == "float32"
     expected = theirs(images(), training=True)
     np.testing.assert_allclose(tf.cast(values, tf.float32), expected, atol=0.05)
+    for one, other in zip(ours.get_weights()[2:], theirs.get_weights()[2:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.01)
 
 
 @pytest.mark.parametrize("backbone", list(deeplab.BACKBONES))

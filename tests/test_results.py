@@ -53,7 +53,7 @@ def published(name: str) -> list[dict]:
     return json.loads(file.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", ["dicom_reading", "records", "augmentation", "reading"])
+@pytest.mark.parametrize("name", ["dicom_reading", "records", "augmentation", "reading", "deeplab"])
 def test_readme_shows_the_published_run(name):
     comparisons, text = published(name), results.README.read_text("utf-8")
     assert results.with_table(text, name, comparisons) == text

@@ -120,6 +120,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("one JSON file of a benchmark is needed", file=sys.stderr)
         return 1
     name = Path(paths[0]).stem
+    if f"<!-- {name} -->" not in README.read_text(encoding="utf-8"):
+        print(f"the benchmarks' README has no place <!-- {name} -->", file=sys.stderr)
+        return 1
     comparisons = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
     kept = PUBLISHED / f"{name}.json"
     kept.write_text(json.dumps(comparisons, indent=1) + "\n", encoding="utf-8", newline="\n")
