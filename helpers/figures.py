@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -164,16 +165,30 @@ def _encode(rgb: np.ndarray, levels: int) -> bytes:
         # Greys and colours have a share of the palette each, so that a thin coloured line does
         # not lose to a page of grey.
         count = min(256 - levels, 2 * levels)
-        coloured = Image.fromarray(rgb[~grey][None]).quantize(
-            count, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        colours, indexed = rgb[~grey], index[red]
+        own = _own_colours(colours)
+        coloured = Image.fromarray(colours[None]).quantize(
+            count - len(own), Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
         )
-        indexed = index[red]
-        indexed[~grey] = np.asarray(coloured)[0] + levels
+        chosen = np.asarray(coloured)[0] + levels + len(own)
+        for number, colour in enumerate(own):
+            chosen[(colours == colour).all(axis=1)] = levels + number
+        indexed[~grey] = chosen
         image = Image.frombytes("P", indexed.shape[::-1], indexed.tobytes())
-        image.putpalette(np.repeat(kept, 3).tolist() + coloured.getpalette()[: 3 * count])
+        image.putpalette(
+            [*np.repeat(kept, 3).tolist(), *own.ravel().tolist(), *coloured.getpalette()]
+        )
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _own_colours(colours: np.ndarray) -> np.ndarray:
+    """Which of the course's colours occur in `[n, 3]`: on a photograph, they would be the first to
+    go when colours are made fewer."""
+    known = {tuple(round(255 * part) for part in to_rgb(one)) for one in PALETTE.values()}
+    own = [one for one in sorted(known) if len({*one}) > 1 and (colours == one).all(axis=1).any()]
+    return np.array(own, np.uint8).reshape(-1, 3)
 
 
 def page(

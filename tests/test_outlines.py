@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 from matplotlib.patches import Patch
 from PIL import Image
@@ -93,6 +94,19 @@ def test_reference_and_network_keep_their_colours_whatever_else_there_is(drawn):
         tones = {name: one.get_color() for name, one in zip(names, handles, strict=True)}
         assert len(set(tones.values())) == len(names)
         assert all(tones[name] == wanted.get(name, tones[name]) for name in names)
+
+
+def test_on_photographs_the_lines_keep_their_colours_where_the_picture_has_to_be_small(drawn):
+    pictures = [phantoms.skin_lesion(number, (250, 333)) for number in (11, 25, 33, 47)]
+    masks = [{"reference": mask, "network": np.roll(mask, 6, 1)} for _, mask in pictures]
+    cases = {str(n): (pictures[n][0], one) for n, one in enumerate(masks)}
+    show.outlines(cases, columns=2, title="t")
+    picture = Image.open(io.BytesIO(show.render(drawn[0][0])))
+    assert picture.mode == "P"  # with fewer colours than it was drawn in
+    colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    for name in ("truth", "prediction"):
+        tone = np.round(255 * np.array(to_rgb(figures.PALETTE[name])))
+        assert (colours == tone).all(axis=1).sum() > 500
 
 
 def test_names_that_share_a_colour_in_the_palette_are_told_apart(drawn):
