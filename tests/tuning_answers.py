@@ -127,7 +127,7 @@ WRONG = {
         ),
     ],
     "faster": [
-        (slow, "no faster"),
+        (slow, "times as fast as the slow one"),
         (pipeline("cache", "crop", "repeat", "batch"), "is no part of its volume"),
         (pipeline("cache", "crop", "standardise", "repeat", "batch"), "is no part of its volume"),
         (pipeline("standardise", "crop", "cache", "repeat", "batch"), "the cache stands behind"),
