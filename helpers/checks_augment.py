@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, cause, judged, wrong
+from helpers.verdicts import VerdictError, ask, cause, judged, mapped, wrong
 
 AXES = {4: ("z", "y", "x", "channel"), 3: ("y", "x", "channel")}
 KINDS = {4: "volumes [z, y, x, c]", 3: "pictures [y, x, c]"}
@@ -71,24 +71,8 @@ def _mapped(answer: Callable, images, masks, seeds, kind: str) -> tuple[np.ndarr
     import tensorflow as tf
 
     given = tf.data.Dataset.from_tensor_slices((images, masks, seeds))
-    try:
-        dataset = given.map(answer)
-    except Exception as error:  # whatever tracing a learner's code may raise
-        raise wrong(
-            f"{kind}: it works on one pair, but Dataset.map raises {cause(error)}; map has no "
-            "values yet when it calls your function: use TensorFlow's operations"
-        ) from error
-    for name, spec in zip(("image", "mask"), dataset.element_spec, strict=True):
-        if spec.shape.rank is None:
-            raise wrong(
-                f"in Dataset.map the {name} has lost its number of axes: use TensorFlow's own "
-                "operations, or state the shape (tf.ensure_shape)"
-            )
-    try:
-        # One batch, which is faster to compare.
-        return next(dataset.batch(PAIRS).as_numpy_iterator())
-    except Exception as error:
-        raise wrong(f"{kind}: reading the mapped dataset raises {cause(error)}") from error
+    # One batch, which is faster to compare.
+    return mapped(answer, given, lambda made: next(made.batch(PAIRS).as_numpy_iterator()), kind)
 
 
 def _decisions(images, masks, pairs, kind: str) -> np.ndarray:

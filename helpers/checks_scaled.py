@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.verdicts import VerdictError, ask, cause, few, judged, wrong
+from helpers.verdicts import VerdictError, ask, cause, few, judged, mapped, wrong
 
 FACTORS = (1.6, 0.6, 2.0, 0.5, 1.0, 1.25, 0.8)
 FILL, IGNORE = 127, 255
@@ -100,23 +100,7 @@ def _mapped(answer: Callable, image: np.ndarray, mask: np.ndarray) -> list[list[
     count = len(FACTORS)
     images, masks = (np.repeat(one[None], count, 0) for one in (image, mask))
     given = tf.data.Dataset.from_tensor_slices((images, masks, np.float32(FACTORS)))
-    try:
-        dataset = given.map(answer)
-    except Exception as error:  # whatever tracing a learner's code may raise
-        raise wrong(
-            f"it works on one pair, but Dataset.map raises {cause(error)}; map has no values yet "
-            "when it calls your function: use TensorFlow's operations, for the factor, too"
-        ) from error
-    for name, spec in zip(("image", "mask"), dataset.element_spec, strict=True):
-        if spec.shape.rank is None:
-            raise wrong(
-                f"in Dataset.map the {name} has lost its number of axes: state its shape "
-                "(tf.ensure_shape)"
-            )
-    try:
-        return [list(dataset.as_numpy_iterator()) for _ in range(2)]
-    except Exception as error:
-        raise wrong(f"reading the mapped dataset raises {cause(error)}") from error
+    return mapped(answer, given, lambda made: [list(made.as_numpy_iterator()) for _ in range(2)])
 
 
 def _judge_image(found: np.ndarray, image: np.ndarray, factor: float) -> None:

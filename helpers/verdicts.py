@@ -84,6 +84,35 @@ def ask_array(answer: Callable, *arguments, shape: tuple[int, ...]) -> np.ndarra
     return values
 
 
+def mapped(answer: Callable, given, read: Callable, said: str = ""):
+    """What an answer makes of image and mask inside `Dataset.map`, as it will be used.
+
+    Args:
+        answer: gives a tuple of image and mask.
+        given: a `tf.data.Dataset` of its arguments.
+        read: what to take of the mapped dataset.
+        said: for which data, before what went wrong.
+    """
+    said = f"{said}: " if said else ""
+    try:
+        dataset = given.map(answer)
+    except Exception as error:  # whatever tracing a learner's code may raise
+        raise wrong(
+            f"{said}it works on one pair, but Dataset.map raises {cause(error)}; map has no values "
+            "yet when it calls your function: use TensorFlow's operations"
+        ) from error
+    for name, spec in zip(("image", "mask"), dataset.element_spec, strict=True):
+        if spec.shape.rank is None:
+            raise wrong(
+                f"in Dataset.map the {name} has lost its number of axes: use TensorFlow's own "
+                "operations, or state the shape (tf.ensure_shape)"
+            )
+    try:
+        return read(dataset)
+    except Exception as error:
+        raise wrong(f"{said}reading the mapped dataset raises {cause(error)}") from error
+
+
 def few(values, most: int = 5, form: str = ".4g") -> str:
     """The first numbers of a list, to be shown."""
     shown = ", ".join(f"{value:{form}}" for value in values[:most])

@@ -14,6 +14,7 @@ import keras  # noqa: E402
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import _segmentation_lesson  # noqa: E402
 import _segmentation_models  # noqa: E402
 import _segmentation_pipeline  # noqa: E402
 import segmentation  # noqa: E402
@@ -208,7 +209,7 @@ def test_the_lessons_batches_are_real_and_the_repeated_one_is_one_of_them(tmp_pa
     table = _segmentation_pipeline.contenders(job)
     real, repeated = (list(table[f"{one} alone"]()()) for one in ("batches", "repeated"))
     assert len(real) == len(repeated) == 2
-    segmentation.check_batches(real, repeated)
+    _segmentation_lesson.check_batches(real, repeated)
     assert {LESSON["mask_fill"]} <= {*np.unique(np.stack([masks for _, masks in real])).tolist()}
     assert all(len([*table[name]()()]) == 2 for name in ("real batches", "one batch repeated"))
 
@@ -225,7 +226,7 @@ def pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_wrong_batches_end_the_run():
     one, other = pair(1), pair(2)
-    segmentation.check_batches([one, other], [one, one])
+    _segmentation_lesson.check_batches([one, other], [one, one])
     wrong = {
         "frozen": ([one, one], [one]),
         "not always": ([one, other], [one, other]),
@@ -235,7 +236,7 @@ def test_wrong_batches_end_the_run():
     }
     for words, (real, repeated) in wrong.items():
         with pytest.raises(SystemExit, match=re.escape(words)):
-            segmentation.check_batches(real, repeated)
+            _segmentation_lesson.check_batches(real, repeated)
 
 
 def test_a_network_that_does_not_learn_or_gives_another_shape_ends_the_run():
@@ -293,11 +294,11 @@ def test_peers_that_are_not_there_are_said_to_be_missing(capsys):
 
 def test_the_lessons_report_says_how_much_longer_a_real_step_takes(capsys):
     times = {
-        segmentation.REAL: [103.0, 104, 102],
-        segmentation.REPEATED: [100.0, 101, 99],
-        segmentation.ALONE: [4.0, 5, 4],
+        _segmentation_lesson.REAL: [103.0, 104, 102],
+        _segmentation_lesson.REPEATED: [100.0, 101, 99],
+        _segmentation_lesson.ALONE: [4.0, 5, 4],
     }
-    entries = segmentation.report_lesson(times)
+    entries = _segmentation_lesson.report_lesson(times)
     assert [(one["name"], one["ratio"]) for one in entries] == [
         ("real batches", 0.971), ("batches alone", 25.0)
     ]  # fmt: skip
