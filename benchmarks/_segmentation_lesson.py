@@ -19,7 +19,9 @@ ASKED_STEP = 1.05
 
 
 def check_batches(real: Sequence[Sequence[np.ndarray]], repeated: Sequence) -> None:
-    """Real batches are whole, each another one; the repeated ones are one of them.
+    """Real batches are whole, each another one; the repeated one is whole, and always the same.
+
+    It is none of the real ones: each pass over the pipeline draws anew.
 
     Raises:
         SystemExit: if anything is wrong.

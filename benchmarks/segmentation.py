@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +54,11 @@ PARTS = {
 ASKED_WORK = 1.0
 LEAD = 1  # steps of a pass that are not timed: the caches were another network's
 PHASES = ("forward", "backward", "both")
+HAS_KERAS_HUB = "import importlib.util as u, sys; sys.exit(not u.find_spec('keras_hub'))"
+NETWORKS_CHECKED = """\
+Networks were checked: a logit for each class and pixel, losses that fall on one
+batch, none twice in training."""
+BATCHES_CHECKED = "Batches were checked: whole, no ids in between, each another one."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +105,27 @@ def check_moving(row: str, checksums: Sequence[int], before: set[int]) -> None:
     before.update(checksums)
 
 
+def check_times(row: str, phase: str, times_ms: Sequence[float]) -> None:
+    """A median has to be above 0. Backward is a difference, and less than noise in a short run.
+
+    Raises:
+        SystemExit: if it is not.
+    """
+    median = statistics.median(times_ms)
+    if not median > 0:
+        raise SystemExit(
+            f"{row}, {phase}: a median of {median:.3g} ms, which is noise; run longer: without "
+            "--quick, or with more steps and rounds in _segmentation_inputs.Sizes"
+        )
+
+
+def has_keras_hub(python: Path) -> bool:
+    """Whether there is such a Python and it has keras-hub; importing it would take seconds."""
+    if not python.exists():
+        return False
+    return not subprocess.run([python, "-c", HAS_KERAS_HUB], check=False).returncode
+
+
 def measure_networks(
     letter: str, sizes: Sizes, peers: Path
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, Facts]]:
@@ -109,7 +137,8 @@ def measure_networks(
     backbone, rows = PARTS[letter]
     job = {"backbone": backbone, "size": sizes.size, "batch": sizes.batch, "lead": LEAD}
     job["steps"] = sizes.steps[backbone]
-    rows = {row: build for row, build in rows.items() if build == "ours" or peers.exists()}
+    if not has_keras_hub(peers):
+        rows = {OURS: rows[OURS]}
     with Running(job, peers) as workers:
         for row, build in rows.items():  # several at a time: their imports take seconds
             python = sys.executable if build == "ours" else peers
@@ -152,7 +181,14 @@ def measure_networks(
 def report_networks(
     letter: str, times: Mapping[str, Mapping], facts: Mapping[str, Facts], sizes: Sizes
 ) -> list[dict]:
-    """Print a part's tables and give its entries for the JSON file."""
+    """Print a part's tables and give its entries for the JSON file.
+
+    Raises:
+        SystemExit: for times that are noise.
+    """
+    for phase in PHASES:
+        for row, ms in times[phase].items():
+            check_times(row, phase, ms)
     backbone, rows = PARTS[letter]
     width = max(map(len, rows))
     print(
@@ -176,7 +212,8 @@ def report_networks(
         medians = {row: statistics.median(ms) for row, ms in times[phase].items()}
         for row, median in medians.items():
             ms, gflop = times[phase][row], facts[row].gflop[phase]
-            rates = sorted(1000 * sizes.batch / one for one in ms)
+            # A difference of one round may be noise, and bounds no rate.
+            rates = sorted(1000 * sizes.batch / one if one > 0 else math.inf for one in ms)
             line = f"  {row:{width}}  {1000 * sizes.batch / median:8.1f}  "
             line += f"{f'{rates[0]:.1f} to {rates[-1]:.1f}':>14}  "
             line += f"{1000 * sizes.batch / median * gflop:7.1f}"
@@ -241,11 +278,11 @@ def main() -> None:
             entries += report_lesson(measure_lesson(sizes, options.data_dir))
     except ContenderFailedError as error:
         raise SystemExit(str(error)) from error
-    print(
-        "\nNetworks were checked: a logit for each class and pixel, losses that fall on one\n"
-        "batch, none twice in training. Batches were checked: whole, no ids in between, each\n"
-        "another one."
-    )
+    print()
+    if asked - {"C"}:
+        print(NETWORKS_CHECKED)
+    if "C" in asked:
+        print(BATCHES_CHECKED)
     if options.json:
         write_json(options.json, entries)
 

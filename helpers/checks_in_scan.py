@@ -175,12 +175,27 @@ def _mistakes(ids, grid: Volume, scan: Volume, at) -> Iterator[tuple[str, np.nda
         return _nearest(ids, np.indices(scan.shape) - np.reshape(start, (3, 1, 1, 1)))
 
     ends = np.reshape(ids.shape, (3, 1, 1, 1))
-    linear = grid.with_voxels(ids).resample_like(scan).voxels
-    linear = np.where(((at >= -0.5) & (at <= ends - 0.5)).all(0), linear, 0)
-    for whole in (np.rint, np.floor):
+    covered = ((at >= -0.5) & (at <= ends - 0.5)).all(0)
+
+    def linear(values: np.ndarray) -> np.ndarray:
+        made = grid.with_voxels(values.astype(np.float32)).resample_like(scan).voxels
+        return np.where(covered, made, 0)
+
+    yield "interpolated linearly, then cut to whole numbers: is_mask=True", np.floor(linear(ids))
+    # With ids 0 and 1, rounding and a vote give the same: one name, true of both.
+    known = np.union1d(ids, 0)
+    vote = known[np.argmax([linear(ids == one) for one in known], axis=0)]
+    for made in (np.rint(linear(ids)), vote):
         yield (
-            "interpolated linearly, then made whole: take the nearest, is_mask=True",
-            whole(linear),
+            "the ids around have a say in it, by rounding or by a vote; each voxel takes the id of "
+            "the nearest voxel alone, is_mask=True",
+            made,
+        )
+    for half in (-0.5, 0.5):
+        yield (
+            "all lies half a voxel of the grid beside its place: are indices rounded down, or is "
+            "a corner taken for the middle of a voxel?",
+            _nearest(ids, at + half),
         )
     sizes = np.reshape(scan.shape, (3, 1, 1, 1))
     corners = np.indices(scan.shape) * (ends - 1) / (sizes - 1)

@@ -11,8 +11,10 @@ import numpy as np
 from helpers.verdicts import VerdictError, ask_array, close, judged, wrong
 
 TRIALS = 20
+EMPTY = "without any layer a value sees its own pixel, 1"
 SIMPLE = (
-    [(3, 1, 1)],
+    [(3, 1, 1)],  # first, as it decides whether there is an answer at all
+    [],
     [(3, 1, 1), (3, 1, 1)],
     [(3, 1, 2)],
     [(3, 2, 1)],
@@ -39,6 +41,8 @@ def receptive_field(answer: Callable) -> str:
                 raise wrong(
                     f"for {layers} you returned None; is a branch without return?"
                 ) from None
+            if not layers and isinstance(verdict.__cause__, Exception):
+                raise wrong(f"{verdict.line[2:]}, for []: {EMPTY}") from verdict.__cause__
             raise
     expected = [_side(layers) for layers in trials]
     if not close(found, expected):
@@ -47,7 +51,7 @@ def receptive_field(answer: Callable) -> str:
 
 
 def _stacks(rng: np.random.Generator) -> Iterator[list[tuple[int, int, int]]]:
-    """Layers as (kernel, stride, dilation): one or two, then up to six."""
+    """Layers as (kernel, stride, dilation): none, one or two, then up to six."""
     yield from map(list, SIMPLE)
     for _ in range(TRIALS - len(SIMPLE)):
         layers = rng.choice([1, 3, 5], rng.integers(3, 7), p=[0.2, 0.6, 0.2]).tolist()
@@ -83,8 +87,8 @@ def _misjudged(found: list[float], expected: list[int], trials: list) -> str:
     said = f"for {trials[first]} you returned {found[first]:g}, it is {expected[first]}"
 
     def strides_added(layers) -> int:
-        steps = itertools.accumulate((stride for _, stride, _ in layers[:-1]), initial=1)
-        return 1 + sum(_added(*one) * step for one, step in zip(layers, steps, strict=True))
+        steps = itertools.accumulate((stride for _, stride, _ in layers), initial=1)
+        return 1 + sum(_added(*one) * step for one, step in zip(layers, steps, strict=False))
 
     def backwards(layers) -> int:
         side = 1
@@ -144,4 +148,4 @@ def _misjudged(found: list[float], expected: list[int], trials: list) -> str:
     for why, rule in named.items():
         if close(found, [rule(layers) for layers in trials]):
             return f"{said}: {why}"
-    return said
+    return said if trials[first] else f"{said}: {EMPTY}"

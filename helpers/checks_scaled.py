@@ -13,6 +13,10 @@ FACTORS = (1.6, 0.6, 2.0, 0.5, 1.0, 1.25, 0.8)
 FILL, IGNORE = 127, 255
 SIZES = ((46, 60, np.uint8), (51, 43, np.float32))  # height, width and dtype of the image
 LEVELS = 1.0  # of rounding in the image
+FILLED = 0.1  # of rounding where there is no image
+# A mistake is named if it explains all but 2 % of what it covers, which has to be this share of
+# the picture at least, and so much more of it than the right factor does.
+COVERED, BETTER = 0.2, 0.02
 PATCHES = ((0.05, 40.0), (0.55, 215.0))  # in which channel 2 is another: share of a side, value
 
 
@@ -114,6 +118,7 @@ def _judge_image(found: np.ndarray, image: np.ndarray, factor: float) -> None:
     channels = list(zip(np.moveaxis(found, -1, 0), np.moveaxis(image, -1, 0), strict=True))
     for after, before in channels:  # the ramps first: what lies where shows best in them
         fitting = _fitting(after, before, factor, FILL)
+        fitting &= _inside(before.shape, factor, np.max) | (np.abs(after - FILL) < FILLED)
         if not fitting.all():
             raise wrong(_misplaced("image", after, before, factor, FILL, fitting))
     if factor > 1 and all(np.isin(after, [*before.flat, FILL]).all() for after, before in channels):
@@ -123,10 +128,11 @@ def _judge_image(found: np.ndarray, image: np.ndarray, factor: float) -> None:
 def _judge_mask(found: np.ndarray, mask: np.ndarray, factor: float) -> None:
     strange = ~np.isin(found, [*mask.flat, IGNORE])
     if (strange & _inside(mask.shape, factor)).any():
-        raise wrong(
-            f"factor {factor:g}: the mask has the ids {few(np.unique(found[strange]))}, which were "
-            'not in it: interpolated between ids; method="nearest"'
-        )
+        said = f"factor {factor:g}: the mask"
+        new = f"the ids {few(np.unique(found[strange]))}, which were not in it"
+        if lost := _lost(found, mask, factor):
+            raise wrong(f"{said} {lost}, and has {new}")
+        raise wrong(f'{said} has {new}: interpolated between ids; method="nearest"')
     fitting = _fitting(found, mask, factor, IGNORE)
     if not fitting.all():
         raise wrong(_misplaced("mask", found, mask, factor, IGNORE, fitting))
@@ -176,6 +182,17 @@ def _inside(shape: tuple[int, int], factor, pick=np.min, **about) -> np.ndarray:
     return _looked_up(np.ones(shape, bool), factor, False, _reach(factor), pick=pick, **about)
 
 
+def _lost(found: np.ndarray, mask: np.ndarray, factor: float) -> str:
+    """Which ids are nowhere, though some pixels have them for sure; empty if none."""
+    sure = {"reach": _reach(factor), "pick": np.min}
+    ids = [
+        i
+        for i in np.unique(mask).tolist()
+        if not (found == i).any() and _looked_up(mask == i, factor, i == IGNORE, **sure).any()
+    ]
+    return f"lost the id{'s' * (len(ids) > 1)} {few(ids)}" if ids else ""
+
+
 def _misplaced(name: str, found, one, factor: float, fill: int, fitting: np.ndarray) -> str:
     """What is wrong with an image's channel or with a mask."""
     said = f"factor {factor:g}: the {name}"
@@ -216,12 +233,16 @@ def _misplaced(name: str, found, one, factor: float, fill: int, fitting: np.ndar
     fits = []
     for by, anchor in ways:
         there = _inside(one.shape, by, anchor=anchor)
-        fits.append(_fitting(found, one, by, fill, anchor=anchor)[there].mean())
+        fit = _fitting(found, one, by, fill, anchor=anchor)[there]
+        telling = there.mean() > COVERED and fit.mean() > fitting[there].mean() + BETTER
+        fits.append(fit.mean() if telling else 0)
     if max(fits[: len(named)]) > 0.98:
         return f"{said} {list(named)[int(np.argmax(fits[: len(named)]))]}"
     if max(fits) > 0.98:
         by = np.median(others[np.array(fits[len(named) :]) > 0.98])
         return f"{said} is scaled by about {by:.2g}: what has become of the factor?"
+    if name == "mask" and (lost := _lost(found, one, factor)):
+        return f"{said} {lost}"
     y, x = np.argwhere(~fitting)[0].tolist()
     return (
         f"{said} has other values in {100 * (1 - fitting.mean()):.2g} % of its pixels: at (y, x) = "

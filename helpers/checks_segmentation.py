@@ -11,6 +11,8 @@ from helpers.verdicts import VerdictError, ask, judged, wrong
 
 TRIALS = 20
 IGNORE = 255
+UINT8 = 255  # its largest number; sums in it begin again at 0
+LARGE = 8  # how many times as long the sides are in some trials: with areas of 1,000 and more
 
 # A mistake, and what it takes for class 1 in truth, for class 1 in prediction, and for all pixels.
 IGNORING = {
@@ -47,6 +49,15 @@ FORMULAS = {
     "that is sensitivity, the share of the truth that is found": (
         lambda both, true, found, _: both / true
     ),
+    "NaN is for cases where both masks are empty; where only the truth is, Dice is 0": (
+        lambda both, true, found, _: np.where(true > 0, 2 * both / (true + found), np.nan)
+    ),
+    "NaN is for cases where both masks are empty; where only the prediction is, Dice is 0": (
+        lambda both, true, found, _: np.where(found > 0, 2 * both / (true + found), np.nan)
+    ),
+    "NaN is for cases where both masks are empty; where only one of them is, Dice is 0": (
+        lambda both, true, found, _: np.where(both > 0, 2 * both / (true + found), np.nan)
+    ),
     "that is accuracy, to which the easy background contributes most": (
         lambda both, true, found, pixels: (pixels - true - found + 2 * both) / pixels
     ),
@@ -80,17 +91,17 @@ def dice_of_cases(answer: Callable) -> str:
     """
     trials = list(_pairs(np.random.default_rng(79)))
     found = [_dice(answer, number, *masks) for number, masks in enumerate(trials)]
-    expected = [_by("", "", "", *masks) for masks in trials]
+    expected = [_by("", "", _sizes("", *masks)) for masks in trials]
     if not _same(found, expected):
         raise wrong(_miscounted(found, expected, trials))
     return (
-        f"right on {sum(map(len, expected))} cases that the check made up, with ignored pixels, "
-        "missed and invented lesions, and cases without any"
+        f"right on {sum(map(len, expected))} cases that the check made up, small and large, with "
+        "ignored pixels, missed and invented lesions, and cases without any"
     )
 
 
 def _pairs(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Truth and prediction; from the third set on, some of the masks are empty."""
+    """Truth and prediction; from the third set on, some masks are empty, and some sets large."""
     for trial in range(TRIALS):
         cases, height, width = rng.integers((6, 9, 11), (9, 13, 15))
         y, x = np.indices((height, width))
@@ -115,6 +126,10 @@ def _pairs(rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             # Whatever the network finds here is where nobody can tell.
             predicted[inside] = truth[inside] == IGNORE
             predicted[perfect] = truth[perfect] == 1
+        if trial % 6 == 5:
+            truth, predicted = (
+                mask.repeat(LARGE, axis=1).repeat(LARGE, axis=2) for mask in (truth, predicted)
+            )
         yield truth, predicted
 
 
@@ -153,12 +168,16 @@ def _mean_dice(both, true, found, pixels, of: tuple[int, ...] = (0, 1)) -> np.nd
     return np.where(np.isnan(values), 0, values).sum(0) / (~np.isnan(values)).sum(0)
 
 
-def _by(ignoring: str, formula: str, empty: str, truth, predicted) -> np.ndarray:
-    """Dice of each case, or what mistakes make of it."""
+def _sizes(ignoring: str, truth: np.ndarray, predicted: np.ndarray) -> list[np.ndarray]:
+    """The pixels of each case in both, in the truth, in the prediction and of all."""
     true, found, kept = IGNORING[ignoring](truth, predicted == 1)
-    sums = [mask.sum((1, 2), dtype=float) for mask in (true * found, true, found, kept)]
+    return [mask.sum((1, 2), dtype=float) for mask in (true * found, true, found, kept)]
+
+
+def _by(formula: str, empty: str, sizes: list[np.ndarray]) -> np.ndarray:
+    """Dice of each case, or what mistakes make of it."""
     with np.errstate(all="ignore"):
-        values = FORMULAS[formula](*sums)
+        values = FORMULAS[formula](*sizes)
     return np.where(np.isnan(values), EMPTY[empty], values)
 
 
@@ -173,9 +192,15 @@ def _miscounted(found: list[np.ndarray], expected: list[np.ndarray], trials: lis
         f"{expected[first][case]:.4g}"
     )
     ways = itertools.product(IGNORING, FORMULAS, EMPTY)
+    sizes = {ignoring: [_sizes(ignoring, *masks) for masks in trials] for ignoring in IGNORING}
     for way in sorted(ways, key=lambda way: sum(map(bool, way))):
-        if _same(found, [_by(*way, *masks) for masks in trials]):
+        ignoring, formula, empty = way
+        if _same(found, [_by(formula, empty, each) for each in sizes[ignoring]]):
             return f"{said}: {'; and '.join(filter(None, way))}"
+    sums = np.concatenate([true + predicted for _, true, predicted, _ in sizes[""]])
+    small = sums <= UINT8
+    if _same([np.concatenate(found)[small]], [np.concatenate(expected)[small]]):
+        return f"{said}: small cases are right, but counts above {UINT8} do not fit in uint8"
     return said
 
 

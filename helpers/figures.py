@@ -38,6 +38,7 @@ PALETTE = {
     "muted": "#6B6B6B",
     "grid": "#D9D9D9",
 }
+FURNITURE = ("line", "muted", "grid")  # of a page: no thing is called so
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Nothing needs colour alone: the second thing in a picture has another line as well.
 LINES = ("solid", (0, (4, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
@@ -49,12 +50,17 @@ TEXT_POINTS = 9
 
 
 def colour(name: str, position: int = 0) -> str:
-    """The palette's colour for a thing ("left kidney" is a kidney), else the next of `SERIES`."""
+    """The palette's colour for a thing, as `known_colour`, else the next of `SERIES`."""
+    return known_colour(name) or SERIES[position % len(SERIES)]
+
+
+def known_colour(name: str) -> str | None:
+    """The palette's colour for a thing ("left kidney" is a kidney), None for any other name."""
     words = name.lower().replace("_", " ").split()
     for key, value in PALETTE.items():
-        if any(word.rstrip("s") == key.rstrip("s") for word in words):
+        if key not in FURNITURE and any(word.rstrip("s") == key.rstrip("s") for word in words):
             return value
-    return SERIES[position % len(SERIES)]
+    return None
 
 
 def figure(fig: Figure, alt: str) -> None:
@@ -195,7 +201,7 @@ def page(
     rows: Sequence[Sequence[tuple[float, float]]],
     title: str,
     *,
-    names: bool = True,
+    names: int = 1,
     max_height: float = 3.4,
     left: float = 0.02,
     under: float = 0.0,
@@ -207,7 +213,7 @@ def page(
     Args:
         rows: `(width, height)` of each panel, in mm or any other unit common to all.
         title: the finding; wrapped, at the top left.
-        names: leave room for a name above each panel.
+        names: lines of text above each panel that room is left for.
         max_height: the highest panel, in inches.
         left, under: room for axis labels left of each panel and under each row, in inches.
         foot: room at the bottom of the page, in inches.
@@ -218,7 +224,7 @@ def page(
     """
     lines = textwrap.wrap(title, 78)
     head = (0.08 if names else 0.14) + 0.21 * len(lines)
-    name = 0.24 if names else 0.0
+    name = 0.24 + 0.17 * (names - 1) if names else 0.0
     free = min(PAGE_INCHES - len(row) * (left + gap) + gap - 0.04 for row in rows)
     scale = min(
         free / max(sum(width for width, _ in row) for row in rows),

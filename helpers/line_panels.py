@@ -10,16 +10,19 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from helpers import figures
-from helpers.panel_grid import text_inches
+from helpers.panel_grid import heading, text_inches
 
 UNDER_INCHES, BETWEEN_INCHES = 0.45, 0.1
 TICK_INCHES = 0.18  # of a tick, and between its number and the unit beside it
 HIGH_INCHES, TOGETHER_INCHES = 2.6, 2.0  # of a chart alone, and of one among several
 NARROWEST_INCHES = 1.05  # of the axes of a chart; below that, charts take another row
 LEADER_INCHES = 0.2  # from the axes to the names of the lines
+NAME_POINTS = figures.TEXT_POINTS + 1  # of a chart
 LINE_INCHES, UNIT_INCHES = 0.15, 0.165  # of a line of a name, of a unit
 WRAP, WRAP_TOGETHER = 24, 13  # characters of a name on one line
-MARKS = 7  # of a line, about
+ALL_MARKED = 15  # a line of as many values or fewer has a marker at each
+MARKS = 7  # of a longer line, about
+LEAST_ROOM = 1e-280  # below about 1e-287, matplotlib takes the ends of an axis for the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +44,18 @@ class Line:
         return last, float(self.values[last - 1])
 
     def marked(self, shift: float) -> list[int]:
-        """Where markers stand, from 0: back from the end, and where no neighbour is.
+        """Where markers stand, from 0: at every value of a short line.
+
+        With a marker at some of them only, these would be taken for all that was measured. A
+        longer line has markers back from its end, and where no neighbour is.
 
         Args:
-            shift: from 0 to below 1, another for each line, so that none covers another's marker.
+            shift: from 0 to below 1, another for each long line, so that none covers another's
+                marker.
         """
         there = ~np.isnan(self.values)
+        if there.sum() <= ALL_MARKED:
+            return [int(n) for n in np.flatnonzero(there)]
         beside = np.pad(there, 1)
         alone = there & ~beside[:-2] & ~beside[2:]
         step = max(1, round(len(self.values) / MARKS))
@@ -69,7 +78,7 @@ def label_heights(chart: Sequence[Line], together: bool) -> np.ndarray:
 
 
 def layout(charts: Mapping[str, list[Line]], title: str, units: Mapping[str, str], foot: float):
-    """A page with axes for each chart, in as few rows as leave each of them wide enough.
+    """A page with axes for each chart below its name, in as few rows as leave each wide enough.
 
     Args:
         charts: lines by name of the chart.
@@ -100,15 +109,17 @@ def layout(charts: Mapping[str, list[Line]], title: str, units: Mapping[str, str
         evenly = columns == -(-len(charts) // rows)
         wide = free / columns
         headed = all(
-            text_inches(name, figures.TEXT_POINTS + 1) <= wide + of_columns[n % columns][1]
+            text_inches(name, NAME_POINTS) <= wide + of_columns[n % columns][1]
             for n, name in enumerate(charts)
         )
         if columns == 1 or (evenly and headed and wide >= NARROWEST_INCHES):
             break
+    # Only where there is one column, a name may need more than one line.
+    headings = [heading(name, wide + of_columns[n % columns][1]) for n, name in enumerate(charts)]
     fig, whole = figures.page(
         [[(page - 0.1, high)]] * rows,
         title,
-        names=any(charts),
+        names=max(1 + text.count("\n") for text in headings) if any(headings) else 0,
         max_height=high,
         under=UNDER_INCHES,
         foot=foot,
@@ -121,15 +132,21 @@ def layout(charts: Mapping[str, list[Line]], title: str, units: Mapping[str, str
             place = ((start + left) / page, box.y0, wide / page, box.height)
             axes.append(fig.add_axes(place))
             start += left + wide + right + BETWEEN_INCHES
+    for ax, text in zip(axes, headings, strict=True):
+        ax.set_title(text, size=NAME_POINTS, color=figures.PALETTE["line"], loc="left", pad=4)
     return fig, axes
 
 
 def limits(chart: Sequence[Line]) -> tuple[float, float]:
-    """The least and the greatest value, with some room."""
+    """The least and the greatest value, with some room.
+
+    Values too close to 0 for an axis of their own, such as 1e-320, get one on which they lie at 0.
+    """
     values = np.concatenate([line.values for line in chart])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # Numbers beside ticks have six digits, so that ticks must not lie closer than they can tell.
-    room = max(0.05 * (high - low), 1e-3 * abs(high)) or 1.0
+    room = max(0.05 * (high - low), 1e-3 * abs(high))
+    room = room if room > LEAST_ROOM else 1.0
     return low - room, high + room
 
 

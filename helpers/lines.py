@@ -4,7 +4,7 @@
                unit="cross-entropy a pixel", title="Validation stops improving at epoch 8")
 
 Each line has a dash and a marker of its own and ends at its name and last value, so that it can be
-read without a legend and without colours.
+read without a legend and without colours. Up to 15 values have a marker each; of more, some have.
 """
 
 from __future__ import annotations
@@ -44,11 +44,19 @@ def lines(
         alt: alternative text; made from title and values if left out.
 
     Raises:
-        ValueError: without a line, for more than 8 names, for a line without a number or with an
-            infinite one, for a chart without a unit.
+        ValueError: without a line, for more than 8 names, for a line without a number, with an
+            infinite one or with what is none, for charts beside lines, for a chart without a unit.
     """
-    grouped = bool(values) and all(isinstance(group, Mapping) for group in values.values())
-    groups = values if grouped else {"": values}
+    of_charts = [str(name) for name, given in values.items() if isinstance(given, Mapping)]
+    if of_charts and len(of_charts) < len(values):
+        alone = [str(name) for name in values if str(name) not in of_charts]
+        raise ValueError(
+            f"all are lines or all are charts; {', '.join(of_charts)} is a mapping, as a chart is, "
+            f"{', '.join(alone)} is not"
+        )
+    if isinstance(unit, Mapping) and not of_charts:
+        raise ValueError(f"without charts, unit is one text, not {dict(unit)!r:.60}")
+    groups = values if of_charts else {"": values}
     charts = {
         str(name): [_line(str(called), line) for called, line in group.items()]
         for name, group in groups.items()
@@ -74,17 +82,19 @@ def lines(
     for ax, (name, chart) in zip(axes, charts.items(), strict=True):
         _draw(ax, chart, styles, len(charts) > 1)
         figures.plain_axes(ax, x, line_panels.unit_lines(units[name], line_panels.inches_high(ax)))
-        if name:
-            ax.set_title(name, size=TEXT_POINTS + 1, color=PALETTE["line"], loc="left", pad=4)
     if note:
         panels.foot(fig, note, {})
     figure(fig, alt or _alt(title, charts, units, x, note))
 
 
 def _line(name: str, given) -> Line:
-    values = np.asarray(given, float)
+    wrong = f"{name}: a line is a sequence of numbers, not {given!r:.60}"
+    try:
+        values = np.asarray(given, float)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(wrong) from error
     if values.ndim != 1 or np.isnan(values).all():
-        raise ValueError(f"{name}: a line is a sequence of numbers, not {given!r:.60}")
+        raise ValueError(wrong)
     if np.isinf(values).any():
         place = 1 + int(np.argmax(np.isinf(values)))
         raise ValueError(f"{name}: value {place} is infinite; NaN leaves a gap")
@@ -93,11 +103,16 @@ def _line(name: str, given) -> Line:
 
 def _styles(names: Sequence[str]) -> dict[str, dict]:
     """Colour, dash and marker for each name; no two colours the same while there are enough."""
+    known: dict[str, str] = {}
+    for name in names:
+        tone = figures.known_colour(name)
+        if tone is not None and tone not in known.values():
+            known[name] = tone
     made: dict[str, dict] = {}
-    taken: list[str] = []
+    taken = list(known.values())  # whatever comes before it, a thing keeps its colour
     for position, name in enumerate(names):
-        tone = figures.colour(name, position)
-        if tone in taken:
+        tone = known.get(name, figures.colour(name, position))
+        if name not in known and tone in taken:
             tone = next((free for free in figures.SERIES if free not in taken), tone)
         taken.append(tone)
         made[name] = {
@@ -115,7 +130,7 @@ def _styles(names: Sequence[str]) -> dict[str, dict]:
 def _draw(ax, chart: Sequence[Line], styles: Mapping[str, dict], together: bool) -> None:
     for position, line in enumerate(chart):
         places = np.arange(1, len(line.values) + 1)
-        # Markers of different lines stand at different places, so that none covers another's.
+        # Markers of long lines stand at different places, so that none covers another's.
         marks = line.marked(position / len(chart))
         ax.plot(places, line.values, markevery=marks, zorder=3, **styles[line.name])
     longest = max(len(line.values) for line in chart)

@@ -52,20 +52,27 @@ def outlines(
 
     Args:
         cases: for each name, which stands above the picture, an image and its masks by name. An
-            image is grey `[y, x]` or RGB `[y, x, 3]`, uint8 or floats from 0 to 1 or to 255. A
-            mask is `[y, x]`, bool or 0 and 1, and 255 where a pixel is left out; it may be empty.
-            A last axis of length 1 is dropped from either. Four names of masks at most.
+            image is grey `[y, x]` or RGB `[y, x, 3]`, uint8 or floats from 0 to 1 or to 255 (none
+            above 2 is taken as 0 to 1). A mask is `[y, x]`, bool or 0 and 1, and 255 where a pixel
+            is left out; it may be empty. A last axis of length 1 is dropped from either. Four names
+            of masks at most.
         title: the finding, as a sentence.
         columns: pictures a row at most; chosen to fill the page if left out.
         window: of grey images, as in `show`; without one, each has its own range.
-        spacing: mm, `(y, x)`, for all images or by name; with it, all have one scale.
+        spacing: mm, `(y, x)`, for all images or by name; if known for all, they have one scale.
         alt: alternative text; made from title and content if left out.
 
     Raises:
         ValueError: without a picture or a mask, for more than 4 names of masks, for an image that
-            is neither grey nor RGB, for a mask of another shape or with other values.
+            is neither grey nor RGB, for a mask of another shape or with other values, for the
+            spacing of a picture that is not there.
     """
-    made = {str(name): _case(str(name), given, spacing) for name, given in cases.items()}
+    cases = {str(name): given for name, given in cases.items()}
+    each = spacing if isinstance(spacing, Mapping) else dict.fromkeys(cases, spacing)
+    spacings = {str(name): given for name, given in each.items()}
+    if strangers := [name for name in spacings if name not in cases]:
+        raise ValueError(f"spacing for {', '.join(strangers)}, where no picture is")
+    made = {name: _case(name, given, spacings.get(name)) for name, given in cases.items()}
     names = list(dict.fromkeys(name for case in made.values() for name in case.inside))
     if not 0 < len(names) <= len(LINES):
         raise ValueError(f"from 1 to {len(LINES)} masks can be told apart, not {len(names)}")
@@ -84,7 +91,8 @@ def outlines(
     lines = _legend_lines(note, handles)
     fig, axes = panel_grid.page(sizes, title, columns=columns, foot=panels.FOOT_LINE * sum(lines))
     for position, (name, case) in enumerate(made.items()):
-        panels.draw(axes[name], case.cut, panels.limits(case.cut.pixels, window), name)
+        heading = panel_grid.heading(name)
+        panels.draw(axes[name], case.cut, panels.limits(case.cut.pixels, window), heading)
         _draw(axes[name], case, styles)
         if known and position == 0:
             panels.scale_bar(axes[name], case.cut)
@@ -95,8 +103,7 @@ def outlines(
 def _case(name: str, given, spacing) -> _Case:
     if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], Mapping):
         raise ValueError(f"{name}: a case is an image and a mapping of masks")
-    own = spacing.get(name) if isinstance(spacing, Mapping) else spacing
-    cut = panel_grid.cut_of(name, given[0], own)
+    cut = panel_grid.cut_of(name, given[0], spacing)
     shape = cut.pixels.shape[:2]
     inside, ignored = {}, np.zeros(shape, bool)
     for called, mask in given[1].items():
@@ -120,9 +127,8 @@ def _tones(names: Sequence[str]) -> list[str]:
     """A colour for each name, no two the same: what the palette knows first, then what is left."""
     known: dict[str, str] = {}
     for name in names:
-        tone = CALLED.get(name.lower(), figures.colour(name))
-        # For a name that it does not know, `colour` returns the first of the series.
-        if tone != figures.SERIES[0] and tone not in known.values():
+        tone = CALLED.get(name.lower(), figures.known_colour(name))
+        if tone is not None and tone not in known.values():
             known[name] = tone
     free = iter(tone for tone in TONES if tone not in known.values())
     return [known[name] if name in known else next(free) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from helpers.views import Cut
 GAP_INCHES = 0.12
 MOST = 4  # panels a row, unless more are asked for
 ALONE_INCHES, HIGHEST_INCHES = 3.2, 2.4  # of panels in one row, in several
+MOST_OF_ONE = 2  # an RGB image of floats from 0 to 1 may exceed 1 after resizing, up to this
 
 
 @functools.cache
@@ -26,13 +28,30 @@ def text_inches(text: str, points: float = TEXT_POINTS) -> float:
     return 1.05 / 72 * max((float(path.get_extents().x1) for path in paths), default=0.0)
 
 
+def heading(name: str, inches: float | None = None) -> str:
+    """A name as it stands above its panel: in more lines where it is too long for one.
+
+    Args:
+        name: of the panel.
+        inches: width that there is; that of the page, if left out.
+    """
+    free = _free(1) if inches is None else inches
+    text, width = name, len(name)
+    while width > 1 and text_inches(text, TEXT_POINTS + 1) > free:
+        # Never less than one character narrower, so that it ends.
+        width = min(width - 1, int(width * free / text_inches(text, TEXT_POINTS + 1)) + 2)
+        text = textwrap.fill(name, width)
+    return text
+
+
 def cut_of(name: str, image, spacing: Sequence[float] | None = None) -> Cut:
     """A picture ready to be drawn.
 
     Args:
         name: of the picture, for the error.
-        image: grey `[y, x]` or `[y, x, 1]`, any numbers; or RGB `[y, x, 3]`, uint8 or floats, which
-            run from 0 to 1, or to 255 if one of them is above 1.
+        image: grey `[y, x]` or `[y, x, 1]`, any numbers; or RGB `[y, x, 3]`, uint8 or floats. These
+            run from 0 to 1 if none is above 2, as resizing can overshoot, else from 0 to 255; what
+            lies outside is clipped.
         spacing: mm between rows and between columns, if known.
 
     Raises:
@@ -45,8 +64,9 @@ def cut_of(name: str, image, spacing: Sequence[float] | None = None) -> Cut:
     if not (pixels.ndim == 2 or colour) or not pixels.size:
         raise ValueError(f"{name}: an image is [y, x] or [y, x, 3], not {pixels.shape}")
     if colour and pixels.dtype != np.uint8:
-        scale = 1 if pixels.max() > 1 else 255
-        pixels = np.rint(np.clip(pixels * float(scale), 0, 255)).astype(np.uint8)
+        most = MOST_OF_ONE if pixels.dtype.kind == "f" else 1
+        scale = 1.0 if pixels.max() > most else 255.0
+        pixels = np.rint(np.clip(pixels * scale, 0, 255)).astype(np.uint8)
     if spacing is None:
         return Cut(pixels, (1.0, 1.0), measured=False)
     if len(spacing) != 2 or not min(spacing) > 0:
@@ -85,7 +105,7 @@ def page(
     under: float = 0.0,
     foot: float = 0.0,
 ) -> tuple[Figure, dict[str, object]]:
-    """A page with axes for each picture, all to one scale, wide enough for their names.
+    """A page with axes for each picture, all to one scale, with room for their `heading`s.
 
     Args:
         sizes: width and height by name, in a unit common to all.
@@ -101,8 +121,9 @@ def page(
     scale = scale_of(sizes, len(rows[0]))
     widths = [[(max(w, _heading_inches(n) / scale), h) for n, (w, h) in row] for row in rows]
     highest = scale * max(height for _, height in sizes.values())
+    lines = max(1 + heading(name).count("\n") for name in sizes)
     fig, axes = figures.page(
-        widths, title, under=under, foot=foot, gap=GAP_INCHES, max_height=highest
+        widths, title, names=lines, under=under, foot=foot, gap=GAP_INCHES, max_height=highest
     )
     flat = [ax for row in axes for ax in row]
     for ax in flat:

@@ -39,8 +39,8 @@ def points(
     """Show which places of an image something looks at, and how many lie beside it.
 
     Args:
-        image: grey `[y, x]` or RGB `[y, x, 3]`, uint8 or floats from 0 to 1 or to 255; a last axis
-            of length 1 is dropped.
+        image: grey `[y, x]` or RGB `[y, x, 3]`, uint8 or floats from 0 to 1 or to 255 (none above
+            2 is taken as 0 to 1); a last axis of length 1 is dropped.
         points: for each name, which stands above its picture, places `[n, 2]` of (y, x) in pixels;
             whole numbers are centres of pixels. They may lie outside the image.
         title: the finding, as a sentence.
@@ -93,7 +93,7 @@ def points(
     mark = _mark_inches(made, scale)
     for name, places in made.items():
         ax = axes[name]
-        panels.draw(ax, cut, low_high, name)
+        panels.draw(ax, cut, low_high, panel_grid.heading(name))
         ax.add_patch(Rectangle((low[1], low[0]), width, height, zorder=-1, **PADDING))
         ax.add_patch(Rectangle((0, 0), *size[::-1], facecolor="black", alpha=DIM, linewidth=0))
         ax.set_xlim(low[1], high[1])

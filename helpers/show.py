@@ -309,7 +309,7 @@ def histogram(
     if log:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, ax.get_ylim()[1] * (1.12 if marks else 1))  # names of marks above the lines
     if len(finite) > 1:
         ax.legend(fontsize=TEXT_POINTS + 0.5, frameon=False)
     named = [

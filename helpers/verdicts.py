@@ -101,7 +101,13 @@ def mapped(answer: Callable, given, read: Callable, said: str = ""):
             f"{said}it works on one pair, but Dataset.map raises {cause(error)}; map has no values "
             "yet when it calls your function: use TensorFlow's operations"
         ) from error
-    for name, spec in zip(("image", "mask"), dataset.element_spec, strict=True):
+    specs = dataset.element_spec
+    if not (isinstance(specs, tuple) and [_kind(spec) for spec in specs] == ["a tensor"] * 2):
+        raise wrong(
+            f"{said}in Dataset.map it returns {_kind(specs)}; asked for is a tuple of two tensors, "
+            "image and mask, there as everywhere"
+        )
+    for name, spec in zip(("image", "mask"), specs, strict=True):
         if spec.shape.rank is None:
             raise wrong(
                 f"in Dataset.map the {name} has lost its number of axes: use TensorFlow's own "
@@ -111,6 +117,17 @@ def mapped(answer: Callable, given, read: Callable, said: str = ""):
         return read(dataset)
     except Exception as error:
         raise wrong(f"{said}reading the mapped dataset raises {cause(error)}") from error
+
+
+def _kind(spec) -> str:
+    """What an element of a dataset is, by its specification."""
+    import tensorflow as tf
+
+    if isinstance(spec, tf.TensorSpec):
+        return "a tensor"
+    if isinstance(spec, tuple):
+        return f"a tuple of {len(spec)} ({', '.join(map(_kind, spec))})"
+    return f"a {'dict' if isinstance(spec, dict) else type(spec).__name__}"
 
 
 def few(values, most: int = 5, form: str = ".4g") -> str:

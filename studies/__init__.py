@@ -17,6 +17,7 @@ import pandas as pd
 
 from tools.cells import NotebookError
 
+DECIMALS = 6  # what is judged is what is written to the JSON
 GIVEN = ("SEED", "DATA_DIR", "RESULTS")  # the parameters that every run gets
 
 
@@ -80,7 +81,9 @@ class Study:
 
 
 def mean(rows: pd.DataFrame, treatment: str, measure: str) -> float:
-    """The mean of a measure over one treatment's runs, in one seed's rows.
+    """The mean of a measure over one treatment's runs, in one seed's rows; rounded to `DECIMALS`.
+
+    Unrounded, the mean of three runs of 0.7 would be less than 0.7.
 
     Raises:
         NotebookError: for a treatment or a measure that the rows do not have.
@@ -91,7 +94,7 @@ def mean(rows: pd.DataFrame, treatment: str, measure: str) -> float:
     if chosen.empty:
         there = ", ".join(map(repr, rows["treatment"].unique()))
         raise NotebookError(f"a claim asks for the treatment {treatment!r}; there are: {there}")
-    return float(chosen.mean())
+    return round(float(chosen.mean()), DECIMALS)
 
 
 def ahead(
@@ -104,7 +107,7 @@ def ahead(
     """
 
     def holds(rows: pd.DataFrame) -> bool:
-        lead = mean(rows, one, measure) - mean(rows, other, measure)
+        lead = round(mean(rows, one, measure) - mean(rows, other, measure), DECIMALS)
         return lead > 0 if by is None else lead >= by
 
     return holds

@@ -276,6 +276,81 @@ def padded_before(image, mask, factor):
     return both[..., :3], tf.cast(both[..., 3:], tf.uint8)
 
 
+def source_first(whole):
+    """Cut or padded to what will be seen, then resized to the size that it had."""
+
+    def answer(image, mask, factor):
+        height, width, _ = image.shape
+        seen = size_of(image, 1 / factor, whole)
+        image = fitted(tf.cast(image, tf.float32), *tf.unstack(seen), 127.0)
+        mask = fitted(tf.cast(mask, tf.int32), *tf.unstack(seen), 255)
+        mask = tf.image.resize(mask, (height, width), "nearest")
+        return tf.image.resize(image, (height, width)), tf.cast(mask, tf.uint8)
+
+    return answer
+
+
+def with_one_field_per_id(image, mask, factor):
+    """The id whose field, scaled bilinearly, is the strongest."""
+    height, width, _ = image.shape
+    ids = tf.constant([0, 2, 5, 255])
+    fields = tf.cast(tf.equal(tf.cast(mask, tf.int32), ids), tf.float32)
+    fields = tf.image.resize(fields, size_of(image, factor))
+    strongest = tf.gather(ids, tf.argmax(fields, -1))[..., None]
+    strongest = fitted(strongest, height, width, 255)
+    return resized()(image, mask, factor)[0], tf.cast(strongest, tf.uint8)
+
+
+def with_numpy_function(image, mask, factor):
+    def pair(image, mask, factor):
+        made = resized()(tf.constant(image), tf.constant(mask), tf.constant(factor))
+        return [one.numpy() for one in made]
+
+    shapes = image.shape, mask.shape
+    made = tf.numpy_function(pair, [image, mask, factor], [tf.float32, tf.uint8])
+    return tuple(tf.ensure_shape(one, shape) for one, shape in zip(made, shapes, strict=True))
+
+
+def with_other_ids(*changes):
+    """A right pair of a mask in which one id after the other is replaced."""
+
+    def answer(image, mask, factor):
+        for old, new in changes:
+            mask = tf.where(mask == old, tf.constant(new, tf.uint8), mask)
+        return resized()(image, mask, factor)
+
+    return answer
+
+
+def mask_by(answer):
+    """A right image, and the mask that another answer gives."""
+    return lambda *given: (resized()(*given)[0], answer(*given)[1])
+
+
+def shifted(image_by=0, mask_by=0):
+    """A right pair, of which one is moved up."""
+
+    def up(one, pixels, fill):
+        return tf.pad(one[pixels:] - fill, [[0, pixels], [0, 0], [0, 0]]) + fill
+
+    def answer(image, mask, factor):
+        image, mask = resized()(image, mask, factor)
+        mask = tf.cast(up(tf.cast(mask, tf.int32), mask_by, 255), tf.uint8)
+        return up(image, image_by, 127.0), mask
+
+    return answer
+
+
+def otherwise_in_the_graph(change):
+    """Right alone, and of another structure in `Dataset.map`."""
+
+    def answer(image, mask, factor):
+        pair = resized()(image, mask, factor)
+        return change(*pair, factor) if tf.inside_function() else pair
+
+    return answer
+
+
 def draws_its_own(image, mask, factor):
     # By the clock: with a global seed, every pass would draw the same.
     drawn = 0.5 + tf.math.floormod(tf.timestamp() * 997, 1.5)
@@ -402,6 +477,25 @@ def with_tensorflow(truth, predicted):
     return 2 * both / (tf.reduce_sum(true, axis=[1, 2]) + tf.reduce_sum(found, axis=[1, 2]))
 
 
+def with_sums_in_uint8(truth, predicted):
+    """TensorFlow adds up in the dtype of what is added."""
+    counts = tf.cast(truth != 255, tf.uint8)
+    true, found = tf.cast(truth == 1, tf.uint8), predicted * counts
+    both = tf.reduce_sum(true * found, axis=[1, 2])
+    return 2 * both / (tf.reduce_sum(true, axis=[1, 2]) + tf.reduce_sum(found, axis=[1, 2]))
+
+
+def with_sums_of_python(truth, predicted):
+    """Python's `sum` adds NumPy's scalars, which keep their dtype."""
+    values = []
+    for true, found in zip(truth, predicted, strict=True):
+        found = found * (true != 255)
+        true = (true == 1).astype(np.uint8)
+        size = sum(map(sum, true)) + sum(map(sum, found))
+        values.append(2 * sum(map(sum, true * found)) / size if size else np.nan)
+    return values
+
+
 def empty_before_ignoring(truth, predicted):
     """Whether there is anything is asked while the ignored pixels are still there."""
     anything = (truth == 1).any((1, 2)) | (predicted == 1).any((1, 2))
@@ -502,6 +596,34 @@ def rounded(ids, grid, scan):
     return linear.with_voxels(np.rint(linear.voxels).astype(ids.dtype))
 
 
+def strongest_field(ids, grid, scan):
+    """Linear, but each id by itself; the strongest is taken."""
+    known = np.union1d(ids, 0)
+    fields = [
+        sitk.Resample(
+            grid.with_voxels((ids == one).astype(np.float32)).to_sitk(),
+            scan.to_sitk(),
+            sitk.Transform(),
+            sitk.sitkLinear,
+            float(one == 0),
+        )
+        for one in known
+    ]
+    strongest = np.argmax([sitk.GetArrayFromImage(field) for field in fields], axis=0)
+    return scan.with_voxels(known[strongest].astype(ids.dtype))
+
+
+def rounded_down(ids, grid, scan):
+    """As `with_loops`, but an index is the whole number below."""
+    matrix, corner = indices(grid, scan)
+    places = np.indices(scan.shape).reshape(3, -1)
+    at = np.floor(matrix @ places + corner[:, None]).astype(int)
+    ends = np.reshape(ids.shape, (3, 1))
+    inside = ((at >= 0) & (at < ends)).all(0)
+    found = np.where(inside, ids[tuple(np.clip(at, 0, ends - 1))], 0)
+    return scan.with_voxels(found.astype(ids.dtype).reshape(scan.shape))
+
+
 def turned(*axes):
     return lambda ids, grid, scan: with_resample_like(np.flip(ids, axes), grid, scan)
 
@@ -545,6 +667,10 @@ RIGHT = {
         gathered,
         with_augment,
         with_keras_ops,
+        source_first(tf.round),
+        source_first(tf.math.ceil),
+        with_one_field_per_id,
+        with_numpy_function,
     ],
     "dice_of_cases": [
         with_deeplab,
@@ -589,6 +715,15 @@ WRONG = {
         (lambda layers: forwards()(layers) // 2, "how far it sees to one side"),
         (lambda layers: forwards()(layers[-1:]), "the last layer alone"),
         (forwards(lambda k, s, d: (k - 1) * (d + 1)), "for [(3, 1, 1)] you returned 5, it is 3"),
+        (
+            lambda layers: forwards()(layers) if layers else 0,
+            "for [] you returned 0, it is 1: without any layer",
+        ),
+        (
+            lambda layers: layers[0][0] and forwards()(layers),
+            "IndexError: list index out of range, for []: without any layer",
+        ),
+        (lambda layers: forwards()(layers) if layers else None, "for [] you returned None"),
         (lambda layers: (3, 3), "has shape (2,)"),
         (lambda layers: 3 if len(layers) == 1 else None, "is a branch without return?"),
         (lambda layers: "the whole image", "an array of numbers"),
@@ -601,6 +736,8 @@ WRONG = {
         (resized(mask_fill=5), "the mask holds 5 where nothing is known; asked for is 255"),
         (resized(fill=0.0), "the image holds 0 where nothing is known; asked for is 127"),
         (resized(fill=255.0), "the image holds 255 where nothing is known; asked for is 127"),
+        (resized(fill=128.0), "the image holds 128 where nothing is known; asked for is 127"),
+        (resized(fill=126.5), "the image holds 126.5 where nothing is known; asked for is 127"),
         (resized(fill=255.0, mask_fill=0), "the image holds 255 where"),
         (resized(factor_of=lambda factor: 1 / factor), "is the factor inverted?"),
         (resized(factor_of=tf.sqrt), "not of the area"),
@@ -624,6 +761,51 @@ WRONG = {
         (draws_its_own, "the factor is given, draw none of your own"),
         (draws_while_tracing, "is scaled by about 1.3: what has become of the factor?"),
         (draws_a_flip, "other values in"),
+        (
+            resized(factor_of=lambda factor: tf.round(factor * 5) / 5),
+            "factor 0.5: the image has other",
+        ),
+        (with_other_ids((255, 0)), "factor 1.6: the mask lost the id 255"),
+        (with_other_ids((5, 0)), "factor 1.6: the mask lost the id 5"),
+        (with_other_ids((2, 5)), "factor 1.6: the mask lost the id 2"),
+        (with_other_ids((2, 0), (5, 0), (255, 0)), "factor 1.6: the mask lost the ids 2, 5, 255"),
+        (
+            with_other_ids((2, 1), (5, 1)),
+            "the mask lost the ids 2, 5, and has the ids 1, which were not in it",
+        ),
+        (
+            after(lambda image, mask: (image, tf.cast(mask > 0, tf.uint8))),
+            "the mask lost the ids 2, 5, 255, and has the ids 1",
+        ),
+        *[(shifted(mask_by=pixels), "the mask has other values in") for pixels in (1, 2, 3, 4)],
+        *[(shifted(image_by=pixels), "the image has other values in") for pixels in (1, 2)],
+        (mask_by(resized(fit=at_corner)), "the mask keeps its upper left corner"),
+        (mask_by(one_axis(0)), "the mask is scaled along y alone"),
+        (mask_by(one_axis(1)), "the mask is scaled along x alone"),
+        (
+            mask_by(resized(factor_of=lambda factor: 1 / factor)),
+            "the mask is shrunk where it should grow",
+        ),
+        *[
+            (mask_by(resized(factor_of=of)), words)
+            for of, words in (
+                (tf.sqrt, "the mask is scaled by the factor's root"),
+                (tf.square, "the mask is scaled twice"),
+            )
+        ],
+        (
+            otherwise_in_the_graph(lambda image, mask, factor: (image, mask, factor)),
+            "in Dataset.map it returns a tuple of 3 (a tensor, a tensor, a tensor); asked for",
+        ),
+        (
+            otherwise_in_the_graph(lambda image, mask, factor: {"image": image, "mask": mask}),
+            "in Dataset.map it returns a dict; asked for is a tuple of two",
+        ),
+        (
+            otherwise_in_the_graph(lambda image, mask, factor: ({"image": image}, mask)),
+            "in Dataset.map it returns a tuple of 2 (a dict, a tensor)",
+        ),
+        (otherwise_in_the_graph(lambda image, mask, factor: image), "it returns a tensor; asked"),
         (with_numpy, "it works on one pair, but Dataset.map raises"),
         (lambda image, mask, factor: (image - 127.0, mask), "your code raises"),
         (after(lambda image, mask: (image / 255, mask)), "keep those from 0 to 255"),
@@ -691,6 +873,26 @@ WRONG = {
         ),
         (with_deeplab_of(slice(None)), "of class 1 alone, not of the background, too"),
         (with_deeplab_of([0]), "that is Dice of the background"),
+        (
+            by_rule(
+                lambda both, true, found: np.where(true > 0, 2 * both / (true + found), np.nan)
+            ),
+            "where only the truth is, Dice is 0",
+        ),
+        (
+            by_rule(
+                lambda both, true, found: np.where(found > 0, 2 * both / (true + found), np.nan)
+            ),
+            "where only the prediction is, Dice is 0",
+        ),
+        (
+            by_rule(
+                lambda both, true, found: np.where(both > 0, 2 * both / (true + found), np.nan)
+            ),
+            "where only one of them is, Dice is 0",
+        ),
+        (with_sums_in_uint8, "counts above 255 do not fit in uint8"),
+        (with_sums_of_python, "counts above 255 do not fit in uint8"),
         (mean_with_background, "the mean with the background's Dice"),
         (empty_before_ignoring, "ignored you returned 0, it is nan"),
         (lambda truth, predicted: np.round(with_where(truth, predicted), 1), "you returned"),
@@ -702,12 +904,22 @@ WRONG = {
         (lambda truth, predicted: "quite good", "is asked for, you returned 'quite good'"),
     ],
     "in_scan": [
-        (rounded, "interpolated linearly, then made whole"),
+        (rounded, "takes the id of the nearest voxel alone"),
+        (with_sitk(sitk.sitkLabelLinear), "takes the id of the nearest voxel alone"),
+        (with_sitk(sitk.sitkLabelGaussian), "takes the id of the nearest voxel alone"),
+        (strongest_field, "takes the id of the nearest voxel alone"),
+        (rounded_down, "half a voxel of the grid beside its place"),
+        (
+            lambda ids, grid, scan: dataclasses.replace(
+                grid, voxels=ids, origin=tuple(grid.to_patient((0.5, 0.5, 0.5)))
+            ).resample_like(scan, is_mask=True),
+            "half a voxel of the grid beside its place",
+        ),
         (
             lambda ids, grid, scan: grid.with_voxels(ids).resample_like(scan),
             "interpolated between ids",
         ),
-        (with_sitk(sitk.sitkLinear), "interpolated linearly"),
+        (with_sitk(sitk.sitkLinear), "interpolated linearly, then cut to whole numbers"),
         (zoomed(), "stretched to the scan's shape"),
         (zoomed(grid_mode=True, mode="nearest"), "stretched to the scan's shape"),
         (zoomed_by_spacing, "stretched to the scan's shape"),

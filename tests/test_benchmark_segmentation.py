@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -204,12 +205,13 @@ def test_the_networks_of_keras_hub_have_the_stride_and_the_sizes_that_the_table_
     assert said["stride 32"][1] == [3, 4]
 
 
-def test_the_lessons_batches_are_real_and_the_repeated_one_is_one_of_them(tmp_path):
+def test_the_lessons_batches_are_real_and_the_repeated_one_is_another_draw(tmp_path):
     job = {"records": str(make_records(20, tmp_path)), "lesson_steps": 2, "lead": 0, "trail": 0}
     table = _segmentation_pipeline.contenders(job)
     real, repeated = (list(table[f"{one} alone"]()()) for one in ("batches", "repeated"))
     assert len(real) == len(repeated) == 2
     _segmentation_lesson.check_batches(real, repeated)
+    assert not any(np.array_equal(repeated[0][0], images) for images, _ in real)
     assert {LESSON["mask_fill"]} <= {*np.unique(np.stack([masks for _, masks in real])).tolist()}
     assert all(len([*table[name]()()]) == 2 for name in ("real batches", "one batch repeated"))
 
@@ -252,6 +254,80 @@ def test_a_network_that_does_not_learn_or_gives_another_shape_ends_the_run():
     arrays = [np.array([10, 30, 5]), np.array([2, 48, 48, 2]), np.array([6, 8])]
     with pytest.raises(SystemExit, match="logits of shape"):
         segmentation.Facts.of("x", arrays, (96, 128), 2)
+
+
+@pytest.mark.parametrize("backward", [[0.0] * 3, [-1.0, -2, 5]])
+@pytest.mark.parametrize("row", [segmentation.OURS, segmentation.SAME])
+def test_a_time_that_is_noise_ends_the_run_and_says_to_run_longer(backward, row, capsys):
+    one = segmentation.Facts({"forward": 1.0, "backward": 2, "both": 3}, 10, 16)
+    rows = (segmentation.OURS, segmentation.SAME)
+    times = {phase: {name: [10.0] * 3 for name in rows} for phase in segmentation.PHASES}
+    times["backward"][row] = backward
+    with pytest.raises(SystemExit, match=f"{row}, backward: a median of .* run longer"):
+        segmentation.report_networks("A", times, dict.fromkeys(rows, one), Sizes())
+    assert capsys.readouterr().out == ""
+
+
+def test_one_round_that_is_noise_bounds_no_rate(capsys):
+    one = segmentation.Facts({"forward": 1.0, "backward": 2, "both": 3}, 10, 16)
+    times = {phase: {segmentation.OURS: [10.0, 20, 0]} for phase in segmentation.PHASES}
+    times["backward"] = {segmentation.OURS: [10.0, 20, -1]}
+    segmentation.report_networks("A", times, {segmentation.OURS: one}, Sizes(batch=1))
+    assert capsys.readouterr().out.count(" 50.0 to inf ") == 3
+
+
+# Who takes part
+
+
+class Worker:
+    """Answers at once, with what a network of the course could say."""
+
+    def __init__(self, python, _contenders, job) -> None:
+        self.job, self.steps = job, 0
+
+    def keep(self, name: str, _count: int) -> list[tuple]:
+        size = self.job["size"]
+        logits = np.array([self.job["batch"], *size, 2])
+        facts = (np.array([10, 30, 5]), logits, np.array(size) // 16)
+        return [facts] if name == "facts" else [(0.7,), (0.6,)]
+
+    def run(self, name: str, _lead: int) -> tuple[float, list[int]]:
+        self.steps += 1
+        return {"forward": 1.0, "training": 3.0}[name], [self.steps]
+
+    def close(self) -> None:
+        pass
+
+
+def test_peers_without_keras_hub_take_no_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(segmentation, "Server", Worker)
+    venv.create(tmp_path / "peers", symlinks=sys.platform != "win32")
+    peers = tmp_path / "peers" / segmentation.PEERS.relative_to(segmentation.PEERS.parents[1])
+    for python in (peers, tmp_path / "nowhere"):
+        times, facts = segmentation.measure_networks("A", QUICK, python)
+        assert {*facts} == {segmentation.OURS}
+        assert all({*by_row} == {segmentation.OURS} for by_row in times.values())
+    (tmp_path / "keras_hub.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    times, facts = segmentation.measure_networks("A", QUICK, peers)
+    assert {*facts} == {segmentation.OURS, segmentation.SAME}
+    assert times["backward"][segmentation.SAME] == [2000.0] * QUICK.rounds
+
+
+@pytest.mark.parametrize(
+    "parts, networks, batches", [("A", True, False), ("C", False, True), ("AC", True, True)]
+)
+def test_what_was_checked_is_said_of_the_parts_that_ran(
+    parts, networks, batches, monkeypatch, capsys
+):
+    monkeypatch.setattr(segmentation, "measure_networks", lambda *_: ({}, {}))
+    monkeypatch.setattr(segmentation, "report_networks", lambda *_: [])
+    monkeypatch.setattr(segmentation, "measure_lesson", lambda *_: {})
+    monkeypatch.setattr(segmentation, "report_lesson", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", ["segmentation.py", "--parts", parts])
+    segmentation.main()
+    said = capsys.readouterr().out
+    assert ("Networks were checked" in said, "Batches were checked" in said) == (networks, batches)
 
 
 # The reports

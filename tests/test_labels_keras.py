@@ -329,3 +329,7 @@ def gradient_of_each(tf, loss, truth, logits):
         tape.watch(logits)
         value = loss(truth, logits)
     return value, tape.gradient(value, logits)
+
+
+def test_a_positive_may_weigh_nothing():
+    assert labels.losses([1, 1, 6], [0, 2])["binary"].positive_weights == [0.0, 2.0]

@@ -358,3 +358,13 @@ def test_a_folder_without_records_is_refused(tmp_path):
     with pytest.raises(CourseDataError) as error:
         leaks.check_records(tmp_path)
     assert error.value.code == "NO_MANIFEST"
+
+
+def test_of_many_patients_in_two_splits_five_are_named():
+    names = [case_hash(SALT, f"patient {n // 2}", f"case {n}") for n in range(14)]
+    with pytest.raises(CourseDataError, match=r"7 of 7 patients.*; and 2 more") as error:
+        leaks._check_hashes(names, ["train", "test"] * 7, [("shard",)] * 14)
+    assert error.value.message.count(" in test and train") == 5
+    with pytest.raises(CourseDataError) as error:
+        leaks._check_hashes(names[:10], ["train", "test"] * 5, [("shard",)] * 10)
+    assert "; and" not in error.value.message

@@ -81,6 +81,14 @@ def test_lines_are_told_apart_without_colours(drawn):
     assert len({colour for colour, _, _ in styles(ax)[:6]}) == 6
 
 
+def test_every_value_of_a_short_line_has_a_marker_and_of_a_long_one_some_have(drawn):
+    values = {"short": np.arange(15.0), "long": np.arange(16.0), "gap": [*range(14), NAN, 1, NAN]}
+    show.lines(values, unit="u", title="t")
+    short, long, gap = (set(line.get_markevery()) for line in drawn[0][0].axes[0].lines)
+    assert short == {*range(15)} and gap == {*range(14), 15}
+    assert 15 in long and 6 <= len(long) <= 9
+
+
 def test_the_last_value_has_a_marker_and_so_has_one_without_neighbours(drawn):
     values = {"gaps": [1, NAN, 2, NAN, NAN, *np.arange(40.0), NAN], "whole": np.arange(46.0)}
     show.lines(values, unit="u", title="t")
@@ -158,6 +166,7 @@ def test_alternative_text_says_how_each_line_went(drawn):
         {"almost constant": [0.9999991, 0.9999992, 0.9999993]},
         {"a chart with a name as long as this one": TWO, "another, of which the same is true": TWO},
         {"rate": {"learning rate": [0.002, 0.0015, 0.0005]}, "loss": TWO, "mean IoU": TWO},
+        {f"a chart of which much is to be said, number {n}, " * 4: TWO for n in range(3)},
         {f"chart {n}": {f"line {m}": [m, n] for m in range(8)} for n in range(2)},
         {"short": [1.0, 2.0], "long": np.linspace(0, 3, 1000)},
     ],
@@ -199,6 +208,47 @@ def test_what_a_lesion_is_measured_by_can_be_seen_on_white(drawn):
     assert len(set(tones)) == 2 and figures.PALETTE["lesion"] not in tones
 
 
+@pytest.mark.parametrize("order", [("mean", "lungs", "heart"), ("lungs", "mean", "heart")])
+def test_what_the_palette_knows_has_its_colour_whatever_comes_before_it(order, drawn):
+    show.lines({name: [1.0, 2.0] for name in order}, unit="u", title="t")
+    lines_of = zip(order, drawn[0][0].axes[0].lines, strict=True)
+    tones = {name: line.get_color() for name, line in lines_of}
+    assert tones["lungs"] == figures.PALETTE["lungs"]
+    assert tones["heart"] == figures.PALETTE["heart"]
+    assert len(set(tones.values())) == 3
+
+
+def test_no_thing_is_called_as_what_a_page_is_drawn_with():
+    for name in ("grid search", "line", "muted lines", "training"):
+        assert figures.known_colour(name) is None
+        assert figures.colour(name, 1) == figures.SERIES[1]
+    assert figures.known_colour("left lung") == figures.SERIES[0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.9999991, 0.9999992, 0.9999993],
+        [-12345.6781, -12345.6782],
+        [3.0, 3.0],
+        [1e-9, 1e-9 + 1e-20],
+    ],
+)
+def test_numbers_beside_an_axis_differ_even_where_values_hardly_do(values, drawn):
+    show.lines({"a": values}, unit="u", title="t")
+    numbers = [text.get_text() for text in drawn[0][0].axes[0].get_yticklabels()]
+    assert len(set(numbers)) == len(numbers) >= 2
+
+
+@pytest.mark.parametrize("values", [[1e-320], [1e-320, -3e-300, 2e-290], [1e-285, 2e-285], [0, 0]])
+def test_values_too_small_for_an_axis_lie_at_0(values, drawn):
+    show.lines({"a": values}, unit="u", title="t")
+    (ax,) = drawn[0][0].axes
+    assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1]
+    assert "0" in [text.get_text() for text in ax.get_yticklabels()]
+    assert_all_readable(drawn[0][0])
+
+
 @pytest.mark.parametrize(
     ("values", "unit", "words"),
     [
@@ -209,6 +259,12 @@ def test_what_a_lesion_is_measured_by_can_be_seen_on_white(drawn):
         ({"a": [[1.0], [2.0]]}, "u", "a: a line is"),
         ({"a": [1.0, 2.0, np.inf]}, "u", "a: value 3 is infinite"),
         ({f"{n}": [1.0] for n in range(9)}, "u", "8 lines can be told apart, not 9"),
+        ({"a": "0.5, 0.4"}, "u", "a: a line is a sequence of numbers, not '0.5, 0.4'"),
+        ({"a": [1.0], "b": [[1.0], [1.0, 2.0]]}, "u", "b: a line is"),
+        ({"a": [10**400]}, "u", "a: a line is"),
+        ({"loss": {"a": {"b": [1.0]}}}, "u", "a: a line is"),
+        ({"a": {"b": [1.0]}, "c": [1.0]}, "u", "all are charts; a is a mapping, .* c is not"),
+        (TWO, {"training": "u"}, "without charts, unit is one text, not {'training': 'u'}"),
         (GROUPS, {"loss": "u"}, "no unit for mean IoU"),
         (GROUPS, {**UNITS, "rate": "u"}, "unit for rate, where no chart is"),
     ],

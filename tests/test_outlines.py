@@ -86,14 +86,17 @@ def test_a_mask_looks_the_same_in_all_pictures_and_unlike_the_others(drawn):
     assert len({str(one._dash_pattern) for one in handles}) == 2
 
 
-def test_reference_and_network_keep_their_colours_whatever_else_there_is(drawn):
+def test_what_the_palette_knows_keeps_its_colour_whatever_else_there_is(drawn):
     wanted = {"reference": figures.PALETTE["truth"], "network": figures.PALETTE["prediction"]}
-    for names in (["reference", "network"], ["network", "reference"], ["mine", "reference"]):
+    wanted |= {name: figures.PALETTE[name] for name in ("lungs", "liver")}
+    pairs = (["reference", "network"], ["network", "reference"], ["mine", "reference"])
+    for names in (*pairs, ["grid", "lungs", "liver"]):
         show.outlines({"": (PHOTO, dict.fromkeys(names, TRUTH))}, title="t")
         handles = drawn[-1][0].legends[0].legend_handles
         tones = {name: one.get_color() for name, one in zip(names, handles, strict=True)}
         assert len(set(tones.values())) == len(names)
-        assert all(tones[name] == wanted.get(name, tones[name]) for name in names)
+        assert all(tones[name] == wanted[name] for name in names if name in wanted)
+        assert {*tones.values()} <= {*wanted.values(), *outlines.TONES}
 
 
 def test_on_photographs_the_lines_keep_their_colours_where_the_picture_has_to_be_small(drawn):
@@ -172,13 +175,6 @@ def test_bool_ids_and_a_last_axis_of_one_mean_the_same(drawn):
         np.testing.assert_array_equal(enclosed(contours(ax)[0]), TRUTH == 1)
 
 
-def test_photographs_of_floats_are_shown_as_they_are(drawn):
-    for image in (PHOTO, PHOTO / 255, PHOTO.astype(np.float32)):
-        show.outlines({"a": (image, {"reference": TRUTH})}, title="t")
-        shown = drawn[-1][0].axes[0].images[0].get_array()
-        np.testing.assert_array_equal(shown, PHOTO)
-
-
 def test_one_window_for_all_or_a_range_for_each(drawn):
     grey = PHOTO[..., 0].astype(float)
     cases = {"a": (grey, {"spleen": TRUTH}), "b": (grey * 10, {"spleen": TRUTH})}
@@ -206,7 +202,7 @@ def test_known_spacings_give_one_scale_and_a_bar_unknown_ones_equal_heights(draw
         assert "".join(text.get_text() for text in fig.axes[0].texts) == bar
 
 
-def test_alternative_text_says_how_much_each_mask_covers(drawn):
+def test_alternative_text_says_how_much_each_mask_covers_unless_another_is_given(drawn):
     show.outlines(CASES, title="Faint borders are missed.")
     shares = [100 * np.mean(mask) for _, masks in CASES.values() for mask in masks.values()]
     assert drawn[0][1] == (
@@ -214,6 +210,8 @@ def test_alternative_text_says_how_much_each_mask_covers(drawn):
         f"of it: best: 0.98 (24 x 32 pixels: reference {shares[0]:.1f} %, network {shares[1]:.1f} "
         f"%); worst: 0.61 (24 x 32 pixels: reference {shares[2]:.1f} %, network {shares[3]:.1f} %)."
     )
+    show.outlines(CASES, title="t", alt="Two lesions.")
+    assert drawn[1][1] == "Two lesions."
 
 
 @pytest.mark.parametrize(
@@ -227,6 +225,7 @@ def test_alternative_text_says_how_much_each_mask_covers(drawn):
         ([f"{n}: 0.9{n}" for n in range(8)], 8, 1),
         ([f"case {n}: 0.9{n}" for n in range(8)], 8, 2),
         ([f"a case of which much is to be said, number {n}" for n in range(6)], None, 3),
+        ([f"much is to be said of case {n}, and more " * 5 for n in range(2)], None, 2),
     ],
 )
 @pytest.mark.parametrize("grey", [False, True])
@@ -271,10 +270,15 @@ def test_what_cannot_be_drawn_is_refused(cases, words, drawn):
     assert not drawn
 
 
-def test_a_spacing_is_two_lengths(drawn):
+def test_a_spacing_is_two_lengths_of_a_picture_that_is_there(drawn):
     for spacing in ((1, 1, 1), (0, 1), {"best: 0.98": (-1, 1)}):
         with pytest.raises(ValueError, match="spacing is two lengths"):
             show.outlines(CASES, title="t", spacing=spacing)
+    with pytest.raises(ValueError, match="spacing for one, 2, where no picture is"):
+        show.outlines(CASES, title="t", spacing={"one": (2, 1), 2: (2, 1), "best: 0.98": (2, 1)})
+    for spacing in ({1: (2, 1)}, {"1": (2, 1)}):
+        show.outlines({1: CASES["best: 0.98"]}, title="t", spacing=spacing)
+        assert drawn[-1][0].axes[0].images[0].get_extent() == [0, COLUMNS, 2 * ROWS, 0]
 
 
 def test_a_picture_is_one_output_with_a_text_equivalent_and_within_80_kb():
@@ -288,11 +292,6 @@ def test_a_picture_is_one_output_with_a_text_equivalent_and_within_80_kb():
     assert output.data["text/plain"].startswith("Finding. Outlines of reference, network on 12 ")
     assert len(base64.b64decode(output.data["image/png"])) <= figures.BUDGET_BYTES
     assert not plt.get_fignums()
-
-
-def test_alternative_text_can_be_given():
-    (output,) = outputs(show.outlines, CASES, title="t", alt="Two lesions.")
-    assert output.data["text/plain"] == "Two lesions."
 
 
 def test_the_same_picture_has_the_same_bytes():

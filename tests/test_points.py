@@ -76,6 +76,29 @@ def test_points_beside_the_image_lie_on_padding_and_are_counted(drawn):
     assert "Hatched: padding, where there is no image" in [text.get_text() for text in fig.texts]
 
 
+def test_the_image_ends_where_its_outermost_pixels_do(drawn):
+    edges = [(-0.5, 64), (95.5, 64), (48, -0.5), (48, 127.5)]
+    beyond = [(-0.6, 64), (95.6, 64), (48, -0.6), (48, 127.6)]
+    show.points(IMAGE, {"edges": edges} | {str(at): [at] for at in beyond}, title="t")
+    assert [caption(ax) for ax in drawn[0][0].axes] == ["", *["1 of 1 outside"] * 4]
+
+
+def test_photographs_of_floats_are_shown_as_they_are(drawn):
+    for image in (IMAGE, IMAGE / 255, IMAGE.astype(np.float32)):
+        show.points(image, {"a": [(1, 2)]}, title="t")
+        np.testing.assert_array_equal(drawn[-1][0].axes[0].images[0].get_array(), IMAGE)
+
+
+def test_up_to_2_floats_run_from_0_to_1_and_above_to_255(drawn):
+    photo = IMAGE / 255
+    # Brightest value, and by how much the others were multiplied to be shown.
+    for brightest, factor in ((1.02, 255), (2.0, 255), (3.0, 1)):
+        photo[0, 0, 0] = brightest
+        show.points(photo, {"a": [(1, 2)]}, title="t")
+        shown = drawn[-1][0].axes[0].images[0].get_array()
+        np.testing.assert_array_equal(shown, np.minimum(np.rint(photo * factor), 255))
+
+
 def test_all_pictures_show_the_same_area_at_the_same_scale(drawn):
     show.points(IMAGE, RATES, title="t")
     fig, _ = drawn[0]
@@ -170,6 +193,7 @@ def test_marks_are_as_large_as_neighbours_allow(drawn):
         RATES,
         {f"rate {rate}": kernel(rate, (90, 120)) for rate in range(1, 9)},
         {f"a rate of which much is to be said: {rate}": kernel(rate) for rate in (6, 12, 18)},
+        {f"much is to be said of {rate}, and more " * 5: kernel(rate) for rate in (6, 12)},
     ],
 )
 @pytest.mark.parametrize("columns", [None, 8])

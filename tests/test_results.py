@@ -93,3 +93,36 @@ def test_the_words_of_the_picture_have_the_numbers_of_the_run():
 def test_without_a_file_there_is_nothing_to_publish(capsys):
     assert results.main(["no such file.json"]) == 1
     assert "JSON" in capsys.readouterr().err
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A README of benchmarks with a place for `run`, and a docs folder."""
+    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path / "docs")
+    (tmp_path / "docs").mkdir()
+    results.README.write_text("<!-- run -->old<!-- /run -->", "utf-8")
+    for name in ("run", "other"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(RUN), "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["other"], "no place <!-- other -->"), (["run", "run"], "one JSON file"), ([], "one JSON")],
+)
+def test_what_has_no_place_or_is_not_one_file_is_refused_and_nothing_is_written(
+    names, said, places, capsys
+):
+    assert results.main([str(places / f"{name}.json") for name in names]) == 1
+    assert said in capsys.readouterr().err
+    assert results.README.read_text("utf-8") == "<!-- run -->old<!-- /run -->"
+    assert not list(results.PUBLISHED.iterdir())
+
+
+def test_a_run_is_kept_and_its_table_put_between_its_markers(places, monkeypatch, capsys):
+    monkeypatch.setattr(results, "COURSE_README", places / "none.md")
+    assert results.main([str(places / "run.json")]) == 0
+    assert json.loads((results.PUBLISHED / "run.json").read_text("utf-8")) == RUN
+    assert results.table(RUN) in results.README.read_text("utf-8")
+    assert "run.json" in capsys.readouterr().out

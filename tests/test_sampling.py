@@ -355,3 +355,16 @@ def test_epochs_without_a_graph_come_in_another_order_each():
     assert all(sorted(one) == list(range(50)) for one in drawn)
     firsts = {int(one[0]) for one in drawn}
     assert len(firsts) > 10
+
+
+def test_an_epoch_without_a_graph_is_shuffled_and_not_sorted_by_group():
+    groups = np.repeat([0, 1], 50)
+    drawn = sampling.epoch(np.full(100, 0.01), random=np.random.default_rng(0), groups=groups)
+    assert sorted(drawn.tolist()) == list(range(100))
+    assert np.count_nonzero(np.diff(groups[drawn])) > 25
+
+
+@pytest.mark.parametrize("unknown", ["-1", "", None, b"-1", b""])
+def test_a_name_of_minus_one_is_a_label_that_is_not_known(unknown):
+    with pytest.raises(CourseDataError, match="1 of 3 cases have no label: at the positions 2,"):
+        sampling.automatic(["cat", "dog", unknown])

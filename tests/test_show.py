@@ -500,3 +500,24 @@ def test_a_terminal_is_no_front_end_for_widgets(monkeypatch, shell):
     assert not viewer_module.live_front_end()
     monkeypatch.setattr(figures, "notebook_shell", lambda: None)
     assert not viewer_module.live_front_end()
+
+
+def test_only_the_courses_colours_that_occur_are_kept_apart():
+    colours = np.array([[1, 2, 3], [230, 159, 0], [230, 159, 0]], np.uint8)
+    assert figures._own_colours(colours).tolist() == [[230, 159, 0]]
+    assert figures._own_colours(colours[:1]).shape == (0, 3)
+    assert figures._own_colours(np.array([[51, 51, 51]], np.uint8)).shape == (0, 3)  # a grey
+
+
+def test_beside_the_courses_colours_the_others_stay_what_they_are():
+    y, x = np.mgrid[:120, :120]
+    rgb = np.stack([60 + x, 40 + y, 200 - x], axis=-1).astype(np.uint8)
+    own = [(230, 159, 0), (86, 180, 233), (0, 114, 178)]
+    for row, colour in zip((10, 50, 90), own, strict=True):
+        rgb[row, 20:100] = colour
+    for levels in (64, 24):
+        picture = Image.open(io.BytesIO(figures._encode(rgb, levels)))
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+        for row, colour in zip((10, 50, 90), own, strict=True):
+            assert tuple(shown[row, 60]) == colour
+        assert np.abs(shown - rgb).mean() < 12

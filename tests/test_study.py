@@ -1,9 +1,11 @@
 """A study repeats a lesson with other seeds, judges what it claims, and publishes what came out."""
 
+import ast
 import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +156,47 @@ def test_a_parameter_that_the_lesson_does_not_know_is_refused():
         study_lesson.with_parameters(new_notebook(), {"SEED": 1})
 
 
+@pytest.mark.parametrize(
+    "line, named",
+    [
+        ("SIZE = 10\nSIZE *= 2", "SIZE *= 2"),
+        ("A, B = 1, 99", "A, B = (1, 99)"),
+        ("import random; random.seed(4)", "import random"),
+        ("random.seed(4)", "random.seed(4)"),
+        ("if True:\n    SIZE = 77", "if True:"),
+        ("SIZE = 10\nSIZE = 77", "SIZE = 77"),
+        ("A = B = 1", "A = B = 1"),
+        ("SIZE: int", "SIZE: int"),
+        ("RATE = {[]: 1}", "RATE = {[]: 1}"),
+        # It would be computed from the lesson's EPOCHS, and stay so in a run with other ones.
+        ("STEPS = 10 * EPOCHS", "STEPS = 10 * EPOCHS"),
+    ],
+)
+def test_a_cell_of_parameters_that_does_more_than_to_name_values_is_refused(line, named):
+    notebook = lesson()
+    notebook.cells[1].source += f"\n{line}"
+    said = f"has `{re.escape(named)}`; only NAME = literal .* move .* into another cell"
+    with pytest.raises(cells.NotebookError, match=said):
+        study_lesson.with_parameters(notebook, {"EPOCHS": 40})
+    with pytest.raises(cells.NotebookError, match=f"{NAME}: .*{said}"):
+        study_lesson.version(notebook, tiny())
+
+
+def test_a_cell_of_parameters_is_python():
+    with pytest.raises(cells.NotebookError, match="parameters is no Python"):
+        study_lesson.assigned("%matplotlib inline")
+
+
+@pytest.mark.parametrize("path", cells.notebook_paths(), ids=lambda path: path.stem)
+def test_the_cell_of_parameters_of_each_lesson_names_values_and_does_nothing_else(path):
+    (cell,) = (cell for cell in cells.read(path).cells if "parameters" in cells.tags(cell))
+    values = {}
+    exec(cell.source, values)
+    said = study_lesson.assigned(cell.source)
+    assert {"DATA_DIR", "SEED"} <= {*said} == {*values} - {"__builtins__"}
+    assert all(ast.literal_eval(text) == values[name] for name, text in said.items())
+
+
 # --- runs ---
 
 
@@ -222,6 +265,13 @@ def test_what_would_come_out_differently_is_done_again(world, runs):
     assert changed == 1 and rows["precision"].min() == 0.2
     again, rows = runs(1, parameters={"EPOCHS": 3})
     assert again == 1 and rows["precision"].max() == 0.51
+
+
+def test_another_machine_runs_a_seed_again(runs, monkeypatch):
+    assert runs(1)[0] == 1
+    other = course.machine() | {"tensorflow": "1.12.0"}
+    monkeypatch.setattr(course, "machine", lambda: other)
+    assert [runs(1)[0], runs(1)[0]] == [1, 0]
 
 
 def test_a_lesson_that_fails_is_named_with_seed_cell_and_error_and_what_was_done_stays(
@@ -391,6 +441,14 @@ def test_a_value_is_reached_by_the_mean_of_the_runs_and_by_the_value_itself():
         reaches("c", "precision", 0.5)(rows)
 
 
+def test_a_claim_is_judged_by_decimal_numbers_not_by_what_is_left_of_them_in_binary():
+    rows = made({"a": [[0.7] * 3], "b": [[0.7]], "c": [[0.35]], "d": [[0.2]]}).rows
+    assert reaches("a", "precision", 0.7)(rows)
+    assert not ahead("b", "a", "precision")(rows) and not ahead("a", "b", "precision")(rows)
+    assert ahead("c", "d", "precision", by=0.15)(rows)
+    assert not ahead("c", "d", "precision", by=0.150001)(rows)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -446,6 +504,11 @@ def test_results_come_back_from_json_as_they_were_with_the_claims_of_today():
     assert study_published.dumps(again) == study_published.dumps(results)
 
 
+def with_row(row: str) -> str:
+    """The JSON of one seed, and a row more."""
+    return study_published.dumps(won(1, 1)).replace('"rows": [', f'"rows": [\n  {row},')
+
+
 @pytest.mark.parametrize(
     "text, said",
     [
@@ -455,6 +518,24 @@ def test_results_come_back_from_json_as_they_were_with_the_claims_of_today():
         (study_published.dumps(won(1, 1)).replace('"parameters"', '"p"'), "study: KeyError"),
         (study_published.dumps(won(1, 1)).replace('"tiny"', '"huge"'), "no study huge"),
         (study_published.dumps(won(1, 1)).replace('"precision"', '"recall"'), "lacks precision"),
+        *(
+            (study_published.dumps(won(1, 1)).replace(f'"{column}"', '"x"'), f"tiny lacks {column}")
+            for column in ("seed", "treatment", "run")
+        ),
+        *(
+            (study_published.dumps(won(1, 1)).replace(f'"{key}"', '"x"'), rf"lacks machine\.{key}")
+            for key in course.machine()
+        ),
+        (with_row('["nothing", 0, null, 1]'), "seed 1, nothing, run 0: precision is no finite"),
+        (with_row('["nothing", 0, NaN, 1]'), "seed 1, nothing, run 0: precision is no finite"),
+        (with_row('["nothing", 0, "x", 1]'), "precision is no finite number: 'x'"),
+        (with_row('["nothing", 0, [1], 1]'), r"precision is no finite number: \[1\]"),
+        (with_row('["nothing", 0, 0.5, 0]'), "seed 0, nothing, run 0: two rows for one run"),
+        (with_row('["nothing", 0, 0.5, null]'), "tiny has a seed nan"),
+        (with_row('["nothing", 0, 0.5, "1"]'), "tiny has a seed '1'"),
+        (with_row("[null, 0, 0.5, 1]"), "tiny has a treatment "),
+        (with_row('["nothing", null, 0.5, 1]'), "tiny has a run nan"),
+        (with_row('["nothing", [1], 0.5, 1]'), r"tiny has a run \[1\]"),
     ],
 )
 def test_a_json_of_something_else_is_refused(text, said):
@@ -477,14 +558,21 @@ def test_a_complete_study_is_published_between_its_markers(world, capsys):
     assert "| · | 0 of 10 | weights harm, said to vary |" in study_published.PAGE.read_text("utf-8")
 
 
+def from_one():
+    """As many seeds as a complete study has, and not its seeds."""
+    results = won(10, 10)
+    return dataclasses.replace(results, rows=results.rows.assign(seed=results.rows["seed"] + 1))
+
+
 @pytest.mark.parametrize(
     "results, said",
     [
-        (won(9, 9), "9 seeds; a complete study has 10"),
+        (won(9, 9), "seeds 0, 1, 2, 3, 4, 5, 6, 7, 8; a complete study has 0 to 9"),
+        (from_one(), "seeds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10; a complete study has 0 to 9"),
         (won(4, 10), "does not hold, so it should not be claimed: weights help"),
         (None, "no file"),
     ],
-    ids=["incomplete", "untrue", "absent"],
+    ids=["incomplete", "other seeds", "untrue", "absent"],
 )
 def test_what_is_incomplete_or_does_not_hold_is_not_published(results, said, world, capsys):
     path, before = world.folder / "x.json", study_published.PAGE.read_text()
@@ -554,9 +642,7 @@ def test_a_fingerprint_does_not_know_outputs_tags_or_the_address_of_a_copy_of_th
 
 def test_a_version_has_the_parameters_that_a_run_has_but_for_its_own():
     described = tiny(parameters={"RATE": 1e-3})
-    notebook = changed(
-        parameters=PARAMETERS + "\nSIZE = ( 96,128 )  # pixels\nRATE = 0.1\nRATE /= 2"
-    )
+    notebook = changed(parameters=PARAMETERS + "\nSIZE = ( 96,128 )  # pixels\nRATE: float = -0.1")
     assert study_lesson.version(notebook, described).parameters == {
         "EPOCHS": "1",
         "SIZE": "(96, 128)",
@@ -708,3 +794,19 @@ def test_make_study_passes_its_arguments_on(root, tmp_path):
     alone = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     done = subprocess.run(command, cwd=root, env=alone, capture_output=True, text=True)
     assert done.stdout.strip().endswith("-m tools.study imbalance --seeds 3")
+
+
+def test_parameters_that_came_or_went_are_named():
+    then = study_lesson.Version("f", {"EPOCHS": "2"})
+    now = study_lesson.Version("f", {"EPOCHS": "2", "SIZE": "64"})
+    said = "run with other parameters (SIZE = {})"
+    assert study_lesson.standing(then, now) == said.format("absent, now 64")
+    assert study_lesson.standing(now, then) == said.format("64, now absent")
+    assert study_lesson.standing(now, now) == ""
+
+
+def test_a_json_without_rows_is_refused():
+    ten = won(1, 1)
+    empty = study_published.dumps(dataclasses.replace(ten, rows=ten.rows.iloc[:0]))
+    with pytest.raises(cells.NotebookError, match="lacks rows; run it again"):
+        study_published.loads(empty, {"tiny": tiny()})

@@ -71,7 +71,8 @@ def with_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) ->
     No cell is added, so that a message about cell 7 means the seventh of the lesson.
 
     Raises:
-        NotebookError: without such a cell, or for a name that it does not assign.
+        NotebookError: without such a cell, for one that does more than to name values (see
+            `assigned`), or for a name that it does not assign.
     """
     given = copy.deepcopy(notebook)
     found = tagged(given, "parameters")
@@ -81,20 +82,51 @@ def with_parameters(notebook: NotebookNode, parameters: Mapping[str, object]) ->
     missing = [name for name in parameters if name not in known]
     if missing:
         raise NotebookError(f"the cell tagged parameters does not assign {', '.join(missing)}")
-    lines = [f"{name} = {value!r}" for name, value in parameters.items()]
-    found[0].source = "\n".join([found[0].source, "# This run's own", *lines])
+    found[0].source = "\n".join([found[0].source, *_lines(parameters)])
     return given
 
 
+def _lines(parameters: Mapping[str, object]) -> list[str]:
+    return ["# This run's own", *(f"{name} = {value!r}" for name, value in parameters.items())]
+
+
 def assigned(source: str) -> dict[str, str]:
-    """The names that Python code assigns, with what it assigns last; formatted in one way."""
+    """The names and values of a cell tagged `parameters`; the values formatted in one way.
+
+    Each line is `NAME = literal` or `NAME: type = literal`, each name once. Then names and values
+    are all that the cell does, and a run can replace any of them below.
+
+    Raises:
+        NotebookError: for anything else, naming it.
+    """
     values = {}
-    for line in ast.parse(source).body:
-        if isinstance(line, ast.Assign | ast.AnnAssign) and line.value is not None:
-            for target in getattr(line, "targets", [getattr(line, "target", None)]):
-                if isinstance(target, ast.Name):
-                    values[target.id] = ast.unparse(line.value)
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError as error:
+        raise NotebookError(f"the cell tagged parameters is no Python: {error}") from None
+    for line in lines:
+        match line:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ) if name not in values and _is_literal(value):
+                values[name] = ast.unparse(value)
+            case _:
+                first, *_ = ast.unparse(line).splitlines()
+                raise NotebookError(
+                    f"the cell tagged parameters has `{first}`; only NAME = literal may stand "
+                    "there, each name once, because a run's own values come below: move what "
+                    "follows from a parameter, and anything else, into another cell"
+                )
     return values
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def fingerprint(notebook: NotebookNode) -> str:
@@ -117,11 +149,13 @@ def version(notebook: NotebookNode, study: Study) -> Version:
     """What a study's numbers come from when it runs this notebook.
 
     Raises:
-        NotebookError: for a notebook that the study does not fit.
+        NotebookError: for a notebook that the study does not fit, or whose cell tagged
+            `parameters` does more than to name values.
     """
     with naming(study.notebook):
-        prepared = with_parameters(notebook, dict.fromkeys(GIVEN) | dict(study.parameters))
-        values = assigned(tagged(prepared, "parameters")[0].source)
+        with_parameters(notebook, dict.fromkeys(GIVEN) | dict(study.parameters))
+        (cell,) = tagged(notebook, "parameters")
+        values = assigned(cell.source) | assigned("\n".join(_lines(study.parameters)))
         kept = {name: value for name, value in values.items() if name not in GIVEN}
         return Version(fingerprint(notebook), kept)
 

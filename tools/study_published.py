@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from studies import Study
+from studies import DECIMALS, Study
 from tools import results as benchmarks
 from tools.cells import NotebookError, show
-from tools.study_lesson import Version, lesson, standing, version
-from tools.study_results import DECIMALS, Results, markdown
+from tools.study_lesson import Version, lesson, naming, standing, version
+from tools.study_results import KEYS, MACHINE, Results, checked, markdown
 
 PUBLISHED = benchmarks.PUBLISHED
 PAGE = PUBLISHED / "studies.md"
+KINDS = {"seed": {int}, "treatment": {str}, "run": {int, float, str}}
 
 
 def dumps(results: Results) -> str:
@@ -39,11 +40,12 @@ def loads(text: str, studies: Mapping[str, Study]) -> Results:
 
     Raises:
         NotebookError: for a text that is not from `dumps`, for a study that is not there or
-            that measures more today.
+            that measures more today, for a machine that is not described, and for rows that
+            `tools.study_results.collect` would not have let pass.
     """
     try:
         kept = json.loads(text)
-        name, machine = kept["study"], kept["machine"]
+        name, machine = str(kept["study"]), dict(kept["machine"])
         rows = pd.DataFrame(kept["rows"], columns=kept["columns"])
         made_by = None
         if "fingerprint" in kept:
@@ -52,9 +54,16 @@ def loads(text: str, studies: Mapping[str, Study]) -> Results:
         raise NotebookError(f"not the JSON of a study: {error!r}") from None
     if name not in studies:
         raise NotebookError(f"no study {name}; there are: {', '.join(studies)}")
-    lacks = [measure for measure in studies[name].measures if measure not in rows]
+    lacks = [column for column in [*KINDS, *studies[name].measures] if column not in rows]
+    lacks += [f"machine.{key}" for key in MACHINE if key not in machine]
     if lacks or rows.empty:
         raise NotebookError(f"the JSON of {name} lacks {', '.join(lacks) or 'rows'}; run it again")
+    for column, kinds in KINDS.items():
+        for value in rows[column].tolist():
+            if type(value) not in kinds or value != value:  # NaN, which JSON's null becomes
+                raise NotebookError(f"the JSON of {name} has a {column} {value!r}; run it again")
+    with naming(f"the JSON of {name}"):
+        rows = checked(rows, studies[name], ["seed", *KEYS])
     return Results(name, studies[name], rows, machine, made_by)
 
 
@@ -96,16 +105,16 @@ def publish(path: Path, studies: Mapping[str, Study]) -> list[Path]:
 
     Raises:
         NotebookError: for a file that is not there or not a study's, a study that was not run with
-            all its seeds, one whose claims do not hold, or one of another version of the lesson.
-            What is published already stays, and the page says what it comes from.
+            all its seeds and no others, one whose claims do not hold, or one of another version of
+            the lesson. What is published already stays, and the page says what it comes from.
     """
     if not path.is_file():
         raise NotebookError(f"no file {show(path)}")
     results = loads(path.read_text(encoding="utf-8"), studies)
     if results.seeds != list(range(results.study.seeds)):
-        raise NotebookError(
-            f"{show(path)}: {len(results.seeds)} seeds; a complete study has {results.study.seeds}"
-        )
+        seeds = ", ".join(map(str, results.seeds))
+        last = results.study.seeds - 1
+        raise NotebookError(f"{show(path)}: seeds {seeds}; a complete study has 0 to {last}")
     failed = "; ".join(claim.sentence for claim in results.failed())
     if failed:
         raise NotebookError(f"{show(path)}: does not hold, so it should not be claimed: {failed}")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from studies import Claim, Study
+from studies import DECIMALS, Claim, Study
 from tools.cells import NotebookError
 from tools.study_lesson import Version
 
 KEYS = ["treatment", "run"]
-DECIMALS = 6  # what is judged is what is written to the JSON
+MACHINE = ["cores", "python", "tensorflow", "system"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Results:
         name: of the study's module.
         study: what was studied.
         rows: columns `seed`, `treatment`, `run` and the study's measures.
-        machine: as `tools.course.machine` describes it.
+        machine: as `tools.course.machine` describes it, with the keys `MACHINE`.
         version: of the lesson; None for numbers from before studies kept it.
     """
 
@@ -77,14 +77,31 @@ def collect(path: Path, study: Study) -> pd.DataFrame:
     if "run" not in rows:
         rows = rows.assign(run=0)
     rows = rows[[study.rows_of, "run", *measures]].set_axis(KEYS + measures, axis=1)
-    for name in measures:
+    return checked(rows, study, KEYS)
+
+
+def checked(rows: pd.DataFrame, study: Study, keys: list[str]) -> pd.DataFrame:
+    """Rows with their measures as numbers, rounded to what is written.
+
+    Args:
+        rows: columns `keys` and the study's measures.
+        study: what they are of.
+        keys: columns that tell a run from any other; `KEYS`, and `seed` where there are several.
+
+    Raises:
+        NotebookError: for a value that is no finite number, or two rows for one run.
+    """
+
+    def where(row: pd.Series) -> str:
+        return ", ".join(f"{'' if key == 'treatment' else f'{key} '}{row[key]}" for key in keys)
+
+    for name in study.measures:
         numbers = pd.to_numeric(rows[name], errors="coerce")
         for _, row in rows[~np.isfinite(numbers)].iterrows():
-            where = f"{row['treatment']}, run {row['run']}"
-            raise NotebookError(f"{where}: {name} is no finite number: {row[name]!r}")
+            raise NotebookError(f"{where(row)}: {name} is no finite number: {row[name]!r}")
         rows = rows.assign(**{name: numbers.astype(float).round(DECIMALS)})
-    for _, row in rows[rows.duplicated(KEYS)].iterrows():
-        raise NotebookError(f"{row['treatment']}, run {row['run']}: two rows for one run")
+    for _, row in rows[rows.duplicated(keys)].iterrows():
+        raise NotebookError(f"{where(row)}: two rows for one run")
     return rows
 
 

@@ -62,4 +62,6 @@ def known(column: np.ndarray) -> np.ndarray:
 def _is_known(label: object) -> bool:
     if isinstance(label, Integral):
         return int(label) >= 0
-    return isinstance(label, (str, bytes)) and label not in ("", b"", str(MISSING))
+    if isinstance(label, bytes):
+        label = label.decode(errors="replace")
+    return isinstance(label, str) and label not in ("", str(MISSING))
