@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from numbers import Integral
 
 
-def whole(name: str, value: object, least: int = 1) -> None:
+def whole(name: str, value: object, least: int = 1) -> int:
     """Refuse what is no whole number of `least` or more.
+
+    Returns:
+        The number as Python's `int`: NumPy's are whole numbers, too, but Keras refuses some.
 
     Raises:
         ValueError: with the name.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is a whole number from {least}, not {value!r}")
+    return int(value)
+
+
+def positive(name: str, value: float) -> None:
+    """Refuse what is not finite and above 0.
+
+    Raises:
+        ValueError: with the name.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is a finite number above 0, not {value!r}")
 
 
 def share(name: str, value: float) -> None:

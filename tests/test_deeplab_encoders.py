@@ -231,6 +231,27 @@ def test_without_weights_one_channel_is_one_channel_in_the_first_kernel():
     assert encoder.get_layer("Conv1").kernel.shape == (3, 3, 1, 16)
 
 
+def test_white_of_16_bits_is_white_in_half_precision_too(tmp_path):
+    base = APPLICATIONS.MobileNetV2(
+        weights=None, include_top=False, alpha=0.35, input_shape=(96, 96, 3)
+    )
+    base.save_weights(tmp_path / "a.weights.h5")
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        made = deeplab.encoder(
+            alpha=0.35,
+            weights=tmp_path / "a.weights.h5",
+            input_shape=(None, None, 1),
+            value_range=(0, 65535),
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    normalised = keras.Model(made.input, made.get_layer("normalisation").output)
+    found = normalised(np.full((1, 40, 40, 1), 65535, np.float32)).numpy()
+    assert found.shape == (1, 40, 40, 3)
+    np.testing.assert_allclose(found, 1, rtol=1e-6)
+
+
 def test_a_model_that_was_not_built_for_an_image_s_channels_refuses_it(small):
     for channels in (1, 4):
         with pytest.raises(ValueError, match=r"expected (axis -1|shape)"):
@@ -249,7 +270,15 @@ def test_a_model_that_was_not_built_for_an_image_s_channels_refuses_it(small):
         ({"input_shape": (64, 64, 2)}, "channels 1 or 3"),
         ({"input_shape": (64, 16, 3)}, "more than 16 pixels"),
         ({"input_shape": (64.0, 64, 3)}, "whole number"),
+        ({"input_shape": (64, 64, 3.0)}, "whole number"),
+        ({"output_stride": 16.0}, "output_stride is a whole number"),
         ({"value_range": (1, 0)}, "lowest and the highest"),
+        ({"value_range": (0, np.inf)}, "lowest and the highest"),
+        ({"value_range": (-np.inf, 0)}, "lowest and the highest"),
+        ({"alpha": 0}, "alpha is a finite number above 0"),
+        ({"batch_norm_epsilon": 0}, "batch_norm_epsilon is a finite number above 0"),
+        ({"batch_norm_epsilon": np.nan}, "batch_norm_epsilon is a finite number above 0"),
+        ({"batch_norm_epsilon": np.inf}, "batch_norm_epsilon is a finite number above 0"),
         ({"batch_norm_momentum": 1.0}, "from 0 to below 1"),
         ({"backbone": "ResNet50", "alpha": 0.5}, "alpha is the width of MobileNetV2"),
     ],

@@ -14,6 +14,7 @@ SMALL = {
     "low_level_width": 4,
     "batch_norm_momentum": 0.9,
 }
+HALF = {"mixed_float16": 0.01, "mixed_bfloat16": 0.05}  # error allowed, in standard deviations
 NORM = 4  # numbers a channel: scale, shift, mean, variance
 
 
@@ -84,6 +85,19 @@ def test_rates_double_where_the_stride_halves(output_stride, rates):
     assert found == [(rate, rate) for rate in rates]
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    widths = {key: np.int64(value) for key, value in SMALL.items() if "width" in key}
+    model = deeplab.model(
+        np.int64(2), output_stride=np.int64(8), rates=np.array([6, 12]), **SMALL | widths
+    )
+    layers = [one for one in model.layers if one.name.startswith("aspp_rate")]
+    found = [one.dilation_rate for one in layers if one.name.endswith("depthwise_conv")]
+    assert found == [(6, 6), (12, 12)]
+    model.save(tmp_path / "model.keras")
+    image, _ = batch(1, 40, 50, 3)
+    assert np.array_equal(keras.saving.load_model(tmp_path / "model.keras")(image), model(image))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (65, 65), (50, 77), (17, 130)])
 def test_images_of_any_size_give_logits_of_their_size(small, size):
     logits = small(batch(2, *size, 3)[0])
@@ -129,6 +143,32 @@ def test_a_gradient_reaches_every_variable(tf, backbone):
     assert len(found) > 100
 
 
+def lively_head(model, weights=None):
+    """From features to logits, with weights that carry a signal through.
+
+    Sixty layers of random weights, as the encoder has, make rounding as large as the signal.
+    """
+    ends = [model.get_layer(name).output for name in ("block_3_expand_relu", "block_16_project_BN")]
+    head = keras.Model([model.input, *ends], model.output)
+    random = np.random.default_rng(0)
+    given = []
+    for one, size in zip(head.inputs, ((40, 37), (10, 10), (3, 3)), strict=True):
+        values = random.normal(size=(6, *size, one.shape[-1]))
+        given.append(np.float32(values * random.uniform(0.5, 2, (6, 1, 1, one.shape[-1]))))
+    if weights:
+        head.set_weights(weights)
+        return head, given
+    for layer in head.layers:
+        if layer.weights and "kernel" in layer.weights[0].name:
+            kernel, *rest = layer.get_weights()
+            taps = kernel[..., 0].size if "depthwise" not in layer.name else 9
+            layer.set_weights([random.normal(0, np.sqrt(2 / taps), kernel.shape), *rest])
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    head(given, training=True)
+    return head, given
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_logits_are_float32_whatever_the_policy(policy):
     keras.config.set_dtype_policy(policy)
@@ -140,12 +180,14 @@ def test_logits_are_float32_whatever_the_policy(policy):
     assert model.get_layer("logits_stride_4").compute_dtype == "float32"
     assert {one.dtype for one in model.trainable_variables} == {"float32"}
     image, mask = batch(2, 40, 37, 3)
-    logits = model(image)
-    assert logits.dtype == "float32"
-    exact = deeplab.model(2, **SMALL)
-    exact.set_weights(model.get_weights())
-    np.testing.assert_allclose(logits, exact(image), atol=0.1 * np.std(exact(image)) + 1e-3)
-    assert deeplab.loss()(mask, logits).dtype == "float32"
+    assert model(image).dtype == "float32"
+    assert deeplab.loss()(mask, model(image)).dtype == "float32"
+    exact, given = lively_head(deeplab.model(2, **SMALL))
+    head, _ = lively_head(model, exact.get_weights())
+    expected = exact(given).numpy()
+    error = np.abs(head(given) - expected).mean() / expected.std()
+    other = np.abs(expected[::-1] - expected).mean() / expected.std()
+    assert error < HALF[policy] < 0.5 < other  # that of another image
 
 
 def test_a_saved_model_is_the_same_model_with_all_that_it_was_compiled_with(tmp_path):
@@ -193,6 +235,9 @@ def test_ct_has_one_channel_and_a_range_of_its_own():
         ({"classes": 1}, "whole number from 2"),
         ({"classes": 2.0}, "whole number"),
         ({"output_stride": 32}, "one of 16, 8"),
+        ({"output_stride": 16.0}, "output_stride is a whole number"),
+        ({"batch_norm_epsilon": -1.0}, "batch_norm_epsilon is a finite number above 0"),
+        ({"rates": (6.0,)}, "whole number from 1"),
         ({"rates": ()}, "one or more different"),
         ({"rates": (6, 6)}, "one or more different"),
         ({"rates": (0, 6)}, "whole number from 1"),
@@ -206,6 +251,23 @@ def test_ct_has_one_channel_and_a_range_of_its_own():
 def test_arguments_that_do_not_fit_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         deeplab.model(**{"classes": 2} | SMALL | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"stride": 0}, "stride is a whole number from 1"),
+        ({"batch_norm_momentum": 2.0}, "from 0 to below 1"),
+        ({"batch_norm_epsilon": 0}, "finite number above 0"),
+    ],
+)
+def test_the_parts_refuse_what_does_not_fit_as_well(wrong, says):
+    features, fine = keras.Input((4, 4, 8)), keras.Input((16, 16, 8))
+    with pytest.raises(ValueError, match=says):
+        deeplab.decoder(features, fine, **wrong)
+    if "stride" not in wrong:
+        with pytest.raises(ValueError, match=says):
+            deeplab.aspp(features, **wrong)
 
 
 def test_a_receptive_field_is_what_a_gradient_finds(tf):
@@ -246,3 +308,22 @@ def test_no_receptive_field_is_given_where_there_is_none(small):
     ):
         with pytest.raises(ValueError, match=says):
             deeplab.receptive_field(small, layer)
+
+
+def test_the_head_has_the_settings_asked_for_in_every_normalisation():
+    for given, expected in (({"batch_norm_epsilon": 1e-4}, 1e-4), ({}, 1e-5)):
+        model = deeplab.model(2, **SMALL | given)
+        found = {
+            (one.momentum, one.epsilon)
+            for one in model.layers
+            if isinstance(one, keras.layers.BatchNormalization)
+            and one.name.startswith(("aspp", "decoder"))
+        }
+        assert found == {(0.9, expected)}
+
+
+def test_depthwise_kernels_begin_with_the_variance_of_nine_taps():
+    model = deeplab.model(2, **SMALL)
+    for name in ("aspp_rate_6_depthwise_conv", "decoder_1_depthwise_conv"):
+        kernel = model.get_layer(name).get_weights()[0]
+        assert 0.2 < kernel.std() < 0.4 and abs(kernel).max() <= 0.66

@@ -14,15 +14,28 @@ SHAPE = (4, 5, 3, 6)
 def both(**options):
     """Keras' layer and ours, with the same weights, none of them trivial."""
     random = np.random.default_rng(3)
-    weights = [random.uniform(0.5, 2, SHAPE[-1]).astype(np.float32) for _ in range(4)]
     made = [
         kind(**options)
         for kind in (keras.layers.BatchNormalization, deeplab.FusedBatchNormalization)
     ]
     for layer in made:
         layer.build(SHAPE)
+    weights = [random.uniform(0.5, 2, one.shape) for one in made[0].weights]
+    for layer in made:
         layer.set_weights(weights)
     return made
+
+
+def after_a_step(layer, given, **call) -> list[np.ndarray]:
+    """Values, gradients and all weights, moving averages among them, in float32."""
+    outgoing = tf.cast(images(seed=1), layer.compute_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        values = layer(given, training=True, **call)
+        total = tf.reduce_sum(tf.cast(values * outgoing, tf.float32))
+    assert values.dtype == layer.compute_dtype
+    found = [values, *tape.gradient(total, [given, *layer.trainable_weights]), *layer.weights]
+    return [tf.cast(tf.convert_to_tensor(one), tf.float32).numpy() for one in found]
 
 
 def images(shape=SHAPE, seed: int = 0):
@@ -73,12 +86,67 @@ def test_a_layer_that_is_not_trained_keeps_its_averages():
         np.testing.assert_array_equal(one, other)
 
 
-def test_without_scale_it_is_keras_layer():
-    theirs, ours = (
-        kind(scale=False)
-        for kind in (keras.layers.BatchNormalization, deeplab.FusedBatchNormalization)
-    )
-    np.testing.assert_array_equal(ours(images(), training=True), theirs(images(), training=True))
+LEFT_TO_KERAS = {
+    "no scale": {"scale": False},
+    "no shift": {"center": False},
+    "another axis": {"axis": 1},
+    "renormalised": {"renorm": True},
+    "over several devices": {"synchronized": True},
+    **{dtype: {"dtype": dtype} for dtype in ("float16", "bfloat16", "float64")},
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_TO_KERAS)
+def test_what_the_one_operation_cannot_do_is_keras_layer(kind):
+    options = LEFT_TO_KERAS[kind]
+    if "renorm" in options and not hasattr(keras.layers.BatchNormalization(), "renorm"):
+        pytest.skip("this Keras has no renorm")
+    theirs, ours = both(**options)
+    given = tf.cast(images(), ours.compute_dtype)
+    pairs = zip(after_a_step(theirs, given), after_a_step(ours, given), strict=True)
+    for one, other in pairs:
+        np.testing.assert_array_equal(other, one)
+    np.testing.assert_array_equal(ours(given, training=False), theirs(given, training=False))
+
+
+def test_pixels_that_a_mask_leaves_out_are_left_to_keras():
+    theirs, ours = both()
+    mask = np.random.default_rng(2).uniform(size=SHAPE[:3]) < 0.5
+    found = [after_a_step(layer, images(), mask=tf.constant(mask)) for layer in (theirs, ours)]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(other, one)
+    whole = after_a_step(both()[1], images())
+    assert np.abs(whole[-1] - found[1][-1]).max() > 1e-4
+
+
+def test_it_runs_on_a_keras_without_renorm(monkeypatch):
+    theirs, ours = both()
+    if hasattr(ours, "renorm"):  # since Keras 3.12 or so
+        monkeypatch.delattr(ours, "renorm")
+    found = ours(images(), training=True)
+    np.testing.assert_allclose(found, theirs(images(), training=True), rtol=1e-4, atol=1e-4)
+
+
+def test_the_layer_by_itself_is_saved_and_loaded(tmp_path):
+    _, ours = both(momentum=0.8, epsilon=1e-4)
+    model = keras.Sequential([keras.Input(SHAPE[1:]), ours])
+    model.save(tmp_path / "layer.keras")
+    again = keras.saving.load_model(tmp_path / "layer.keras")
+    layer = again.layers[-1]
+    assert type(layer) is deeplab.FusedBatchNormalization
+    assert (layer.momentum, layer.epsilon) == (0.8, 1e-4)
+    for training in (False, True):
+        expected = model(images(), training=training)
+        np.testing.assert_array_equal(again(images(), training=training), expected)
+
+
+@pytest.mark.parametrize(("policy", "digits"), [("mixed_float16", 0.01), ("mixed_bfloat16", 0.05)])
+def test_gradients_of_half_precision_are_those_of_float32_but_for_rounding(policy, digits):
+    (_, ours), (theirs, _) = both(dtype=policy), both()
+    given = tf.cast(images(), ours.compute_dtype)
+    found = after_a_step(ours, given), after_a_step(theirs, tf.cast(given, tf.float32))
+    for half, whole in zip(*found, strict=True):
+        assert np.abs(half - whole).max() < digits * np.abs(whole).max()
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -143,11 +143,15 @@ def test_a_case_worked_out_by_hand():
         (np.zeros((2, 3, 1), int), np.zeros((2, 3), int), "MASK_MISMATCH", "mask\\[..., 0\\]"),
         (np.zeros((2, 3), int), np.zeros((2, 3, 4)), "MASK_MISMATCH", "argmax"),
         (np.zeros((2, 3, 1), int), np.zeros((2, 3, 4)), "MASK_MISMATCH", "argmax"),
-        (np.zeros((2, 3), int), np.zeros((3, 3), int), "MASK_MISMATCH", "one class id"),
-        (np.array([0, 7]), np.array([0, 1]), "UNKNOWN_LABEL", "ids \\[7\\]"),
-        (np.array([0.5, 1]), np.array([0, 1]), "UNKNOWN_LABEL", "0.5"),
-        (np.array([0, 1]), np.array([0, 255]), None, "not \\[255\\]"),
-        (np.array([0, 1]), np.array([0.2, 0.8]), None, "class ids from 0 to 1"),
+        (np.zeros((2, 3), int), np.zeros((2, 3, 1), int), "MASK_MISMATCH", r"predicted\[..., 0\]"),
+        (np.zeros((3, 2), int), np.zeros((3, 3), int), "MASK_MISMATCH", "in both$"),
+        (np.zeros((2, 3), int), np.zeros((3, 3), int), "MASK_MISMATCH", "in both$"),
+        (np.array([0, 7]), np.array([0, 1]), "UNKNOWN_LABEL", "ids 7; expected 0 to 1, or 255 to"),
+        (np.arange(9), np.zeros(9, int), "UNKNOWN_LABEL", "ids 2, 3, 4, 5, 6 and 2 more;"),
+        (np.array([0.5, 1]), np.array([0, 1]), "UNKNOWN_LABEL", r"float64.*astype\(np.uint8\)"),
+        (np.float32([255, 255]), np.array([0, 1]), "UNKNOWN_LABEL", "the type float32"),
+        (np.array([0, 1]), np.array([0, 255]), None, "from 0 to 1, not 255"),
+        (np.array([0, 1]), np.array([0.2, 0.8]), None, r"float64.*argmax\(-1\), or a threshold"),
     ],
 )
 def test_masks_that_cannot_be_compared_are_refused(truth, predicted, error, says):
@@ -155,6 +159,11 @@ def test_masks_that_cannot_be_compared_are_refused(truth, predicted, error, says
         deeplab.confusion(truth, predicted, 2)
     assert getattr(caught.value, "code", None) == error
     assert isinstance(caught.value, CourseDataError) == (error is not None)
+
+
+def test_without_an_ignored_id_none_is_offered():
+    with pytest.raises(CourseDataError, match=r"ids 255; expected 0 to 1$"):
+        deeplab.confusion(np.array([0, 255]), np.array([0, 1]), 2, ignore=None)
 
 
 @pytest.mark.parametrize("metric", ["iou", "dice"])
@@ -181,8 +190,19 @@ def test_the_background_can_be_left_out_of_the_mean_dice():
     metric.update_state(truth, logits)
     expected = deeplab.dice(deeplab.confusion(truth, predicted, 3))[1:].mean()
     assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
-    for wrong in ([], [3], [-1]):
-        with pytest.raises(ValueError, match="some of 0 to 2"):
+    assert deeplab.mean_dice(3, class_ids=iter(np.array([1, 2]))).get_config()["class_ids"] == [
+        1,
+        2,
+    ]
+    for wrong, says in (
+        ([], "some of 0 to 2"),
+        ([3], "some of 0 to 2"),
+        ([1, 1, 2], "each of them once"),
+        ([-1], "whole number from 0"),
+        ([1.0], "whole number from 0"),
+        (1, "a list such as"),
+    ):
+        with pytest.raises(ValueError, match=says):
             deeplab.mean_dice(3, class_ids=wrong)
 
 
@@ -202,3 +222,25 @@ def test_the_miou_of_a_set_has_an_interval_over_its_cases():
     found = evaluation.bootstrap_cases(matrices, miou)
     assert found.value == miou(deeplab.confusion(truth, predicted, 2)[np.newaxis])
     assert found.low < found.value < found.high
+
+
+def test_the_first_id_that_is_no_class_is_refused_in_both():
+    with pytest.raises(CourseDataError, match="ids 2"):
+        deeplab.confusion(np.array([0, 2]), np.array([0, 1]), 2)
+    with pytest.raises(ValueError, match="from 0 to 1, not 2"):
+        deeplab.confusion(np.array([0, 1]), np.array([0, 2]), 2)
+
+
+def test_what_is_predicted_where_nothing_counts_may_be_anything():
+    matrix = deeplab.confusion(np.array([0, 1, 255]), np.array([0, 1, 255]), 2)
+    assert matrix.tolist() == [[1, 0], [0, 1]]
+
+
+def test_probabilities_are_refused_even_where_no_pixel_counts():
+    with pytest.raises(ValueError, match="class ids are whole numbers"):
+        deeplab.confusion(np.array([255, 255]), np.array([0.2, 0.8]), 2)
+
+
+def test_one_pixel_has_no_axis_of_cases():
+    with pytest.raises(ValueError, match="per_case needs a first axis"):
+        deeplab.confusion(np.array(1), np.array(1), 2, per_case=True)

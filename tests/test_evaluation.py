@@ -309,17 +309,16 @@ def test_each_round_takes_whole_patients_as_often_as_they_were_drawn():
     assert len({tuple(rows) for rows in seen}) > 3
 
 
-def test_rounds_without_both_classes_are_drawn_again():
-    # Four patients, one of them positive: a third of all draws would miss it.
-    labels, shares = np.array([1, 0, 0, 0]), []
+@pytest.mark.parametrize("ones", [1, 3])
+def test_rounds_of_positives_alone_and_of_negatives_alone_are_drawn_again(ones):
+    labels, shares = np.repeat([0, 1], [4 - ones, ones]), []
 
     def metric(labels, scores):
         shares.append(labels.mean())
-        return labels.mean()
+        return shares[-1]
 
     evaluation.bootstrap(metric, labels, np.zeros(4), rounds=300)
-    assert len(shares) == 301
-    assert min(shares) > 0 and max(shares) < 1
+    assert len(shares) == 301 and min(shares) > 0 and max(shares) < 1
 
 
 def test_the_same_seed_gives_the_same_interval_and_a_lower_level_a_narrower_one():
@@ -556,6 +555,31 @@ def test_a_round_without_a_value_is_drawn_again():
     assert evaluation.bootstrap_cases(rare) == evaluation.Interval(0.5, 0.5, 0.5)
 
 
+def test_a_metric_that_is_infinite_in_some_rounds_has_no_interval():
+    with pytest.raises(ValueError, match="the metric is inf on 5 of 5 cases"):
+        evaluation.bootstrap_cases([1, 2, 3, np.inf, np.inf], np.median)
+
+
+@pytest.mark.timeout(60)
+def test_drawing_comes_to_an_end_where_hardly_any_draw_has_a_value():
+    def of_all(some):  # twelve cases are drawn without a double once in 18,600 times
+        return some.mean() if len({*some}) == 12 else np.nan
+
+    with pytest.raises(ValueError, match="NaN on nearly all draws, 1000 of them"):
+        evaluation.bootstrap_cases(np.arange(12), of_all, rounds=10)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "metric", [np.nanmean, np.nanmedian, lambda some: some[~np.isnan(some)].mean()]
+)
+def test_nothing_is_said_of_a_mean_of_nothing_but_of_all_else(metric):
+    rare = np.array([0.5, np.nan, np.nan])
+    assert evaluation.bootstrap_cases(rare, metric).low == 0.5
+    with pytest.raises(RuntimeWarning, match="overflow"):
+        evaluation.bootstrap_cases(np.array([1.0, 2.0]), lambda some: np.exp(1000 * some).mean())
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -564,9 +588,12 @@ def test_a_round_without_a_value_is_drawn_again():
         ({"groups": ["a", "a"]}, "one group"),
         ({"groups": ["a"]}, "shape"),
         ({"cases": [np.nan, np.nan]}, "nan"),
+        ({"cases": []}, "no case"),
+        ({"cases": 0.5}, "one value for each"),
+        ({"cases": [[0.5], [0.6]], "metric": lambda some: some.mean(0)}, "expected one number"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+@pytest.mark.filterwarnings("error")
 def test_intervals_of_no_cases_are_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         evaluation.bootstrap_cases(**{"cases": [0.5, 0.6]} | wrong)

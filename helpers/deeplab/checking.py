@@ -10,7 +10,7 @@ import numpy as np
 from helpers import arguments, elements, quiet
 from helpers.deeplab import limits
 from helpers.deeplab.limits import IGNORE
-from helpers.errors import CourseDataError
+from helpers.errors import CourseDataError, listed
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -20,7 +20,7 @@ import tensorflow as tf  # noqa: E402
 class Checked:
     """What a data set holds."""
 
-    cases: int
+    images: int
     pixels: tuple[int, ...]  # of each class
     ignored: int  # pixels
     lowest: float  # value of an image
@@ -31,8 +31,8 @@ class Checked:
         total = max(sum(self.pixels) + self.ignored, 1)
         shares = ", ".join(f"{count / total:.1%}" for count in self.pixels)
         return (
-            f"{self.cases} cases of {self.smallest[0]} x {self.smallest[1]} pixels or more, values "
-            f"{self.lowest:g} to {self.highest:g}; pixels of each class: {shares}; ignored: "
+            f"{self.images} images of {self.smallest[0]} x {self.smallest[1]} pixels or more, "
+            f"values {self.lowest:g} to {self.highest:g}; pixels of each class: {shares}; ignored: "
             f"{self.ignored / total:.1%}"
         )
 
@@ -57,7 +57,8 @@ def check(
         ignore: the id in a mask that is no class.
         output_stride: of the model.
         channels: of the model.
-        take: how many elements or batches to look at; None for all.
+        take: how many elements or batches to look at; None for all. A dataset that repeats and then
+            goes through `filter` or `flat_map` does not know that it has no end: say `take`.
 
     Returns:
         A report of what there is.
@@ -65,14 +66,15 @@ def check(
     Raises:
         CourseDataError: with the case, or its place where it has no name: `UNKNOWN_LABEL` for ids
             that are neither a class nor ignored; `MASK_MISMATCH` for a mask of another size or of
-            no whole numbers; `SHAPE_MISMATCH` for other channels, and for images that are too small
-            for the output stride; `NOT_FINITE` for values that are NaN or infinite; `EMPTY_CLASS`
-            if only one class occurs at all; `EMPTY_LIST` for no elements.
+            no whole numbers; `SHAPE_MISMATCH` for other channels, for images that are no numbers or
+            no single tensor, and for those that are too small for the output stride; `NOT_FINITE`
+            for values that are NaN or infinite; `EMPTY_CLASS` if only one class occurs at all;
+            `EMPTY_LIST` for no elements.
         ValueError: for arguments that do not fit, and for a data set without end where `take` is
             not given.
     """
     limits.classes(classes, ignore)
-    arguments.one_of("output_stride", output_stride, (16, 8))
+    output_stride = limits.stride(output_stride, (16, 8))
     if take is not None:
         arguments.whole("take", take)
     elif dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
@@ -88,7 +90,7 @@ def check(
     if np.count_nonzero(counts[:-1]) < 2:
         raise CourseDataError("EMPTY_CLASS", _one_class(counts, ignore))
     return Checked(
-        cases=len(found),
+        images=len(found),
         pixels=tuple(counts[:-1]),
         ignored=counts[-1],
         lowest=min(one.lowest for one in found),
@@ -100,6 +102,18 @@ def check(
 def _check_spec(spec, channels: int) -> None:
     """Refuse what the shapes alone tell."""
     image, mask = _fields(spec)
+    for what, one in (("image", image), ("mask", mask)):
+        if not isinstance(one, tf.TensorSpec):
+            raise CourseDataError(
+                "SHAPE_MISMATCH",
+                f"the {what} is no dense tensor, but a {type(one).__name__}; expected a dict with "
+                "`image` and `mask`, or (image, mask)",
+            )
+    if not (image.dtype.is_floating or image.dtype.is_integer or image.dtype.is_bool):
+        raise CourseDataError(
+            "SHAPE_MISMATCH",
+            f"images are of the type {image.dtype.name}; expected numbers: decode them first",
+        )
     if image.shape.rank not in (3, 4):
         raise CourseDataError(
             "SHAPE_MISMATCH",
@@ -136,7 +150,8 @@ def _cases(dataset: tf.data.Dataset) -> Iterator[tuple[str, np.ndarray, np.ndarr
             name = f"case {number + place}, counted from 0"
             if names is not None:
                 given = names[place]
-                name = f"case {given.decode() if isinstance(given, bytes) else given}"
+                given = given.decode(errors="replace") if isinstance(given, bytes) else given
+                name = f"case {given}"
             yield name, image[place], mask[place]
         number += len(image)
 
@@ -171,15 +186,21 @@ def _look(
     ids, counts = np.unique(mask, return_counts=True)
     count = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     if strange := sorted({*count} - {ignore, *range(classes)}):
-        more = ", ..." if len(strange) > 5 else ""
+        known = [*range(classes), *([] if ignore is None else [ignore])]
+        between = any(min(known) < one < max(known) for one in strange)
+        hint = (
+            ". Ids in between come from a mask that was resized by interpolation: take nearest "
+            "neighbour; or there are more classes"
+            if between
+            else ""
+        )
         raise CourseDataError(
             "UNKNOWN_LABEL",
-            f"{name}: the mask has the ids {', '.join(map(str, strange[:5]))}{more}; expected 0 to "
-            f"{classes - 1}, or {ignore} to be ignored. Ids in between come from a mask that was "
-            "resized by interpolation: take nearest neighbour",
+            f"{name}: the mask has the ids {listed(strange, most=5)}; expected "
+            f"{limits.expected_ids(classes, ignore)}{hint}",
         )
     return Checked(
-        cases=1,
+        images=1,
         pixels=tuple(count.get(one, 0) for one in range(classes)),
         ignored=count.get(ignore, 0),
         lowest=float(image.min()),
@@ -190,10 +211,15 @@ def _look(
 
 def _channels(found: int, channels: int) -> str:
     """What to say about another number of channels."""
-    return (
-        f"images have {found} channels, the model takes {channels}; read them so, or build the "
-        f"model with input_shape=(None, None, {found})"
-    )
+    advice = "read them so"
+    if found in (1, 3):
+        advice += f", or build the model with input_shape=(None, None, {found})"
+    elif found > 4:
+        advice = (
+            "if this is the width, there is no axis of channels: add it to images and masks, "
+            "[..., tf.newaxis]"
+        )
+    return f"images have {found} channels, the model takes {channels}; {advice}"
 
 
 def _one_class(counts: list[int], ignore: int) -> str:
@@ -202,7 +228,7 @@ def _one_class(counts: list[int], ignore: int) -> str:
     hint = (
         f"; with {counts[-1]} pixels of {ignore}, these may be masks of 0 and {ignore} whose "
         "foreground is taken for ignored: map it to 1"
-        if counts[-1]
+        if there == [0] and counts[-1]
         else ""
     )
     found = f"class {there[0]} alone occurs" if there else "no class occurs"

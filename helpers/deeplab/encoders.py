@@ -89,9 +89,11 @@ def encoder(
         ValueError: for arguments that do not fit.
     """
     arguments.one_of("backbone", backbone, BACKBONES)
-    arguments.one_of("output_stride", output_stride, (8, 16, 32))
+    output_stride = limits.stride(output_stride, (8, 16, 32))
     limits.images(input_shape, output_stride, value_range)
+    arguments.positive("alpha", alpha)
     arguments.share("batch_norm_momentum", batch_norm_momentum)
+    arguments.positive("batch_norm_epsilon", batch_norm_epsilon)
     channels = input_shape[-1] if weights is None else 3
     base = _base(backbone, channels, weights, alpha)
     epsilon = {} if weights is not None else {"epsilon": batch_norm_epsilon}
@@ -104,7 +106,9 @@ def encoder(
     images = keras.Input(tuple(input_shape), name="image")
     given = images
     if input_shape[-1] < channels:
-        given = keras.layers.Concatenate(name="grey_to_rgb")([images] * channels)
+        # Values of 16 bits are infinite in half precision; what follows brings them near 0.
+        repeat = keras.layers.Concatenate(name="grey_to_rgb", dtype="float32")
+        given = repeat([images] * channels)
     given = _normalisation(BACKBONES[backbone], channels, value_range)(given)
     made = rebuild(base, given, output_stride, last=BACKBONES[backbone].last, change=change)
     outputs = {"low_level": _low_level(made), "features": [*made.values()][-1].output}

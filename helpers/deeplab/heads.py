@@ -16,6 +16,8 @@ class Blocks:
     """Convolutions with batch normalisation and ReLU behind them, all with the same settings."""
 
     def __init__(self, momentum: float, epsilon: float) -> None:
+        arguments.share("batch_norm_momentum", momentum)
+        arguments.positive("batch_norm_epsilon", epsilon)
         self.momentum = momentum
         self.epsilon = epsilon
 
@@ -81,12 +83,11 @@ def aspp(
     Raises:
         ValueError: for arguments out of range.
     """
-    arguments.whole("aspp_width", width)
+    width = arguments.whole("aspp_width", width)
     arguments.share("dropout", dropout)
-    if not len(rates) or len({*rates}) < len(rates):
-        raise ValueError(f"rates are one or more different whole numbers, not {rates!r}")
-    for rate in rates:
-        arguments.whole("a rate", rate)
+    rates = [arguments.whole("a rate", rate) for rate in rates]
+    if not rates or len({*rates}) < len(rates):
+        raise ValueError(f"rates are one or more different whole numbers, not {rates}")
     blocks = Blocks(batch_norm_momentum, batch_norm_epsilon)
     pooled = layers.GlobalAveragePooling2D(keepdims=True, name="aspp_image_pool")(features)
     pooled = blocks.pointwise(pooled, width, "aspp_image")
@@ -129,8 +130,9 @@ def decoder(
     Raises:
         ValueError: for arguments out of range.
     """
-    arguments.whole("decoder_width", width)
-    arguments.whole("low_level_width", low_level_width)
+    stride = arguments.whole("stride", stride)
+    width = arguments.whole("decoder_width", width)
+    low_level_width = arguments.whole("low_level_width", low_level_width)
     blocks = Blocks(batch_norm_momentum, batch_norm_epsilon)
     fine = blocks.pointwise(low_level, low_level_width, "decoder_low_level")
     large = Upsampling(stride, name="decoder_upsampling")([features, fine])

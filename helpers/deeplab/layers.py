@@ -38,12 +38,14 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     Same weights, numbers and moving averages, but for rounding. Keras 3 composes the normalisation
     of elementwise operations, which pass over the map about a dozen times; TensorFlow has one for
     the whole (`FusedBatchNormV3`) and one for its gradient. What these cannot do (another axis, no
-    scale, averages over several devices) is left to Keras.
+    scale, averages over several devices or in anything but float32) is left to Keras.
     """
 
     def call(self, inputs, training=None, mask=None):
         learning = bool(training) and self.trainable
-        usual = self.scale and self.center and not self.renorm and not self.synchronized
+        renorm = getattr(self, "renorm", False)  # Keras 3.10 has none
+        usual = self.scale and self.center and not renorm and not self.synchronized
+        usual = usual and self.variable_dtype == "float32"  # so it is under mixed policies
         if mask is not None or not usual or len(inputs.shape) != 4 or self.axis not in (-1, 3):
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(

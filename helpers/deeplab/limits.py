@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from helpers.arguments import whole
+from helpers.arguments import one_of, whole
 
 IGNORE = 255  # pixels nobody has outlined, or that padding added
 SIDES = "expected (height, width, channels): sides of whole numbers or None, channels 1 or 3"
@@ -17,18 +18,40 @@ def classes(count: object, ignore: int | None) -> None:
         raise ValueError(f"the ignored id {ignore} is one of the classes 0 to {count - 1}")
 
 
+def chosen(class_ids: Iterable[int], count: int) -> list[int]:
+    """Some of the classes, each of them once."""
+    if not isinstance(class_ids, Iterable):
+        raise ValueError(f"class_ids are a list such as [1], not {class_ids!r}")
+    ids = [whole("a class id", one, least=0) for one in class_ids]
+    if not ids or len({*ids}) < len(ids) or max(ids) >= count:
+        raise ValueError(f"class_ids are some of 0 to {count - 1}, each of them once, not {ids}")
+    return ids
+
+
+def expected_ids(count: int, ignore: int | None) -> str:
+    """Which ids a mask may hold."""
+    return f"0 to {count - 1}" + ("" if ignore is None else f", or {ignore} to be ignored")
+
+
+def stride(output_stride: object, known: Sequence[int]) -> int:
+    """The output stride as an `int`, if it is a known one."""
+    one_of("output_stride", output_stride, known)
+    return whole("output_stride", output_stride)
+
+
 def images(
     shape: Sequence[int | None], output_stride: int, value_range: tuple[float, float]
 ) -> None:
     """Refuse images that no network could take."""
     if len(shape) != 3 or shape[-1] not in (1, 3):
         raise ValueError(f"input_shape is {tuple(shape)}; {SIDES}")
+    whole("the number of channels", shape[-1])
     for side in shape[:-1]:
         if side is not None:
             whole("a side of input_shape", side)
             if too_small(side, output_stride):
                 raise ValueError(f"input_shape is {tuple(shape)}; {needed(output_stride)}")
-    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+    if len(value_range) != 2 or not -math.inf < value_range[0] < value_range[1] < math.inf:
         raise ValueError(f"value_range is the lowest and the highest value, not {value_range}")
 
 

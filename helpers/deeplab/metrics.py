@@ -18,8 +18,9 @@ def mean_iou(classes: int, ignore: int = IGNORE, name: str = "mean_iou") -> kera
 
     Keras' own `MeanIoU(ignore_class=ignore, sparse_y_pred=False)`; of one class alone:
     `keras.metrics.IoU(..., target_class_ids=[1])`. The counts are of all pixels since the last
-    reset, not one value an image: for this see `iou`. Without any pixel it is 0. Ids in a mask that
-    are no class are left out without a word: `check` finds them.
+    reset, not one value an image: for this see `iou`. Without any pixel it is 0. What becomes
+    of ids in a mask that are no class depends on Keras and on the device: they are left out without
+    a word, or stop the training. `check` finds them before.
 
     Args:
         classes: how many there are.
@@ -46,7 +47,8 @@ def mean_dice(
 
     Args:
         classes, ignore, name: as for `mean_iou`.
-        class_ids: the classes to average; None for all. [1] leaves the background out.
+        class_ids: the classes to average, each of them once; None for all. [1] leaves the
+            background out.
 
     Returns:
         A metric for masks `[b, y, x, 1]` of class ids and logits `[b, y, x, classes]`.
@@ -55,8 +57,8 @@ def mean_dice(
         ValueError: as for `mean_iou`, and for class ids that there are not.
     """
     limits.classes(classes, ignore)
-    if class_ids is not None and not ({*class_ids} and {*class_ids} <= {*range(classes)}):
-        raise ValueError(f"class_ids are some of 0 to {classes - 1}, not {class_ids!r}")
+    if class_ids is not None:
+        class_ids = limits.chosen(class_ids, classes)
     return MeanDice(
         classes, ignore_class=ignore, sparse_y_pred=False, class_ids=class_ids, name=name
     )

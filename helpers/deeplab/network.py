@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import arguments, quiet
+from helpers import quiet
 from helpers.deeplab import limits
 from helpers.deeplab.encoders import LOW_LEVEL_STRIDE, encoder
 from helpers.deeplab.heads import aspp, decoder
@@ -62,7 +62,7 @@ def model(
         ValueError: for arguments that do not fit, among them an image that is too small.
     """
     limits.classes(classes, ignore=None)
-    arguments.one_of("output_stride", output_stride, (16, 8))
+    output_stride = limits.stride(output_stride, (16, 8))
     rates = [16 // output_stride * rate for rate in RATES] if rates is None else rates
     settings = {
         "batch_norm_momentum": batch_norm_momentum,

@@ -9,7 +9,7 @@ import numpy as np
 
 from helpers.deeplab import limits
 from helpers.deeplab.limits import IGNORE
-from helpers.errors import CourseDataError
+from helpers.errors import CourseDataError, listed
 
 
 def confusion(
@@ -42,25 +42,24 @@ def confusion(
     limits.classes(classes, ignore)
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.shape != predicted.shape:
-        hint = (
-            "; take mask[..., 0]" if truth.shape == (*predicted.shape, 1) else
-            "; take logits.argmax(-1)" if predicted.shape[:-1] in (truth.shape, truth.shape[:-1])
-            else ""
-        )  # fmt: skip
         raise CourseDataError(
             "MASK_MISMATCH",
             f"the truth has shape {truth.shape}, the prediction {predicted.shape}; expected one "
-            f"class id for each pixel in both{hint}",
+            f"class id for each pixel in both{_hint(truth.shape, predicted.shape)}",
         )
     if per_case and not truth.ndim:
         raise ValueError("per_case needs a first axis of cases")
+    if truth.dtype.kind not in "biu":
+        raise CourseDataError("UNKNOWN_LABEL", f"the truth is {_no_ids(truth)}")
+    if predicted.dtype.kind not in "biu":
+        raise ValueError(
+            f"the prediction is {_no_ids(predicted)}; of logits or probabilities take argmax(-1), "
+            "or a threshold"
+        )
     counts = truth != ignore if ignore is not None else np.ones(truth.shape, bool)
     if strange := _ids(truth[counts], classes):
-        raise CourseDataError(
-            "UNKNOWN_LABEL",
-            f"the truth has the ids {strange}; expected 0 to {classes - 1}, or {ignore} to be "
-            "ignored",
-        )
+        expected = limits.expected_ids(classes, ignore)
+        raise CourseDataError("UNKNOWN_LABEL", f"the truth has ids {strange}; expected {expected}")
     if strange := _ids(predicted[counts], classes):
         raise ValueError(f"predictions are class ids from 0 to {classes - 1}, not {strange}")
     cases = len(truth) if per_case else 1
@@ -101,11 +100,28 @@ def dice(matrix: np.ndarray) -> np.ndarray:
     return _ratio(2 * both, pixels)
 
 
-def _ids(found: np.ndarray, classes: int) -> list:
-    """Those ids that are no class; all of them if they are no whole numbers."""
-    if found.dtype.kind not in "biu":
-        return np.unique(found)[:10].tolist() or ["none"]
-    return np.unique(found[(found < 0) | (found >= classes)]).tolist()
+def _hint(truth: tuple[int, ...], predicted: tuple[int, ...]) -> str:
+    """What to do about two shapes, where they tell."""
+    if truth == (*predicted, 1):
+        return "; take mask[..., 0]"
+    if predicted == (*truth, 1):
+        return "; take predicted[..., 0]"
+    if predicted[:-1] == truth or truth == (*predicted[:-1], 1):
+        return "; take logits.argmax(-1)"
+    return ""
+
+
+def _no_ids(found: np.ndarray) -> str:
+    """What to say about an array that is not of whole numbers."""
+    return (
+        f"of the type {found.dtype}; class ids are whole numbers: of such ids as floats, take "
+        ".astype(np.uint8)"
+    )
+
+
+def _ids(found: np.ndarray, classes: int) -> str:
+    """Those ids that are no class, at most five of them."""
+    return listed(np.unique(found[(found < 0) | (found >= classes)]).tolist(), most=5)
 
 
 def _counts(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

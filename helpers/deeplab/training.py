@@ -46,7 +46,7 @@ def poly_decay(
     Raises:
         ValueError: for rates or steps that are not above 0.
     """
-    arguments.whole("steps", steps)
+    steps = arguments.whole("steps", steps)
     if not base > 0 or not power > 0 or not 0 <= end <= base:
         raise ValueError(
             f"expected base > 0, power > 0 and end from 0 to base; got {base}, {power} and {end}"

@@ -10,8 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from helpers import arguments
+from helpers.errors import CourseDataError
 from helpers.evaluation import inputs
 
+MOST_DRAWS = 100  # for each round that is wanted
+# What NumPy says of a mean or median of nothing, or of nothing but NaN.
+OF_NOTHING = "Mean of empty slice|All-NaN slice|invalid value encountered in scalar divide"
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -135,14 +139,20 @@ def bootstrap_cases(
         metric is NaN, because no case drawn has the class, is drawn again.
 
     Raises:
-        ValueError: for fewer than two groups, arguments out of range, and a metric that is NaN on
-            the cases as they are.
+        CourseDataError: `EMPTY_LIST` for no cases.
+        ValueError: for fewer than two groups, arguments out of range, and a metric that is no
+            single number, infinite in any round, or NaN on the cases as they are or in nearly all
+            rounds.
     """
     cases = np.asarray(cases)
+    if not cases.ndim:
+        raise ValueError(f"cases are one value for each, [n, ...], not {cases}")
+    if not len(cases):
+        raise CourseDataError("EMPTY_LIST", "there is no case to evaluate; expected one or more")
 
     def value(rows):
-        with np.errstate(invalid="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing but NaN
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", OF_NOTHING, RuntimeWarning)
             return metric(cases[rows])
 
     return _bootstrap(value, len(cases), groups, rounds, level, seed)
@@ -174,20 +184,26 @@ def _bootstrap(
     random = np.random.default_rng(seed)
     cases = np.arange(count)
 
-    def finite(rows):
-        found = float(value(rows))
-        if not math.isfinite(found):
+    def number(rows, nan=False):
+        found = value(rows)
+        if np.ndim(found):
+            raise ValueError(f"the metric has the shape {np.shape(found)}; expected one number")
+        found = float(found)
+        if not (math.isfinite(found) or (nan and math.isnan(found))):
             raise ValueError(f"the metric is {found} on {len(rows)} of {count} cases")
         return found
 
-    whole, drawn = finite(cases), []
-    while len(drawn) < rounds:
+    whole, drawn = number(cases), []
+    for _ in range(MOST_DRAWS * rounds):
         times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
         rows = np.repeat(cases, times[group])
-        if usable is None:
-            found = float(value(rows))
-            drawn += [] if math.isnan(found) else [found]
-        elif usable(rows):
-            drawn.append(finite(rows))
+        if usable is not None and not usable(rows):
+            continue
+        found = number(rows, nan=usable is None)
+        drawn += [] if math.isnan(found) else [found]
+        if len(drawn) == rounds:
+            break
+    else:
+        raise ValueError(f"the metric is NaN on nearly all draws, {MOST_DRAWS * rounds} of them")
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(whole, float(low), float(high))
