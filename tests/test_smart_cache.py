@@ -20,7 +20,7 @@ from helpers import memory
 from helpers.cases import Case
 from helpers.datalist import Item
 from helpers.errors import CourseDataError
-from helpers.smart_cache import SmartCache, kept
+from helpers.smart_cache import SmartCache, kept, loading
 
 LONG_S = 60  # for what does happen; a test that fails waits for as long
 SHORT_S = 0.1  # for what does not
@@ -805,14 +805,20 @@ def test_a_cache_that_goes_between_the_look_and_the_wait_ends_its_thread(monkeyp
     wait, going = threading.Condition.wait, []
 
     def collected_first(condition, timeout=None):
-        if going and threading.current_thread().name == "SmartCache":
-            going.pop()()
+        if going and condition is going[0].lock:
+            going.pop().stop()
         return wait(condition, timeout)
 
+    armed = threading.Event()
+
+    def load(position):
+        assert armed.wait(LONG_S)
+        return numbered(position)
+
     monkeypatch.setattr(threading.Condition, "wait", collected_first)
-    cache = SmartCache(range(8), numbered, cache_num=4, replace_rate=0.5)
-    going.append(cache._ahead.stop)
-    cache.swap()
+    ahead = loading.Ahead(load, 0, 2)
+    going.append(ahead)
+    armed.set()
     (thread,) = threads()
     thread.join(LONG_S / 6)
     assert not going and not thread.is_alive()
