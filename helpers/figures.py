@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -61,6 +62,27 @@ def known_colour(name: str) -> str | None:
         if key not in FURNITURE and any(word.rstrip("s") == key.rstrip("s") for word in words):
             return value
     return None
+
+
+def tones(
+    names: Sequence[str], series: Sequence[str], called: Mapping[str, str] | None = None
+) -> list[str]:
+    """A colour for each of several names, no two the same while there are enough.
+
+    A thing that the palette knows keeps its colour, whatever stands before it.
+
+    Args:
+        names: each another one.
+        series: colours for all others, in this order.
+        called: colours of further names, in small letters.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        tone = (called or {}).get(name.lower(), known_colour(name))
+        if tone is not None and tone not in known.values():
+            known[name] = tone
+    free = itertools.cycle([tone for tone in series if tone not in known.values()] or series)
+    return [known[name] if name in known else next(free) for name in names]
 
 
 def figure(fig: Figure, alt: str) -> None:

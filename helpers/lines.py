@@ -102,20 +102,9 @@ def _line(name: str, given) -> Line:
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict]:
-    """Colour, dash and marker for each name; no two colours the same while there are enough."""
-    known: dict[str, str] = {}
-    for name in names:
-        tone = figures.known_colour(name)
-        if tone is not None and tone not in known.values():
-            known[name] = tone
-    made: dict[str, dict] = {}
-    taken = list(known.values())  # whatever comes before it, a thing keeps its colour
-    for position, name in enumerate(names):
-        tone = known.get(name, figures.colour(name, position))
-        if name not in known and tone in taken:
-            tone = next((free for free in figures.SERIES if free not in taken), tone)
-        taken.append(tone)
-        made[name] = {
+    """Colour, dash and marker for each name."""
+    return {
+        name: {
             "color": ON_WHITE.get(tone, tone),
             "linestyle": figures.LINES[position % len(figures.LINES)],
             "linewidth": 1.6,
@@ -124,7 +113,10 @@ def _styles(names: Sequence[str]) -> dict[str, dict]:
             "markeredgecolor": "white",
             "markeredgewidth": 0.6,
         }
-    return made
+        for position, (name, tone) in enumerate(
+            zip(names, figures.tones(names, figures.SERIES), strict=True)
+        )
+    }
 
 
 def _draw(ax, chart: Sequence[Line], styles: Mapping[str, dict], together: bool) -> None:

@@ -76,7 +76,9 @@ def outlines(
     names = list(dict.fromkeys(name for case in made.values() for name in case.inside))
     if not 0 < len(names) <= len(LINES):
         raise ValueError(f"from 1 to {len(LINES)} masks can be told apart, not {len(names)}")
-    styles = dict(zip(names, zip(_tones(names), LINES, strict=False), strict=True))
+    styles = dict(
+        zip(names, zip(figures.tones(names, TONES, CALLED), LINES, strict=False), strict=True)
+    )
     handles = [_line(name, *style) for name, style in styles.items()]
     if any(case.ignored.any() for case in made.values()):
         handles.append(Patch(**VEIL, hatch=HATCH, linewidth=0, label="ignored"))
@@ -121,17 +123,6 @@ def _case(name: str, given, spacing) -> _Case:
         inside[str(called)] = mask == 1
         ignored |= mask == IGNORE
     return _Case(cut, inside, ignored)
-
-
-def _tones(names: Sequence[str]) -> list[str]:
-    """A colour for each name, no two the same: what the palette knows first, then what is left."""
-    known: dict[str, str] = {}
-    for name in names:
-        tone = CALLED.get(name.lower(), figures.known_colour(name))
-        if tone is not None and tone not in known.values():
-            known[name] = tone
-    free = iter(tone for tone in TONES if tone not in known.values())
-    return [known[name] if name in known else next(free) for name in names]
 
 
 def _draw(ax, case: _Case, styles: Mapping[str, tuple]) -> None:
