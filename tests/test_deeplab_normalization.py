@@ -121,7 +121,7 @@ def test_pixels_that_a_mask_leaves_out_are_left_to_keras():
 
 def test_it_runs_on_a_keras_without_renorm(monkeypatch):
     theirs, ours = both()
-    if hasattr(ours, "renorm"):  # since Keras 3.12 or so
+    if hasattr(ours, "renorm"):  # as newer versions do
         monkeypatch.delattr(ours, "renorm")
     found = ours(images(), training=True)
     np.testing.assert_allclose(found, theirs(images(), training=True), rtol=1e-4, atol=1e-4)
