@@ -7,8 +7,6 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from helpers.errors import CODES
-
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -39,6 +37,11 @@ class Case:
     weight: float | None = None
     size: int = 0
 
+    @property
+    def person(self) -> tuple[bool, str]:
+        """Whom the case belongs to; without a patient it is one of its own."""
+        return (True, self.patient) if self.patient else (False, self.name)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
@@ -51,11 +54,6 @@ class Rejection:
     files: tuple[Path, ...] = dataclasses.field(repr=False)
     code: str
     reason: str = dataclasses.field(repr=False)
-
-    @property
-    def meaning(self) -> str:
-        """What the code says, in words that name nobody."""
-        return CODES[self.code]
 
 
 @dataclasses.dataclass(frozen=True)

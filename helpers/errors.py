@@ -1,102 +1,128 @@
-"""One exception for bad data, and the table of codes that name what is wrong with it."""
+"""Bad data, named: a table of codes, one exception, and `need`, which raises it.
+
+    need(rows and columns, "PIXEL_FORMAT", f"{rows} rows, {columns} columns", path)
+
+What was found stands where it is found; what it means and what to do stand in `CODES`, once, for
+messages, reports and docs/converting.md alike.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-CODES = {
+CODES = {  # what is wrong: what to do
     # A file that is no slice of a volume. `dicom.scan` lists these and goes on.
-    "NOT_DICOM": "the file is not DICOM, or its preamble is missing",
-    "UNREADABLE": "the file cannot be opened or its header cannot be parsed",
-    "NOT_AN_IMAGE": "valid DICOM without pixels: DICOMDIR, report, structure set, waveform",
-    "SCOUT": "a localizer (scout) image, not a slice of the stack",
+    "NOT_DICOM": "not DICOM, or without its preamble: nothing, or `force` if it is DICOM",
+    "UNREADABLE": "cannot be opened, parsed or found: copy the file again, or mend the list",
+    "NOT_AN_IMAGE": "DICOM that shows no patient, such as a report or a mask: nothing, as a rule",
+    "SCOUT": "a localizer or a capture beside a stack, not a slice of it: nothing, as a rule",
+    "MOSAIC": "many slices tiled into one picture: convert it with dcm2niix, then read the NIfTI",
     # An image whose pixels cannot become grey values.
-    "DECODER_MISSING": "no installed package decodes this transfer syntax",
-    "DECODING_FAILED": "a decoder gave up on the compressed pixels",
-    "COLOUR": "colour pixels (RGB, YBR, PALETTE COLOR) where grey ones are expected",
-    "MULTI_FRAME": "several frames without the geometry that would order them",
-    "PIXEL_FORMAT": "the header describes pixels that cannot exist",
-    "TRUNCATED": "fewer pixel bytes than rows x columns x frames need",
-    "TOO_LARGE": "more voxels than the memory of this machine, or than one record, can hold",
-    "NOT_FINITE": "pixels or rescale values that are NaN or infinite",
+    "DECODER_MISSING": "no installed package decodes this transfer syntax: install what is named",
+    "DECODING_FAILED": "compressed data that contradict themselves: copy the file again",
+    "COLOUR": "colour where grey is expected: convert it to grey first",
+    "MULTI_FRAME": "frames that nothing puts in order: read them with pydicom.pixels.pixel_array",
+    "PIXEL_FORMAT": "pixels of a kind that is not read, or cannot exist: save them as grey or RGB",
+    "TRUNCATED": "fewer bytes than the header asks for: copy the file again",
+    "TOO_LARGE": "more than memory, or one record, can hold: crop it, or use a larger machine",
+    "NOT_FINITE": "NaN, infinite, or beyond the dtype: find out what they mean and set them first",
     # A stack that is no volume. `dicom.read_series` refuses these.
-    "NO_SERIES": "no readable image series under this folder",
-    "SEVERAL_SERIES": "more than one series where one is expected",
-    "NO_GEOMETRY": "position, orientation or pixel spacing is missing or impossible",
-    "MIXED_SLICES": "slices of one series differ in size, orientation, pixel spacing or patient",
-    "MISSING_SLICE": "a gap in the stack of a whole number of slices",
-    "UNEVEN_SPACING": "slices are not equally far apart",
-    "GANTRY_TILT": "the stack leans: slices are shifted sideways as they advance",
-    "NOT_ALIGNED": "a slice is shifted sideways against its neighbours",
-    "CONFLICTING_DUPLICATE": "one SOP Instance UID with two different contents",
-    "SHARED_POSITION": "different images at one position: phases, echoes or b-values",
+    "NO_SERIES": "no series that can be read: `dicom.scan(folder).rejected` has the reasons",
+    "SEVERAL_SERIES": "several series where one is expected: pass one of `scan(folder).series`",
+    "NO_GEOMETRY": "place, axes or spacing missing or impossible: mend it, or resample first",
+    "MIXED_SLICES": "slices that differ in what a volume shares: separate them into series",
+    "MISSING_SLICE": "a gap in the stack: fetch the series again",
+    "UNEVEN_SPACING": "slices that are not equally far apart: fetch the series again, or resample",
+    "GANTRY_TILT": "a stack that leans, so that voxels are no boxes: resample it upright first",
+    "NOT_ALIGNED": "a slice beside its neighbours: separate the acquisitions of the series",
+    "CONFLICTING_DUPLICATE": "one UID with two contents: one was altered, fetch the series again",
+    "SHARED_POSITION": "different images at one place: separate phases, echoes or b-values",
     # Arrays and files further down the road.
-    "SHAPE_MISMATCH": "an array does not fit the geometry that it is to be given",
-    "UNKNOWN_FORMAT": "an image file of a kind that the course does not read",
+    "SHAPE_MISMATCH": "shapes that do not go together: resample, or choose what belongs together",
+    "UNKNOWN_FORMAT": "a kind of file that is not read here: nothing, or convert it first",
     # Lists of cases: what belongs together, and what may stand where.
-    "DATA_LIST": "the data set's list (JSON or CSV) does not say what it should",
-    "UNSAFE_PATH": "a path that is absolute, climbs with '..' or leaves the folder by a link",
-    "NO_PAIR": "an image without its mask, or a mask without its image",
-    "SAME_CASE": "two cases with one name",
-    "PATIENT_IN_TWO_SPLITS": "one patient in two splits: the test would know its answers",
-    "IMAGE_IN_TWO_SPLITS": "the same pixels in two splits: the test would know its answers",
-    "UNKNOWN_LABEL": "a label, or an id in a mask, that the classes do not name",
+    "DATA_LIST": "a list (JSON or CSV) that does not say what it should: mend it",
+    "UNSAFE_PATH": "a path that leaves the set's folder: write it below, with forward slashes",
+    "NO_PAIR": "an image without its mask, or the reverse: find it, or leave the other out",
+    "SAME_CASE": "two cases with one name: leave the copies out",
+    "PATIENT_IN_TWO_SPLITS": "the test would know its answers: `splits.split` splits by patient",
+    "IMAGE_IN_TWO_SPLITS": "the same pixels in two splits: leave copies out, or share a patient",
+    "UNKNOWN_LABEL": "an id that no class names: name it as a class, or map it to one",
     # A case that becomes no record. `records.write` lists these and goes on.
-    "MASK_MISMATCH": "image and mask differ in shape or geometry",
-    "CONSTANT": "an image in which every pixel has the same value",
-    "BURNED_IN": "text may be burned into the pixels: stated, or likely and not denied",
-    "ROTATED": "the photograph's EXIF says that it is to be turned; its mask may be either way",
+    "MASK_MISMATCH": "image and mask on different grids: find its own mask, or resample the mask",
+    "CONSTANT": "every pixel has the same value: leave the image out",
+    "BURNED_IN": "text stated or likely in the pixels: look; have it removed, or allow unchecked",
+    "ROTATED": "EXIF says it is to be turned: turn image and mask alike and save without EXIF",
     # Crops.
-    "CROP_TOO_LARGE": "a crop that is larger than the image",
-    "NO_PLACE": "no voxel that a crop could be centred on",
+    "CROP_TOO_LARGE": "a crop larger than the image: choose a smaller one, or pad the image",
+    "NO_PLACE": "no voxel to centre a crop on: choose other classes, or leave the case out",
     # What a pipeline is fed with: said before the first batch.
-    "EMPTY_LIST": "a list of cases with nothing in it",
-    "EMPTY_CLASS": "a class without a single case to draw",
-    "BAD_WEIGHT": "sampling weights that are missing, negative, not finite or all zero",
-    "CACHE_TOO_LARGE": "a cache of more cases than the set has",
-    "LOADING_FAILED": "a loader raised an error; it is told with the name of its case",
+    "EMPTY_LIST": "a list of cases with nothing in it: look at how it was made",
+    "EMPTY_CLASS": "a class without a single case: leave the class out, or find cases",
+    "BAD_WEIGHT": "weights missing, negative, not finite or all zero: mend them",
+    "CACHE_TOO_LARGE": "a cache of more cases than the set has: make it smaller",
+    "LOADING_FAILED": "a loader raised an error: mend the case, or leave it out",
     # A folder of records.
-    "NOTHING_WRITTEN": "not one case became a record",
-    "LOCKED": "another process is writing to this folder",
-    "DISK_FULL": "the disk has no room for the records",
-    "OTHER_SET": "the folder holds records of other cases or other parameters",
-    "NO_MANIFEST": "no manifest: no records, or a set that was never finished",
-    "MANIFEST_DAMAGED": "the manifest was altered, or is of another version",
-    "MISSING_SHARD": "a shard that the manifest lists is not there",
-    "TRUNCATED_SHARD": "a shard is shorter than the manifest says",
-    "ALTERED_SHARD": "a shard's bytes are not the ones that were written",
-    "FOREIGN_SHARD": "a shard that the manifest does not list",
+    "NOTHING_WRITTEN": "not one case became a record: the reasons say what is in the way",
+    "LOCKED": "another process is writing here: wait for it, or choose another folder",
+    "DISK_FULL": "no room for the records: make room and run the same again; what is done is kept",
+    "OTHER_SET": "records of other cases or parameters: choose another folder, or overwrite",
+    "NO_MANIFEST": "no records, or a set that was never finished: run the conversion again",
+    "MANIFEST_DAMAGED": "altered, or of another version: fetch it again, or convert again",
+    "MISSING_SHARD": "a shard that the manifest lists is gone: fetch it, or convert again",
+    "TRUNCATED_SHARD": "a shard shorter than the manifest says: fetch it, or convert again",
+    "ALTERED_SHARD": "a shard with other bytes than were written: fetch it, or convert again",
+    "FOREIGN_SHARD": "a shard that the manifest does not list: move it out of the folder",
 }
+
+
+def meaning(code: str) -> str:
+    """What is wrong, in words that name nobody."""
+    return CODES[code].partition(": ")[0]
+
+
+def cure(code: str) -> str:
+    """What to do about it."""
+    return CODES[code].partition(": ")[2]
+
+
+class CourseDataError(ValueError):
+    """Bad data, named: which file, what was found, what to do.
+
+    Args:
+        code: a key of `CODES`, for programs and for looking up.
+        found: what was found and, where it helps, what was expected; in words for people.
+        files: the files at fault, if there are any; messages hold their names, not their folders.
+
+    Raises:
+        KeyError: if `code` is not in `CODES`; a code that nobody can look up is a bug.
+    """
+
+    def __init__(self, code: str, found: str, files: Iterable[str | Path] = ()) -> None:
+        if code not in CODES:
+            raise KeyError(f"{code!r} is not in helpers.errors.CODES")
+        self.code, self.message = code, found
+        self.files = tuple(Path(file) for file in files)
+        self.series_uid = ""  # set where a DICOM file got far enough to name its series
+        super().__init__(code, found, self.files)
+
+    def __str__(self) -> str:
+        names = listed([file.name for file in self.files], most=5)
+        return f"[{self.code}] {self.message}; {cure(self.code)}" + f" ({names})" * bool(names)
+
+
+def need(good: object, code: str, found: str, *files: str | Path) -> None:
+    """Go on if all is well, else say what was found.
+
+    Raises:
+        CourseDataError: with that code, unless `good`.
+    """
+    if not good:
+        raise CourseDataError(code, found, files)
 
 
 def listed(values: Sequence, most: int = 10) -> str:
     """The first few of them, and how many more there are, for a message."""
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(map(str, values[:most])) + more
-
-
-class CourseDataError(ValueError):
-    """Bad data, named: which file, what was found, what was expected, what to do.
-
-    Args:
-        code: a key of `CODES`, for programs and for looking up.
-        message: for people: what was found, what was expected, what to do about it.
-        files: the files at fault, if there are any.
-
-    Raises:
-        KeyError: if `code` is not in `CODES`; a code that nobody can look up is a bug.
-    """
-
-    def __init__(self, code: str, message: str, files: Iterable[str | Path] = ()) -> None:
-        if code not in CODES:
-            raise KeyError(f"{code!r} is not in helpers.errors.CODES")
-        self.code = code
-        self.series_uid = ""  # set where a DICOM file got far enough to name its series
-        self.message = message
-        self.files = tuple(Path(file) for file in files)
-        super().__init__(code, message, self.files)
-
-    def __str__(self) -> str:
-        names = listed([file.name for file in self.files], most=5)
-        return f"[{self.code}] {self.message}" + (f" (files: {names})" if names else "")
