@@ -1,6 +1,7 @@
 # The course's commands. README says how to do the same with pip alone (Windows).
 #
-#   make lab       set up .venv and open JupyterLab at the first notebook
+#   make lab       set up .venv and open JupyterLab at the first notebook; it also runs as root, and
+#                  prints the address to open where there is no browser
 #   make course    run every notebook, solved, and print minutes, memory and checks;
 #                  make course AS_SHIPPED=1 leaves the exercises unanswered
 #   make test      lint, unit tests, solved notebooks with shorter trainings, a browser
@@ -30,6 +31,9 @@ STUDY_ARGS ?=
 PYTEST_ARGS ?=
 PIP_ARGS ?= --disable-pip-version-check
 
+# JupyterLab refuses root, the only user that many containers have, unless it is told.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 BENCH_VENV ?= benchmarks/.venv
@@ -42,7 +46,7 @@ export JUPYTER_PREFER_ENV_PATH = 1
 	bench-segmentation study badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(strip $(AS_ROOT) $(LAB_ARGS)) notebooks/00_start_here.ipynb
 
 course: $(INSTALLED)
 	$(BIN)/python -m tools.course $(if $(AS_SHIPPED),--as-shipped) $(COURSE_ARGS)

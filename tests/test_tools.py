@@ -777,8 +777,9 @@ def test_make_lab_opens_the_first_notebook_and_passes_options_on(tmp_path):
         env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
     )
     *setup, start = done.stdout.splitlines()
+    root = "--allow-root " if os.geteuid() == 0 else ""
     assert start == (
-        f"{tmp_path}/bin/jupyter lab --no-browser --port=9 notebooks/00_start_here.ipynb"
+        f"{tmp_path}/bin/jupyter lab {root}--no-browser --port=9 notebooks/00_start_here.ipynb"
     )
     assert any("-m venv" in line for line in setup)
     assert any("pip install" in line and "-r requirements.txt" in line for line in setup)
