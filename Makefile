@@ -12,6 +12,7 @@
 #
 #   make study     lessons repeated with other patients and other numbers: which findings hold? Half
 #                  an hour or more; STUDY_ARGS="--keep build/studies" goes on where it stopped
+#   make size      lines and tokens of every part of the code, beside its budget
 #   make badges    the address in pyproject.toml -> every badge and set-up cell
 #   make minutes   the last `make course` -> README and the notebooks' first lines
 #   make pictures  figures of the notebooks -> README
@@ -43,7 +44,7 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading \
-	bench-segmentation study badges minutes pictures lock format clean
+	bench-segmentation study size badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(strip $(AS_ROOT) $(LAB_ARGS)) notebooks/00_start_here.ipynb
@@ -73,6 +74,9 @@ bench-segmentation: $(INSTALLED) $(BENCH_INSTALLED)
 
 study: $(INSTALLED)
 	$(BIN)/python -m tools.study $(STUDY_ARGS)
+
+size: $(INSTALLED)
+	@$(BIN)/python -m tools.size
 
 badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@
