@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -112,8 +113,20 @@ def test_crops_from_elsewhere_end_the_run(work, tmp_path):
         measure(OURS, work, tmp_path / "out", batches=1)
 
 
-def test_the_memory_of_a_worker_is_not_counted_as_its_parents():
-    worker = "b = bytearray(200_000_000); import time; time.sleep(0.5)"
+def test_the_memory_of_a_worker_is_not_counted_as_its_parents(tmp_path, monkeypatch):
+    full, looks, real = tmp_path / "full", itertools.count(), psutil.Process.children
+
+    def children(process, recursive=False):
+        if full.exists() and next(looks) == 2:
+            full.unlink()  # seen at its largest: now it may go
+        return real(process, recursive=recursive)
+
+    monkeypatch.setattr(psutil.Process, "children", children)
+    worker = (
+        f"import pathlib, time; full = pathlib.Path({str(full)!r})\n"
+        "block = bytearray(200_000_000); full.touch()\n"
+        "while full.exists(): time.sleep(0.01)"
+    )
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
     own, others = peak_of_tree([sys.executable, "-c", parent])
     assert others[0] > 200e6 > own
