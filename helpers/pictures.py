@@ -218,18 +218,18 @@ def decode(data: bytes, *files: Path) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
             picture.load()
             turned = picture.getexif().get(ORIENTATION, 1)
-            whole = jpeg or _has_all_rows(data)
+            whole = jpeg or _is_whole_png(data)
     except (Image.DecompressionBombError, MemoryError):
         raise CourseDataError("TOO_LARGE", "more pixels than are opened", files) from None
     except Exception as error:  # Pillow lets many classes escape, and may quote what it found
         found = f"Pillow ends with {type(error).__name__}"
         raise CourseDataError("DECODING_FAILED", found, files) from None
-    need(whole, "DECODING_FAILED", "fewer rows than the header says", *files)
     need(turned not in range(2, 9), "ROTATED", f"orientation {turned}, expected 1", *files)
     bits = 8 if jpeg else data[24]
     modes = ("1", "L", "P", "RGB") if bits <= 8 else ("I;16",)
     found = f"{bits} bits of {picture.mode}, expected grey or RGB"
     need(picture.mode in modes, "PIXEL_FORMAT", found, *files)
+    need(whole, "DECODING_FAILED", "rows, or the palette, are missing", *files)
     return picture
 
 
@@ -280,13 +280,15 @@ def strip(data: bytes, *files: Path) -> bytes:
     raise CourseDataError(code, "no segment where one is due", files)
 
 
-def _has_all_rows(data: bytes) -> bool:
-    """Whether a PNG's pixels are as many as its header says: Pillow leaves black what is missing.
+def _is_whole_png(data: bytes) -> bool:
+    """Whether the palette and all rows are there: Pillow makes up a palette and black rows.
 
     Each row has one byte more than its pixels need (PNG specification, section 7.2); interlaced
     files have more and shorter rows, and are only asked for as many bytes.
     """
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if colour == 3 and b"PLTE" not in data:
+        return False
     bits *= 3 if colour == 2 else 1
     least = height * ((width * bits + 7) // 8 + 1)
     at, compressed = len(PNG), b""
