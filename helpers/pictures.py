@@ -7,9 +7,9 @@ The stem is the path below the folder without .jpg, .jpeg or .png: `site/a.jpg` 
 `site/a.png`, or with `site/a_segmentation.png` where all masks end so.
 
 No metadata reach a record. A JPEG keeps its own compressed bytes and loses all segments but those
-that decoding needs (`strip`); of a PNG nothing but the pixels is taken. Pillow decodes and refuses
-what is damaged. What it lets pass is looked at here: a JPEG that was closed too early, and a PNG
-with rows missing. Codes that are missing within a JPEG's last scan come out grey, without a word.
+that decoding needs (`strip`); of a PNG nothing but the pixels is taken. Pillow decodes, and refuses
+what is damaged; what it lets pass is looked at here, such as a PNG with rows missing. Codes that
+are missing within a JPEG's scan come out grey, without a word from anybody.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def find(
 ) -> Found:
     """Look through both folders and their subfolders; a file's first bytes are all that is read.
 
-    A picture is what starts as a JPEG or PNG file does, or is named .jpg, .jpeg or .png. Stems are
-    compared in Unicode's composed form (NFC), so that sets packed on a Mac match.
+    A picture is what starts as a JPEG or PNG file does, whatever it is called. Stems are compared
+    in Unicode's composed form (NFC), so that sets packed on a Mac match.
 
     Args:
         images: folder of the pictures.
@@ -102,8 +102,8 @@ def find(
             need(max(len(image), len(mask)) == 1, "SAME_CASE", found)
             found = f"{found}; mask_suffix says how masks are named otherwise"
             need(image and (mask or not masks), "NO_PAIR", found)
-            listed = all(stem in table for table in tables)
-            need(listed, "DATA_LIST", "a picture that is not in the list")
+            known = all(stem in table for table in tables)
+            need(known, "DATA_LIST", "a picture that is not in the list")
         except CourseDataError as error:
             rejected.append(Rejection(files, error.code, error.message))
             continue
@@ -291,14 +291,15 @@ def _is_whole_png(data: bytes) -> bool:
         return False
     bits *= 3 if colour == 2 else 1
     least = height * ((width * bits + 7) // 8 + 1)
-    at, compressed = len(PNG), b""
+    at, compressed = len(PNG), []
     while at < len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == b"IDAT":
-            compressed += data[at + 8 : at + 8 + length]
+            compressed.append(data[at + 8 : at + 8 + length])
         at += length + 12
     inflate = zlib.decompressobj()
-    return len(inflate.decompress(compressed, 2 * least + 999)) >= least and inflate.eof
+    rows = inflate.decompress(b"".join(compressed), 2 * least + 999)
+    return len(rows) >= least and inflate.eof
 
 
 def _bytes(path: Path) -> bytes:
@@ -332,16 +333,24 @@ def _pictures(folder: str, other: str | None = None) -> tuple[dict, list[Rejecti
     """The pictures under a folder by their stem, and the files that are none."""
     pictures, rejected = defaultdict(list), []
     for path in _files(folder, other):
-        try:
-            with open(path if path.is_file() else "", "rb") as file:  # a pipe would wait for ever
-                code = "" if file.read(8).startswith((JPEG, PNG)) else "UNKNOWN_FORMAT"
-        except OSError:
-            code = "UNREADABLE"
-        if code:
-            rejected.append(Rejection((path,), code, meaning(code)))
-        else:
+        start = _start(path)
+        if start.startswith((JPEG, PNG)):
             pictures[_stem(path.relative_to(folder))].append(path)
+        else:
+            code = "UNKNOWN_FORMAT" if start else "UNREADABLE"
+            rejected.append(Rejection((path,), code, meaning(code)))
     return pictures, rejected
+
+
+def _start(path: Path) -> bytes:
+    """A file's first bytes; nothing where there are none, or none that can be read."""
+    try:
+        if path.is_file():  # reading a pipe would wait for ever
+            with open(path, "rb") as file:
+                return file.read(len(PNG))
+    except OSError:
+        pass
+    return b""
 
 
 def _files(folder: str, other: str | None) -> Iterator[Path]:
@@ -404,13 +413,13 @@ def _table(path: str | Path, needed: str, images: str, pictures: dict) -> dict[s
     key = "file" if "file" in header else "image"
     found = f"expected columns file (or image) and {needed}, with commas between them"
     need(key in header and needed in header, "DATA_LIST", found, path)
-    above = PurePath(os.path.relpath(images, path.parent)).as_posix() + "/"
     said = {}
     for line, row in rows:
         file = PurePath(row[key].strip().replace("\\", "/"))
-        stem = _stem(file).removeprefix(above)
+        places = (PurePath(os.path.relpath(path.parent / file, images)), file)
+        stem = next((one for one in map(_stem, places) if one in pictures), None)
         found = f"line {line} names no picture under the folder of images"
-        need(stem in pictures, "DATA_LIST", found, path)
+        need(stem, "DATA_LIST", found, path)
         known = {name: row[name].strip() for name in ("patient", "label") if name in row}
         found = f"line {line} lacks patient or label, or has more fields than the header"
         need(all(known.values()) and None not in row, "DATA_LIST", found, path)

@@ -7,7 +7,6 @@ splits.check(cases)      # what `records.write` does before it writes
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from numbers import Integral
@@ -57,7 +56,7 @@ def split(
     Taught in: writing TFRecords, imbalanced classification
     """
     names, shares = list(fractions), np.array(list(fractions.values()), float)
-    if not (shares > 0).all() or not math.isclose(shares.sum(), 1, abs_tol=1e-6):
+    if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
     cases = tuple(cases)
     _check_names(cases)
@@ -117,9 +116,8 @@ def _classes(patients: list[list[Case]], splits: int) -> tuple[np.ndarray, np.nd
     """
     found = [Counter(one for case in cases for one in _labels(case)) for cases in patients]
     having = Counter(one for counter in found for one in counter)
-    # Rarest first; of two equally rare, the higher id.
-    order = sorted(having, key=lambda one: (having[one], [-number for number in one]))
-    counts = np.array([[*(counter[one] for one in order), 0] for counter in found])
+    order = sorted(having, key=lambda one: (having[one], one))  # rarest first
+    counts = np.array([[counter[one] for one in (*order, "all")] for counter in found])
     counts[:, -1] = [len(cases) for cases in patients]
     strata = (counts > 0).argmax(axis=1)
     few = np.bincount(strata)[strata] < splits
@@ -128,12 +126,15 @@ def _classes(patients: list[list[Case]], splits: int) -> tuple[np.ndarray, np.nd
 
 
 def _labels(case: Case) -> list[tuple[int, int]]:
-    """The classes of a case that are known: which label of several, and its id."""
+    """The classes of a case that are known: which label of several, and its id.
+
+    Both are counted downwards: of classes that are equally rare, the highest comes first.
+    """
     labels = case.label if isinstance(case.label, tuple) else (case.label,)
     known = [(which, one) for which, one in enumerate(labels) if one not in (None, MISSING)]
     sound = all(isinstance(one, Integral) for _, one in known)
     need(sound, "UNKNOWN_LABEL", "labels that are no class ids from 0", *case.files)
-    return known
+    return [(-which, -one) for which, one in known]
 
 
 def _sizes(patients: int, shares: np.ndarray) -> np.ndarray:

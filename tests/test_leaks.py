@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import leaks, phantoms, pictures, records, splits
+from helpers import leaks, pictures, records, splits
 from helpers.cases import Case, Found, case_hash
 from helpers.errors import CourseDataError
 
@@ -132,18 +132,6 @@ def test_a_picture_saved_again_under_another_name_is_the_same(tmp_path):
         came.append(told(cases, pictures.load_pixels))
         came.append(told(cases, lambda case: {"image": case.files[0].read_bytes()}))
     assert came == ["IMAGE_IN_TWO_SPLITS"] * 10 + [(3, ())] * 2
-
-
-def test_nodules_split_by_patient_do_not_leak_and_split_by_slice_do(tmp_path):
-    folder = phantoms.nodules(tmp_path, patients=12)
-    cases = pictures.find(folder / "images", patients=folder / "labels.csv").cases
-    by_patient = splits.split(cases, {"train": 0.7, "test": 0.3}, seed=0)
-    assert told(by_patient, pictures.load_pixels) == (len(cases), ())
-    by_slice = [dataclasses.replace(one, split="ab"[n % 2]) for n, one in enumerate(cases)]
-    refused("PATIENT_IN_TWO_SPLITS", "of 12 patients", leaks.check, by_slice)
-    # Without the column that names the patients, nobody sees that slices belong together.
-    nameless = [dataclasses.replace(one, patient="") for one in by_slice]
-    assert leaks.check(nameless).patients == len(cases)
 
 
 # Records
