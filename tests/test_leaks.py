@@ -163,11 +163,9 @@ def test_images_patients_and_cases_on_two_sides_of_records_are_refused(tmp_path,
     monkeypatch.setattr(splits, "check", lambda cases: None)  # as others may write
     for module in ("datalist.check_splits", "records.writing.datalist.check_splits"):
         monkeypatch.setattr(f"helpers.{module}", lambda cases: None, raising=False)
-    torn = kept(tmp_path / "torn", placed(VOLUME, VOLUME + 1, patients={0: "P", 1: "P"}))
-    twins = [
-        dataclasses.replace(one, name="one", patient="P") for one in placed(VOLUME, VOLUME + 1)
-    ]
-    twins = kept(tmp_path / "twins", twins)
+    both = placed(VOLUME, VOLUME + 1, patients={0: "P", 1: "P"})
+    torn = kept(tmp_path / "torn", both)
+    twins = kept(tmp_path / "twins", [dataclasses.replace(one, name="one") for one in both])
     monkeypatch.undo()
     refused("PATIENT_IN_TWO_SPLITS", "1 of 1 patients", leaks.check_records, torn)
     refused("SAME_CASE", "2 of 2 cases", leaks.check_records, twins)

@@ -4,7 +4,6 @@ import functools
 import io
 import itertools
 import os
-import pickle
 import re
 import struct
 import unicodedata
@@ -19,9 +18,8 @@ from PIL import Image, ImageFile, ImageOps
 from pydicom.data import get_testdata_file
 from pydicom.encaps import generate_frames
 
-from helpers import phantoms, pictures
+from helpers import pictures
 from helpers.errors import CourseDataError
-from helpers.phantoms.nodules import HU_OFFSET
 
 LAWFUL = settings(derandomize=True, deadline=None, max_examples=25)
 WHO = "WHO-IS-THIS"
@@ -173,20 +171,6 @@ def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
     assert not [name for name, *_ in differing(rows)]
 
 
-def test_nodules_come_with_patient_label_and_all_their_16_bits(tmp_path):
-    folder = phantoms.nodules(tmp_path, patients=3)
-    found = pictures.find(folder / "images", patients=folder / "labels.csv")
-    assert not found.rejected and found.files == len(list((folder / "images").iterdir()))
-    positive = {case.patient for case in found.cases if case.label == 1}
-    assert len(positive) == 1 and len({case.patient for case in found.cases}) == 3
-    for case in found.cases:
-        number, slice_number = map(int, case.name[1:].split("_"))
-        drawn = phantoms.nodule_patient(number, case.patient in positive)[slice_number]
-        image = pictures.load_pixels(case)["image"]
-        assert image.dtype == np.uint16 and case.patient == f"P{number:04d}"
-        np.testing.assert_array_equal(image.astype(int), drawn + HU_OFFSET)
-
-
 # Refusals
 
 
@@ -204,13 +188,12 @@ def claiming(height: int, width: int) -> tuple[bytes, bytes]:
 
 
 TWELVE_BITS, LOSSLESS = frame("JPGExtended.dcm"), frame("SC_rgb_jpeg_gdcm.dcm")
-DEEP_COLOUR = png(zlib.compress(bytes(7)), bits=16, colour=2, size=(1, 1))
+CMYK, COLOURS = saved(RGB, "JPEG", "CMYK"), [saved(RGB, "PNG", mode) for mode in ("RGBA", "LA")]
+COLOURS += [png(zlib.compress(bytes(7)), bits=16, colour=2, size=(1, 1))]
 REFUSED = {
     "UNKNOWN_FORMAT": [b"", MARK, *(saved(RGB, kind) for kind in ("GIF", "BMP", "TIFF", "PPM"))],
-    "PIXEL_FORMAT": [TWELVE_BITS, LOSSLESS, saved(RGB, "JPEG", "CMYK"), saved(RGB, "PNG", "RGBA")]
-    + [saved(RGB, "PNG", "LA"), DEEP_COLOUR],
-    "TRUNCATED": [CHANNELS[: CHANNELS.rindex(SOS)] + END, JPEG[: JPEG.index(SOS)] + END]
-    + [b"\xff\xd8" + END],
+    "PIXEL_FORMAT": [TWELVE_BITS, LOSSLESS, CMYK, *COLOURS],
+    "TRUNCATED": [CHANNELS[: CHANNELS.rindex(SOS)] + END, JPEG[:AT] + END, JPEG[:2] + END],
     "DECODING_FAILED": [
         claiming(0, 9)[0],
         claiming(9, 0)[1],
@@ -224,7 +207,7 @@ REFUSED = {
         png(IDAT, bits=3),
         png(IDAT, colour=5),
         pictures.PNG + chunk(b"IEND", b""),
-        STEPS[:-2] + STEPS[STEPS.index(SOS) : -2] * 500 + END,  # scans without end
+        STEPS[:-2] + STEPS[STEPS.index(SOS) : -2] * 50 + END,  # scans without end
         *(HEAD + between + REST for between in (MARK, b"\xff\xfe\0\0", b"\xff\xd8")),
     ],
 }
@@ -266,17 +249,13 @@ def test_a_damaged_file_decodes_or_is_refused_by_name(name, random):
         code_of(pictures.decode, bytes(data[: random.choice([None, random.randrange(len(data))])]))
 
 
-def test_a_size_that_claims_gigabytes_is_refused_before_anything_is_decoded(
-    tf, monkeypatch, tmp_path
-):
+def test_a_size_that_claims_gigabytes_is_refused_before_it_is_decoded(monkeypatch, tmp_path):
     case = pair(tmp_path)
     os.truncate(case.source[1], pictures.MAX_BYTES + 1)  # a hole, not a gigabyte
     assert code_of(pictures.load_pixels, case) == "TOO_LARGE"
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     for size in ((65500, 65500), (13378, 13378), (2**15, 2**14)):
         assert [code_of(pictures.decode, data) for data in claiming(*size)] == ["TOO_LARGE"] * 2
-    with pytest.raises(tf.errors.InvalidArgumentError):  # TensorFlow decodes no larger ones
-        tf.io.decode_image(claiming(13380, 13380)[0])
 
 
 def test_a_picture_that_is_to_be_turned_is_refused():
@@ -324,7 +303,8 @@ def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path)
     assert not differing(rows)
     with pytest.raises(CourseDataError, match=r"37, 53.*in the image, .*53, 37.*in the mask"):
         pictures.load_pixels(pair(tmp_path, JPEG, turned))
-    case = pair(tmp_path, saved(GREY.astype(np.uint16)))
+    case, deep = pair(tmp_path, saved(GREY.astype(np.uint16) * 200)), GREY.astype(int) * 200
+    np.testing.assert_array_equal(pictures.load_pixels(case)["image"], deep)
     (alone,) = pictures.find(tmp_path / "images").cases
     assert code_of(pictures.load_deeplab, alone) == "NO_PAIR"
     assert code_of(pictures.load_deeplab, case) == "PIXEL_FORMAT"  # 16 bits
@@ -414,15 +394,18 @@ def test_masks_join_their_images_and_no_pair_is_guessed(tmp_path):
     assert not wrong
 
 
-def test_several_files_of_one_name_are_refused_together(tmp_path):
+def test_several_files_of_one_name_are_refused_together_and_nothing_said_names_them(tmp_path):
     names = ["images/a.jpg", "images/a.png", "masks/a.png", "images/b.jpg", "masks/b.jpg"]
     names += ["masks/b.png", "images/c (4).png", *(f"masks/c (4){n}.png" for n in ("", "_1", "_2"))]
-    for name in names:
-        write(tmp_path / name)
+    for name in (*names, "images/lost.png"):
+        write(tmp_path / name.replace("/", f"/{WHO}"))
+    write(tmp_path / f"masks/{WHO}.txt", MARK)
     found = pictures.find(tmp_path / "images", tmp_path / "masks")
-    assert not found.cases and [len(one.files) for one in found.rejected] == [3, 3, 4]
-    assert {one.code for one in found.rejected} == {"SAME_CASE"}
-    assert found.rejected[2].reason == "1 images and 3 masks of one name"
+    came = sorted((one.code, len(one.files)) for one in found.rejected)
+    same = [("SAME_CASE", 3), ("SAME_CASE", 3), ("SAME_CASE", 4)]
+    assert came == [("NO_PAIR", 1), *same, ("UNKNOWN_FORMAT", 1)] and not found.cases
+    assert all(WHO not in one.reason + repr(one) for one in found.rejected)
+    assert "1 images and 3 masks of one name" in {one.reason for one in found.rejected}
 
 
 def test_stems_are_joined_whatever_the_suffix_and_its_spelling(tmp_path):
@@ -548,15 +531,3 @@ def test_every_file_is_in_one_case_or_one_rejection(tmp_path_factory, left, righ
     assert len({case.name for case in found.cases}) == len(found.cases)
     for case in found.cases:
         assert [path.relative_to(folder).parts[0] for path in case.source] == ["images", "masks"]
-
-
-def test_nothing_that_is_said_names_a_file_and_cases_travel_to_workers(tmp_path):
-    for name in (f"images/{WHO}.jpg", f"images/{WHO}.png", f"images/{WHO}_b.jpg"):
-        write(tmp_path / name)
-    write(tmp_path / f"masks/{WHO}.txt", MARK)
-    found = pictures.find(tmp_path / "images", tmp_path / "masks")
-    assert len(found.rejected) == 3
-    assert all(WHO not in one.reason + repr(one) for one in found.rejected)
-    (tmp_path / "images" / f"{WHO}_b.jpg").unlink()
-    load = functools.partial(pictures.load_deeplab, pair(tmp_path, mask=DISC * 255), {0: 0, 255: 1})
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(load))()["mask"], DISC)  # noqa: S301

@@ -30,11 +30,8 @@ def positive(cases) -> Counter:
 
 
 labels = st.none() | st.integers(-1, 3) | st.tuples(st.integers(0, 1), st.integers(-1, 2))
-sets = st.dictionaries(
-    st.text("abcdefgh", min_size=1, max_size=3),
-    st.lists(labels, min_size=1, max_size=5),
-    min_size=3,
-)
+names = st.text("abcdefgh", min_size=1, max_size=3)
+sets = st.dictionaries(names, st.lists(labels, min_size=1, max_size=5), min_size=3)
 shares = st.sampled_from([THREE, TWO, {"a": 0.98, "b": 0.01, "c": 0.01}, {"all of it": 1.0}])
 
 
@@ -115,18 +112,15 @@ def test_a_label_that_is_not_known_or_has_no_case_changes_nothing():
     assert positive(found) == {"train": 3, "test": 1}
     for change in ({-1: None}, {1: 5}, {0: 7}):  # no case has an id between 0 and 5
         other = [dataclasses.replace(one, label=change.get(one.label, one.label)) for one in found]
-        assert [one.split for one in splits.split(other, TWO, seed=2)] == [
-            one.split for one in found
-        ]
+        again = splits.split(other, TWO, seed=2)
+        assert [one.split for one in again] == [one.split for one in found]
     several = made({f"P{k:02d}": [(int(k < 4), -1 if k % 2 else 0)] for k in range(16)})
     assert positive(splits.split(several, TWO)) == {"train": 3, "test": 1}
 
 
 def test_seeds_differ_old_splits_go_and_nobody_is_taken_for_another():
-    cases = [
-        dataclasses.replace(case, split="old")
-        for case in made({f"{k}": [k % 2] for k in range(40)})
-    ]
+    cases = made({f"{k}": [k % 2] for k in range(40)})
+    cases = [dataclasses.replace(case, split="old") for case in cases]
     drawn = {tuple(case.split for case in splits.split(cases, seed=seed)) for seed in range(5)}
     assert len(drawn) == 5 and "old" not in set().union(*drawn)
     alone = [Case("A", None), Case("B", None), Case("C", None, patient="A")]
@@ -134,20 +128,13 @@ def test_seeds_differ_old_splits_go_and_nobody_is_taken_for_another():
 
 
 def test_what_cannot_be_split_is_refused():
-    for fractions in (
-        {},
-        {"a": 0.5, "b": 0.4},
-        {"a": 1.0, "b": 0.0},
-        {"a": 1.5, "b": -0.5},
-        {"a": np.nan},
-    ):
+    wrong = [{}, {"a": 0.5, "b": 0.4}, {"a": 1.0, "b": 0.0}, {"a": 1.5, "b": -0.5}, {"a": np.nan}]
+    for fractions in wrong:
         with pytest.raises(ValueError, match="positive and sum to 1") as error:
             splits.split(made({"P": [0] * 9}), fractions)
         assert not isinstance(error.value, CourseDataError)
     for patients in ({}, {"A": [0, 1]}, {"A": [0] * 9, "B": [1] * 9}):
-        with pytest.raises(
-            CourseDataError, match=f"DATA_LIST.*{len(patients)} patients for 3 splits"
-        ):
+        with pytest.raises(CourseDataError, match=f"{len(patients)} patients for 3 splits"):
             splits.split(made(patients))
     for label in ("malignant", ("benign", 0), 0.5):
         with pytest.raises(CourseDataError, match="no class ids from 0"):
