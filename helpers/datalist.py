@@ -21,7 +21,8 @@ from typing import NoReturn
 
 from helpers.cases import Case
 from helpers.errors import CourseDataError
-from helpers.splits import check_splits, split
+from helpers.splits import check as check_splits
+from helpers.splits import split
 
 __all__ = ["DataList", "Item", "check_splits", "files_of", "load", "save", "split"]
 

@@ -11,6 +11,7 @@ Writing never imports TensorFlow. It starts worker processes, so a script needs 
 """
 
 from helpers.cases import Case, Found, Rejection, case_hash
+from helpers.records._images_until_merge import images
 from helpers.records.listing import index
 from helpers.records.manifest import Fault, Manifest, Shard, verify
 from helpers.records.manifest import load as load_manifest
@@ -29,6 +30,7 @@ __all__ = [
     "Shard",
     "Written",
     "case_hash",
+    "images",
     "index",
     "load_manifest",
     "narrowest",
