@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers import augment, crops, memory, pipeline, records, sampling
 from helpers.cases import Case
-from helpers.datalist import Item
+from helpers.lists import Item
 from helpers.errors import CourseDataError
 from helpers.pipeline.listing import Listing
 from helpers.smart_cache import SmartCache
