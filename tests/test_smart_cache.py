@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from helpers import memory
 from helpers.cases import Case
-from helpers.lists import Item
 from helpers.errors import CourseDataError
+from helpers.lists import Item
 from helpers.smart_cache import SmartCache, kept, loading
 
 LONG_S = 60  # for what does happen; a test that fails waits for as long
