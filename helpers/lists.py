@@ -135,7 +135,10 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     try:
         size = path.stat().st_size
         need(size <= LARGEST_LIST, "DATA_LIST", f"{size} bytes, expected at most {LARGEST_LIST}")
-        return _parsed(_document(path), path.parent if base is None else Path(base))
+        document = _expect(_document(path.read_bytes()), dict, "the file")
+        base = path.parent if base is None else Path(base)
+        modality, labels = (_numbered(document.get(key, {}), key) for key in ("modality", "labels"))
+        return DataList(base, _sections(document, base), modality, labels)
     except CourseDataError as error:
         raise CourseDataError(error.code, error.message, [path]) from None
 
@@ -176,7 +179,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
                 need(section in SPLITS, "DATA_LIST", f"in a section that is none of {sections}")
                 alone = labelled and not _has_label(item)
                 need(not alone, "NO_PAIR", "no mask or label, where others of its section have one")
-                cases.append(_case(item, known, section, _size(item)))
+                cases.append(_case(item, known, SPLITS[section]))
             except CourseDataError as error:
                 rejected.append(Rejection(files_of(item), error.code, error.message))
     return Found(tuple(cases), tuple(rejected))
@@ -279,58 +282,55 @@ def _stored(item: object) -> list[np.dtype]:
         return []
 
 
-def _document(path: Path) -> object:
+def _document(raw: bytes) -> object:
     """What is in a JSON file, if each key stands once and all text is whole."""
     try:
-        document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique)
+        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique)
         json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        return document
-    except CourseDataError:
-        raise
     except (ValueError, RecursionError) as error:
-        where = f" after line {error.lineno}" if hasattr(error, "lineno") else ""
-        problem = f"no JSON in UTF-8, or nested too deeply{where}"
-        raise CourseDataError("DATA_LIST", problem) from None
+        problem = "no JSON in UTF-8 with each key once, or it is nested too deeply"
+        where = f", near line {error.lineno}" if hasattr(error, "lineno") else ""
+        raise CourseDataError("DATA_LIST", problem + where) from None
+    return document
 
 
 def _unique(pairs: list[tuple]) -> dict:
-    made = dict(pairs)
-    need(len(made) == len(pairs), "DATA_LIST", "a key stands twice in one object")
-    return made
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError
+    return dict(pairs)
 
 
-def _parsed(document: object, base: Path) -> DataList:
+def _sections(document: dict, base: Path) -> dict[str, tuple[Item, ...]]:
     sections, images, masks = {}, set(), set()
-    for position, (key, value) in enumerate(_expect(document, dict, "the file").items(), 1):
-        entries = value if isinstance(value, list) else []
-        if key not in SPLITS and not any(isinstance(e, dict) and "image" in e for e in entries):
+    for position, (key, entries) in enumerate(document.items(), 1):
+        if key not in SPLITS and not _holds_images(entries):
             continue
         # Another section's name is text of the list, and may say too much.
         title = key if key in SPLITS else f"the section that is key {position}"
-        sections[key] = items = []
-        for number, entry in enumerate(_expect(value, list, title), 1):
-            where = f"item {number} of {title}"
-            if key == "test" and isinstance(entry, str):
-                entry = {"image": entry}
-            item = _item(_expect(entry, dict, where), base, where)
-            image, mask = _identity(item.image), item.mask and _identity(item.mask)
-            need(image not in images, "SAME_CASE", f"{where}: its image is listed before")
+        items = []
+        for number, entry in enumerate(_expect(entries, list, title), 1):
+            item = _item(entry, base, f"item {number} of {title}")
+            image = _identity(item.image)
+            again = image in images
+            need(not again, "SAME_CASE", f"the image of item {number} of {title} is listed before")
             images.add(image)
-            masks.add(mask)
+            masks.add(item.mask and _identity(item.mask))
             items.append(item)
+        sections[key] = tuple(items)
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
     need(not masks & images, "DATA_LIST", "an image of the list is also the mask of an item")
-    channels = document.get("modality", {})
-    if isinstance(channels, str):  # one channel, written short
-        channels = {"0": channels}
-    modality, labels = (
-        _numbered(channels, "modality"),
-        _numbered(document.get("labels", {}), "labels"),
-    )
-    return DataList(base, {key: tuple(found) for key, found in sections.items()}, modality, labels)
+    return sections
 
 
-def _item(entry: dict, base: Path, where: str) -> Item:
+def _holds_images(entries: object) -> bool:
+    found = entries if isinstance(entries, list) else []
+    return any(isinstance(entry, dict) and "image" in entry for entry in found)
+
+
+def _item(entry: object, base: Path, where: str) -> Item:
+    if isinstance(entry, str) and where.endswith(" test"):
+        entry = {"image": entry}
+    _expect(entry, dict, where)
     image = _inside(entry.get("image"), base, f"the image of {where}")
     label, weight, patient = (entry.get(key) for key in ("label", "weight", "patient"))
     mask = None
@@ -369,9 +369,11 @@ def _identity(file: Path) -> str:
 
 
 def _numbered(found: object, what: str) -> dict[int, str]:
+    if isinstance(found, str) and what == "modality":  # of one channel, written short
+        found = {"0": found}
     for number, word in _expect(found, dict, what).items():
         good = re.fullmatch("0|[1-9][0-9]{0,9}", number) and isinstance(word, str)
-        need(good, "DATA_LIST", f'{what}: expected a word by each number, {{"0": "background"}}')
+        need(good, "DATA_LIST", f'{what}: expected words by numbers, {{"0": "background"}}')
     return {int(number): word for number, word in found.items()}
 
 
@@ -384,34 +386,23 @@ def _has_label(item: Item) -> bool:
     return item.mask is not None or item.label is not None
 
 
-def _case(item: Item, known: DataList, section: str, size: int) -> Case:
-    name = item.image.relative_to(known.base).as_posix()
-    terms = {MODALITIES.get(text.strip().upper(), "") for text in known.modality.values()}
-    modality = terms.pop() if len(terms) == 1 else ""  # of all channels
-    return Case(
-        name=name,
-        source=(item.image, item.mask, modality),
-        files=files_of(item),
-        patient=item.patient or name.removesuffix(".gz").removesuffix(".nii"),
-        split=SPLITS[section],
-        label=item.label,
-        weight=item.weight,
-        size=size,
-    )
-
-
-def _size(item: Item) -> int:
-    """The bytes of a case, from its headers, if this machine can hold them."""
+def _case(item: Item, known: DataList, split: str) -> Case:
+    """The case of an item, by the headers of its files."""
     shape, dtype = nifti.describe(item.image)
     size = needed = math.prod(shape) * dtype.itemsize
     if item.mask is not None:
         size += math.prod(shape[:3])
         mask_shape, mask_dtype = nifti.describe(item.mask, "mask")
         needed = max(size, math.prod(mask_shape) * mask_dtype.itemsize)
-    available = psutil.virtual_memory().available
-    claim = f"headers claim {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free"
-    need(needed <= available, "TOO_LARGE", claim)
-    return size
+    free = psutil.virtual_memory().available
+    claim = f"headers claim {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+    need(needed <= free, "TOO_LARGE", claim)
+    name = item.image.relative_to(known.base).as_posix()
+    patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
+    terms = {MODALITIES.get(text.strip().upper(), "") for text in known.modality.values()}
+    modality = terms.pop() if len(terms) == 1 else ""  # of all channels
+    source = (item.image, item.mask, modality)
+    return Case(name, source, files_of(item), patient, split, item.label, item.weight, size)
 
 
 def _mask(path: Path, mapping: Mapping[int, int] | None) -> tuple[np.ndarray, Volume]:
@@ -437,11 +428,7 @@ def _mask(path: Path, mapping: Mapping[int, int] | None) -> tuple[np.ndarray, Vo
 
 def _need_same_grid(image: Volume, mask: Volume, files: list[Path]) -> None:
     tolerance_mm = nifti.TOLERANCE * min(image.spacing)
-    ours, theirs = (
-        f"{' x '.join(map(str, one.shape))} voxels of {' x '.join(f'{n:.6g}' for n in one.spacing)}"
-        for one in (image, mask)
-    )
-    found = f"image {ours} mm [z, y, x], mask {theirs} mm"
+    found = f"image {image}, mask {mask}"
     if image.shape == mask.shape:
         found += f", corners up to {image.apart_mm(mask):.3g} mm apart"
     same = image.same_geometry(mask, tolerance_mm)

@@ -35,11 +35,7 @@ CHUNK = 2**20  # bytes
 TOLERANCE = 0.02
 TWO_PLACES = "sform and qform or pixdim differ: placed by the sform, as nibabel does"
 NO_PLACE = "no orientation in the header: x, y, z taken for left, back, head, as SimpleITK does"
-DAMAGED = {
-    EOFError: "TRUNCATED",
-    gzip.BadGzipFile: "DECODING_FAILED",
-    zlib.error: "DECODING_FAILED",
-}
+FAULTS = {EOFError: "TRUNCATED", gzip.BadGzipFile: "DECODING_FAILED", zlib.error: "DECODING_FAILED"}
 
 
 def read(path: str | Path, role: str = "image") -> tuple[np.ndarray, Volume]:
@@ -69,15 +65,15 @@ def read(path: str | Path, role: str = "image") -> tuple[np.ndarray, Volume]:
     """
     with _opened(path, role) as file:
         header, shape = _header(file, role)
-        place = _place(header, shape[:3])
-        stored = np.empty(shape[::-1], header.get_data_dtype())
+        place = _place(header, shape[-3:])
+        stored = np.empty(shape, header.get_data_dtype())
         file.seek(int(header["vox_offset"]))
         held = _fill(stored.reshape(-1).view(np.uint8), file)
-        claim = f"the {role} holds {held} bytes of voxels, its header claims {stored.nbytes}"
+        claim = f"holds {held} bytes of voxels, its header claims {stored.nbytes}"
         need(held == stored.nbytes, "TRUNCATED", claim)
         voxels = _scaled(stored, header)
         ends = voxels.min(), voxels.max()  # NaN, if there is one
-        need(np.isfinite(ends).all(), "NOT_FINITE", f"the {role} holds NaN or infinite values")
+        need(np.isfinite(ends).all(), "NOT_FINITE", "holds NaN or infinite values")
     if voxels.ndim == 3:
         return voxels, dataclasses.replace(place, voxels=voxels)
     return np.moveaxis(voxels, 0, -1), dataclasses.replace(place, voxels=voxels[0])
@@ -95,9 +91,9 @@ def describe(path: str | Path, role: str = "image") -> tuple[tuple[int, ...], np
     """
     with _opened(path, role) as file:
         header, shape = _header(file, role)
-        place = _place(header, shape[:3])
+        place = _place(header, shape[-3:])
         nothing = np.empty(0, header.get_data_dtype())
-        return (*place.shape, *shape[3:]), _scaled(nothing, header).dtype
+        return (*place.shape, *shape[:-3]), _scaled(nothing, header).dtype
 
 
 @contextlib.contextmanager
@@ -105,35 +101,35 @@ def _opened(path: str | Path, role: str):
     """The file, decompressed; whatever goes wrong with it gets a code and its name."""
     path = Path(path)
     try:
-        need(path.name.endswith(ENDINGS), "UNKNOWN_FORMAT", f"the {role} is not named .nii[.gz]")
-        need(path.is_file(), "UNREADABLE", f"the {role} is not there, or no regular file")
+        need(path.name.endswith(ENDINGS), "UNKNOWN_FORMAT", "is not named .nii or .nii.gz")
+        need(path.is_file(), "UNREADABLE", "is not there, or no regular file")
         with open(path, "rb") as plain:
             packed = plain.peek(2).startswith(b"\x1f\x8b")
             yield gzip.GzipFile(fileobj=plain) if packed else plain
     except CourseDataError as error:
-        raise CourseDataError(error.code, error.message, [path]) from None
+        raise CourseDataError(error.code, f"the {role} {error.message}", [path]) from None
     except Exception as error:  # a header that makes no sense may raise anything
-        code = DAMAGED.get(type(error), "UNREADABLE")
+        code = FAULTS.get(type(error), "UNREADABLE")
         raise CourseDataError(code, f"the {role}: {meaning(code)}", [path]) from None
 
 
 def _header(file, role: str):
-    """nibabel's header, and the lengths `(x, y, z)` or `(x, y, z, c)`, of a file that is read."""
+    """nibabel's header, and the shape `(z, y, x)` or `(c, z, y, x)`, of a file that is read."""
     import nibabel
 
     header = nibabel.Nifti1Header(file.read(348), check=False)
     inside = header["magic"] == b"n+1" and header["vox_offset"] >= 352
-    need(inside, "UNREADABLE", f"the {role} is no NIfTI-1 file with its voxels inside")
+    need(inside, "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     stored, kind = header.get_data_dtype(), header.get_value_label("datatype")
     real = stored.kind in "iuf" and stored.itemsize <= 8
-    need(real, "PIXEL_FORMAT", f"the {role} holds {kind} values, expected real numbers")
+    need(real, "PIXEL_FORMAT", f"holds {kind} values, expected real numbers")
     shape = header.get_data_shape()
     if set(shape[3:]) == {1}:
         shape = shape[:3]
-    allowed = (3, 4) if role == "image" else (3,)
-    fits = len(shape) in allowed and min(shape) > 0
-    need(fits, "SHAPE_MISMATCH", f"the {role} is {len(shape)}D, expected {allowed}: {shape}")
-    return header, shape
+    channels = role == "image"
+    fits = (len(shape) == 3 or (len(shape) == 4 and channels)) and min(shape) > 0
+    need(fits, "SHAPE_MISMATCH", f"is {shape}, expected 3D" + " or, for channels, 4D" * channels)
+    return header, shape[::-1]
 
 
 def _fill(array: np.ndarray, file) -> int:
@@ -159,7 +155,7 @@ def _scaled(stored: np.ndarray, header) -> np.ndarray:
     return voxels
 
 
-def _place(header, shape: tuple[int, int, int]) -> Volume:
+def _place(header, shape: tuple[int, ...]) -> Volume:
     """An empty volume where the header says that the voxels lie."""
     pixdim = np.abs(header["pixdim"][1:4].astype(float))
     unit_mm = UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
@@ -170,18 +166,17 @@ def _place(header, shape: tuple[int, int, int]) -> Volume:
         return dataclasses.replace(place, notes=(NO_PLACE,))
     place, other = _at(coded[0], shape, unit_mm), _at(coded[-1], shape, unit_mm)
     alike = nearest_axes(place.direction) == nearest_axes(other.direction)
-    need(alike, "NO_GEOMETRY", "sform and qform differ in which way the axes run, left or right")
+    need(alike, "NO_GEOMETRY", "has an sform and a qform whose axes run in different ways")
     sizes = np.allclose(place.spacing[::-1], pixdim * unit_mm, rtol=TOLERANCE)
     sure = sizes and place.same_geometry(other, TOLERANCE * min(place.spacing))
     return place if sure else dataclasses.replace(place, notes=(TWO_PLACES,))
 
 
-def _at(affine: np.ndarray, shape: tuple[int, int, int], unit_mm: float) -> Volume:
+def _at(affine: np.ndarray, shape: tuple[int, ...], unit_mm: float) -> Volume:
     """An empty volume at the place that an affine gives; NIfTI's x and y grow right and front."""
     matrix = affine[:3] * [[-1], [-1], [1]] * unit_mm
     spacing = np.linalg.norm(matrix[:, :3], axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        axes = matrix[:, :3] / spacing
-        square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
-    need(square, "NO_GEOMETRY", f"axes not at right angles, or spacing {spacing} mm")
-    return Volume(np.broadcast_to(np.uint8(0), shape[::-1]), spacing[::-1], matrix[:, 3], axes)
+    axes = matrix[:, :3] / np.where(spacing > 0, spacing, 1)
+    square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
+    need(square, "NO_GEOMETRY", f"has axes not at right angles, or spacing {spacing} mm")
+    return Volume(np.broadcast_to(np.uint8(0), shape), spacing[::-1], matrix[:, 3], axes)

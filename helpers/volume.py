@@ -328,11 +328,10 @@ def nearest_axes(direction: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ..
     # Row i of `towards` is the patient direction in which axis i of [z, y, x] grows.
     towards = np.asarray(direction).T[::-1]
     components = np.abs(towards[:, ::-1])  # columns S, P, L, so that they match z, y, x
-    order = max(
-        itertools.permutations(range(3)),
-        key=lambda order: sum(components[source, axis] for axis, source in enumerate(order)),
-    )
-    return order, tuple(bool(towards[source, 2 - axis] < 0) for axis, source in enumerate(order))
+    orders = itertools.permutations(range(3))
+    order = max(orders, key=lambda order: components[order, (0, 1, 2)].sum())
+    flips = towards[order, (2, 1, 0)] < 0
+    return order, tuple(flips.tolist())
 
 
 def turned(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:

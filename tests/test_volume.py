@@ -1,6 +1,5 @@
 """A volume's geometry is SimpleITK's, its files are nibabel's, its resampling is SciPy's."""
 
-import contextlib
 import itertools
 
 import nibabel
@@ -16,6 +15,7 @@ from helpers import volume
 from helpers.errors import CourseDataError
 from helpers.volume import Volume
 
+LAWFUL = settings(max_examples=25, deadline=None, derandomize=True)
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha")
 OBLIQUE = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
 lengths_mm = st.floats(0.1, 10)
@@ -30,34 +30,34 @@ def oblique(dtype="int16", shape=(4, 5, 6), direction=OBLIQUE) -> Volume:
     return Volume(voxels, (3.0, 0.7, 0.8), (-12.5, 33.0, 101.25), direction, ("a note",))
 
 
+def code_of(call) -> str:
+    with pytest.raises(CourseDataError) as refused:
+        call()
+    return refused.value.code
+
+
 # Patient coordinates
 
 
+@LAWFUL
 @given(
     st.tuples(lengths_mm, lengths_mm, lengths_mm),
     st.tuples(coordinates_mm, coordinates_mm, coordinates_mm),
     directions,
     st.tuples(*[st.floats(-50, 50)] * 3),
 )
-@settings(max_examples=50, deadline=None, derandomize=True)
 def test_points_are_where_simpleitk_puts_them(spacing, origin, direction, index):
     ours = Volume(np.zeros((2, 3, 4), np.uint8), spacing, origin, direction)
-    theirs = sitk.Image([4, 3, 2], sitk.sitkUInt8)
-    theirs.SetSpacing(spacing[::-1])
-    theirs.SetOrigin(origin)
-    theirs.SetDirection(direction.ravel().tolist())
+    theirs = ours.to_sitk()
+    assert theirs.GetSize() == (4, 3, 2)
     point = ours.to_patient(index)
     expected = theirs.TransformContinuousIndexToPhysicalPoint(index[::-1])
     np.testing.assert_allclose(point, expected, atol=1e-6)
     np.testing.assert_allclose(ours.to_index(point), index, atol=1e-6)
-    whole = tuple(int(n) for n in np.round(index))
-    expected = theirs.TransformIndexToPhysicalPoint(whole[::-1])
-    np.testing.assert_allclose(ours.to_patient(whole), expected, atol=1e-6)
-    back = theirs.TransformPhysicalPointToContinuousIndex(point.tolist())
-    np.testing.assert_allclose(ours.to_index(point)[::-1], back, atol=1e-6)
+    np.testing.assert_allclose(ours.to_patient([index, index])[1], point, atol=1e-9)
 
 
-def test_a_step_in_z_goes_towards_the_head_by_one_spacing():
+def test_a_step_along_each_axis_goes_its_spacing_to_head_back_and_left():
     ours = Volume(np.zeros((2, 2, 2)), (5, 2, 1), (10, 20, 30))
     np.testing.assert_allclose(ours.to_patient((1, 0, 0)), (10, 20, 35))
     np.testing.assert_allclose(ours.to_patient((0, 1, 0)), (10, 22, 30))
@@ -66,88 +66,68 @@ def test_a_step_in_z_goes_towards_the_head_by_one_spacing():
 
 def test_the_same_geometry_means_every_voxel_at_the_same_place():
     ours = oblique()
+    voxels, spacing, origin = ours.voxels, ours.spacing, ours.origin
     turned = OBLIQUE @ Rotation.from_euler("x", 0.5, degrees=True).as_matrix()
-    assert ours.same_geometry(ours.with_voxels(np.zeros(ours.shape)))
-    assert ours.same_geometry(Volume(ours.voxels, (3, 0.7, 0.80001), ours.origin, OBLIQUE))
-    assert not ours.same_geometry(Volume(ours.voxels, (3, 0.7, 0.81), ours.origin, OBLIQUE))
-    assert not ours.same_geometry(Volume(ours.voxels, (3, 0.8, 0.7), ours.origin, OBLIQUE))
-    assert not ours.same_geometry(Volume(ours.voxels, ours.spacing, ours.origin, turned))
-    assert not ours.same_geometry(Volume(ours.voxels, ours.spacing, (0, 0, 0), OBLIQUE))
-    assert not ours.same_geometry(Volume(ours.voxels[1:], ours.spacing, ours.origin, OBLIQUE))
-    moved = Volume(ours.voxels, ours.spacing, np.add(ours.origin, (0.5, 0, 0)), OBLIQUE)
-    assert not ours.same_geometry(moved)
-    assert ours.same_geometry(moved, tolerance_mm=0.6)
+    moved = Volume(voxels, spacing, np.add(origin, (0.5, 0, 0)), OBLIQUE)
+    others = {
+        "its own": (ours.with_voxels(np.zeros(ours.shape)), True),
+        "rounded": (Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE), True),
+        "wider": (Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), False),
+        "axes exchanged": (Volume(voxels, (3, 0.8, 0.7), origin, OBLIQUE), False),
+        "turned": (Volume(voxels, spacing, origin, turned), False),
+        "elsewhere": (Volume(voxels, spacing, (0, 0, 0), OBLIQUE), False),
+        "shorter": (Volume(voxels[1:], spacing, origin, OBLIQUE), False),
+        "moved": (moved, False),
+    }
+    assert {
+        name for name, (other, same) in others.items() if ours.same_geometry(other) != same
+    } == set()
+    assert ours.same_geometry(moved, tolerance_mm=0.6) and ours.apart_mm(moved) == pytest.approx(
+        0.5
+    )
 
 
-# What is no geometry
-
-
-@pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3, 3, 1)])
-def test_voxels_that_are_not_three_dimensional_are_refused(shape):
-    with pytest.raises(CourseDataError, match=r"SHAPE_MISMATCH.*\[z, y, x\]"):
-        Volume(np.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"spacing": (0, 1, 1)},
-        {"spacing": (1, -1, 1)},
-        {"spacing": (1, 1, np.nan)},
-        {"spacing": (np.inf, 1, 1)},
-        {"spacing": (1, 1)},
-        {"direction": np.zeros((3, 3))},
-        {"direction": np.ones((3, 3))},
-        {"direction": np.full((3, 3), np.nan)},
-        {"direction": np.eye(2)},
-        {"origin": (np.nan, 0, 0)},
-        {"origin": (0, 0)},
-    ],
-    ids=str,
-)
-def test_an_impossible_geometry_is_refused(wrong):
-    with pytest.raises(CourseDataError) as refused:
-        Volume(np.zeros((2, 2, 2)), **wrong)
-    assert refused.value.code == "NO_GEOMETRY"
+def test_what_is_no_volume_is_refused():
+    wrong = {
+        "SHAPE_MISMATCH": [{"voxels": np.zeros(shape)} for shape in ((3,), (3, 3), (2, 3, 3, 1))],
+        "NO_GEOMETRY": [
+            *[
+                {"spacing": mm}
+                for mm in ((0, 1, 1), (1, -1, 1), (1, 1, np.nan), (np.inf, 1, 1), (1, 1))
+            ],
+            *[{"origin": mm} for mm in ((np.nan, 0, 0), (0, 0))],
+            *[{"direction": some} for some in (np.zeros((3, 3)), np.ones((3, 3)), np.eye(2))],
+            {"direction": np.full((3, 3), np.nan)},
+        ],
+    }
+    whole = {"voxels": np.zeros((2, 2, 2))}
+    for code, changes in wrong.items():
+        for change in changes:
+            assert code_of(lambda change=change: Volume(**whole | change)) == code, change
+    for spacing in (0, -1, np.nan, np.inf, (1, 0, 1)):
+        assert code_of(lambda spacing=spacing: oblique().resample(spacing)) == "NO_GEOMETRY"
 
 
 def test_other_voxels_take_over_geometry_and_notes_if_they_fit():
     ours = oblique()
     mask = ours.with_voxels(ours.voxels > 50, "thresholded")
-    assert mask.same_geometry(ours)
-    assert mask.notes == ("a note", "thresholded")
-    with pytest.raises(CourseDataError) as refused:
+    assert mask.same_geometry(ours) and mask.notes == ("a note", "thresholded")
+    with pytest.raises(CourseDataError, match=r"SHAPE_MISMATCH.*\(4, 5, 6\).*\(5, 4, 6\)"):
         ours.with_voxels(np.zeros((5, 4, 6)))
-    assert refused.value.code == "SHAPE_MISMATCH"
-    assert "(4, 5, 6)" in refused.value.message
-    assert "(5, 4, 6)" in refused.value.message
 
 
-def test_its_text_tells_shape_dtype_and_spacing():
-    assert repr(oblique()) == "Volume(4 x 5 x 6 int16, 3 x 0.7 x 0.8 mm)"
+# SimpleITK and files
 
 
-# SimpleITK
-
-
-def test_simpleitk_gets_the_same_image_in_its_own_order():
-    ours = oblique()
+@pytest.mark.parametrize("dtype", ["int16", "float16", ">i2", ">f4", "bool"])
+def test_simpleitk_gets_the_same_image_in_its_own_order_and_gives_it_back(dtype):
+    ours = oblique(dtype)
     image = ours.to_sitk()
-    assert image.GetSize() == (6, 5, 4)
-    assert image.GetSpacing() == (0.8, 0.7, 3.0)
-    assert image.GetOrigin() == ours.origin
-    np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), OBLIQUE)
+    assert image.GetSize() == (6, 5, 4) and image.GetSpacing() == (0.8, 0.7, 3.0)
     assert image.GetPixel(5, 1, 2) == ours.voxels[2, 1, 5]
     back = Volume.from_sitk(image, ("kept",))
-    assert back.same_geometry(ours, 1e-9)
+    assert back.same_geometry(ours, 1e-9) and back.notes == ("kept",)
     np.testing.assert_array_equal(back.voxels, ours.voxels)
-    assert back.notes == ("kept",)
-
-
-@pytest.mark.parametrize("dtype", ["float16", ">i2", ">f4", "bool"])
-def test_dtypes_that_simpleitk_lacks_are_handed_over_without_loss(dtype):
-    ours = oblique(dtype)
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(ours.to_sitk()), ours.voxels)
 
 
 @pytest.mark.parametrize(
@@ -160,19 +140,13 @@ def test_dtypes_that_simpleitk_lacks_are_handed_over_without_loss(dtype):
     ids=["2D", "4D", "colour"],
 )
 def test_what_is_no_scalar_volume_is_refused_and_named(image, tmp_path):
-    with pytest.raises(CourseDataError) as refused:
-        Volume.from_sitk(image)
-    assert refused.value.code == "SHAPE_MISMATCH"
-    assert f"{image.GetDimension()}D" in refused.value.message
     path = tmp_path / "study.nrrd"
     sitk.WriteImage(image, str(path))
-    with pytest.raises(CourseDataError) as refused:
+    with pytest.raises(
+        CourseDataError, match=f"SHAPE_MISMATCH.*{image.GetDimension()}D"
+    ) as refused:
         volume.load(path)
-    assert refused.value.code == "SHAPE_MISMATCH"
     assert refused.value.files == (path,)
-
-
-# Files
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -180,83 +154,53 @@ def test_what_is_no_scalar_volume_is_refused_and_named(image, tmp_path):
 def test_a_file_gives_back_voxels_and_geometry(tmp_path, ending, dtype):
     ours = oblique(dtype)
     path = ours.save(tmp_path / "new folder" / f"a mask ü{ending}")
-    assert path.is_file()
     back = volume.load(path)
-    assert back.voxels.dtype == dtype
+    assert back.voxels.dtype == dtype and back.same_geometry(ours) and back.notes == ()
     np.testing.assert_array_equal(back.voxels, ours.voxels)
-    assert back.same_geometry(ours)
+    assert (path.read_bytes()[:2] == b"\x1f\x8b") == (ending == ".nii.gz")
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("handedness", [1, -1])
-def test_nibabel_reads_what_was_saved_at_the_same_place(tmp_path, ending, handedness):
+def test_nibabel_reads_what_was_saved_at_the_same_place(tmp_path, handedness):
     ours = oblique(direction=OBLIQUE @ np.diag([1, 1, handedness]))
-    image = nibabel.load(ours.save(tmp_path / f"image{ending}"))
-    np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.transpose(2, 1, 0))
+    image = nibabel.load(ours.save(tmp_path / "image.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.T)
     for index in np.ndindex(2, 2, 2):
         corner = np.multiply(index, np.subtract(ours.shape, 1))
-        right, anterior, superior = nibabel.affines.apply_affine(image.affine, corner[::-1])
+        right, front, head = nibabel.affines.apply_affine(image.affine, corner[::-1])
         # NIfTI counts towards right and front as positive, DICOM towards left and back.
-        np.testing.assert_allclose(
-            (-right, -anterior, superior), ours.to_patient(corner), atol=1e-3
-        )
-    assert image.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose((-right, -front, head), ours.to_patient(corner), atol=1e-3)
 
 
-def test_what_nibabel_wrote_is_read_at_the_same_place(tmp_path):
-    affine = np.eye(4)
-    affine[:3, :3] = OBLIQUE @ np.diag([0.8, 0.7, 3])
-    affine[:3, 3] = (5, -6, 7)
-    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "brain.nii.gz")
-    ours = volume.load(tmp_path / "brain.nii.gz")
-    np.testing.assert_array_equal(ours.voxels, array.transpose(2, 1, 0))
-    np.testing.assert_allclose(ours.spacing, (3, 0.7, 0.8), rtol=1e-5)
-    expected = nibabel.affines.apply_affine(affine, (1, 2, 3)) * (-1, -1, 1)
-    np.testing.assert_allclose(ours.to_patient((3, 2, 1)), expected, atol=1e-3)
-
-
-def test_a_compressed_file_is_compressed(tmp_path):
-    blank = Volume(np.zeros((30, 30, 30), np.int16))
-    assert blank.save(tmp_path / "a.nii.gz").read_bytes()[:2] == b"\x1f\x8b"
-    assert blank.save(tmp_path / "a.nii.gz").stat().st_size < 30**3 / 4
-    assert blank.save(tmp_path / "a.nii").stat().st_size > 30**3 * 2
-
-
-@pytest.mark.parametrize("name", ["image.dcm", "image", "image.nii.zip", "image.jpg", "nii"])
-def test_another_kind_of_file_is_refused_by_name(tmp_path, name):
-    for action in (oblique().save, volume.load):
-        with pytest.raises(CourseDataError, match="UNKNOWN_FORMAT") as refused:
-            action(tmp_path / name)
-        assert refused.value.files == (tmp_path / name,)
-        assert ".nii.gz" in refused.value.message
+def test_another_kind_of_file_is_refused_by_name_and_a_missing_one_is_said_to_be_missing(tmp_path):
+    for name in ("image.dcm", "image", "image.nii.zip", "image.jpg", "nii"):
+        for action in (oblique().save, volume.load):
+            with pytest.raises(CourseDataError, match=r"UNKNOWN_FORMAT.*\.nii\.gz"):
+                action(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_capital_endings_are_either_written_or_refused(tmp_path):
-    for name in ("A.NII", "A.NII.GZ", "A.NRRD", "A.MHA"):
-        with contextlib.suppress(CourseDataError):
-            path = oblique().save(tmp_path / name)
-            np.testing.assert_array_equal(volume.load(path).voxels, oblique().voxels)
+    with pytest.raises(FileNotFoundError, match=r"^no such file: absent\.nii\.gz$"):
+        volume.load(tmp_path / "absent.nii.gz")
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\0" * 400])
-def test_a_damaged_file_is_refused_by_name_and_without_its_folder(tmp_path, ending, content, capfd):
+def test_a_file_that_is_cut_no_image_or_not_finite_is_refused_without_its_folder(tmp_path, ending):
     path = tmp_path / "doe_john" / f"damaged{ending}"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(CourseDataError) as refused:
-        volume.load(path)
-    assert refused.value.code == "UNREADABLE"
-    assert refused.value.files == (path,)
-    assert path.name in str(refused.value)
-    assert "doe_john" not in str(refused.value)
-
-
-def test_a_missing_file_is_said_to_be_missing(tmp_path):
-    with pytest.raises((FileNotFoundError, CourseDataError), match=r"(?i)does not exist|no such"):
-        volume.load(tmp_path / "absent.nii.gz")
+    content = oblique().save(path).read_bytes()
+    wrong = {
+        content[: len(content) // 2]: ("UNREADABLE", "TRUNCATED"),
+        content[:-9]: ("UNREADABLE", "TRUNCATED"),
+    }
+    wrong |= dict.fromkeys((b"", b"not an image", b"\0" * 400), ("UNREADABLE",))
+    for damaged, codes in wrong.items():
+        path.write_bytes(damaged)
+        with pytest.raises(CourseDataError) as refused:
+            volume.load(path)
+        assert refused.value.code in codes and refused.value.files == (path,), len(damaged)
+        assert path.name in str(refused.value) and "doe_john" not in str(refused.value)
+    for value in (np.nan, np.inf):
+        voxels = np.zeros((2, 2, 2), np.float32)
+        voxels[1, 1, 1] = value
+        assert code_of(lambda voxels=voxels: volume.load(Volume(voxels).save(path))) == "NOT_FINITE"
 
 
 # Resampling
@@ -269,13 +213,21 @@ def field(z, y, x):
 
 def smooth(shape=(16, 20, 24), spacing=(2.5, 1.5, 1.25), direction=OBLIQUE) -> Volume:
     blank = Volume(np.zeros(shape), spacing, (-15, -12, -18), direction)
-    points = np.array([blank.to_patient(index) for index in np.ndindex(*shape)])
-    values = field(*points.T[::-1]).reshape(shape).astype(np.float32)
-    return blank.with_voxels(values, "read")
+    points = blank.to_patient(np.moveaxis(np.indices(shape), 0, -1))
+    return blank.with_voxels(field(*np.moveaxis(points, -1, 0)[::-1]).astype(np.float32), "read")
 
 
-@pytest.mark.parametrize("spacing", [1.0, 2.0, (1.25, 3.0, 2.0), (5.0, 1.5, 0.7)])
-def test_resampling_interpolates_linearly_as_scipy_does(spacing):
+def blurred(ours: Volume, spacing) -> np.ndarray:
+    """By SimpleITK's recursive filter, sigma in mm from variances that add."""
+    image = ours.to_sitk()
+    for axis, (new, old) in enumerate(zip(spacing[::-1], ours.spacing[::-1], strict=True)):
+        if new > old:
+            image = sitk.RecursiveGaussian(image, np.sqrt(new**2 - old**2) / 2, False, 0, axis)
+    return sitk.GetArrayFromImage(image)
+
+
+@pytest.mark.parametrize("spacing", [1.0, 2.0, (1.25, 3.0, 2.0), (5.0, 1.5, 0.7)], ids=str)
+def test_resampling_interpolates_linearly_as_scipy_does_after_smoothing_as_simpleitk_does(spacing):
     ours = smooth()
     new = ours.resample(spacing)
     spacing = np.broadcast_to(spacing, 3)
@@ -287,29 +239,50 @@ def test_resampling_interpolates_linearly_as_scipy_does(spacing):
     extent = np.multiply(new.shape, new.spacing)
     assert (np.abs(extent - np.multiply(ours.shape, ours.spacing)) <= spacing / 2 + 1e-9).all()
     grid = np.meshgrid(*[np.arange(n) for n in new.shape], indexing="ij")
-    ratio = spacing / ours.spacing
-    places = [(k + 0.5) * r - 0.5 for k, r in zip(grid, ratio, strict=True)]
-    expected = ndimage.map_coordinates(ours.voxels, places, order=1, mode="nearest")
-    np.testing.assert_allclose(new.voxels, expected, atol=2e-3)
+    places = [(k + 0.5) * r - 0.5 for k, r in zip(grid, spacing / ours.spacing, strict=True)]
+    expected = ndimage.map_coordinates(blurred(ours, spacing), places, order=1, mode="nearest")
+    finer = (spacing <= ours.spacing).all()
+    np.testing.assert_allclose(new.voxels, expected, atol=2e-3 if finer else 1.0)
+    assert ("smoothed" in " ".join(new.notes)) != finer
 
 
-def test_resampled_values_are_those_of_the_patient_at_that_place():
-    new = smooth().resample((2.0, 1.0, 1.0))
-    inner = [index for index in np.ndindex(*new.shape) if min(index) >= 2][::97]
-    inner = [
-        index for index in inner if all(i < n - 2 for i, n in zip(index, new.shape, strict=True))
-    ]
-    expected = [field(*new.to_patient(index)[::-1]) for index in inner]
-    np.testing.assert_allclose([new.voxels[index] for index in inner], expected, atol=0.5)
+@pytest.mark.parametrize("phase", range(4))
+@pytest.mark.parametrize("turn", [np.eye(3), OBLIQUE], ids=["upright", "oblique"])
+def test_one_bright_column_in_four_is_a_quarter_of_its_brightness_on_a_grid_four_times_as_coarse(
+    phase, turn
+):
+    voxels = np.zeros((8, 16, 96), np.int16)
+    voxels[..., phase::4] = 1000
+    fine = Volume(voxels, (0.5, 0.5, 0.5), direction=turn)
+    coarse = fine.resample(2.0)
+    grid = Volume(np.zeros(coarse.shape), coarse.spacing, coarse.origin, turn)
+    for found in (coarse, fine.resample_like(grid)):
+        np.testing.assert_allclose(found.voxels[..., 3:-3], 250, rtol=0.02)
+    edges = Volume(np.repeat(voxels[:1] > 0, 8, 0), (0.5, 0.5, 0.5)).resample(2.0, is_mask=True)
+    assert edges.voxels.dtype == bool and set(np.unique(edges.voxels[..., 1:-1])) < {False, True}
 
 
-@pytest.mark.parametrize("is_mask", [False, True])
+def test_equal_and_finer_spacing_leave_every_frequency_and_say_nothing_of_smoothing():
+    ours = oblique(shape=(5, 6, 7))
+    same = ours.resample(ours.spacing)
+    np.testing.assert_allclose(same.voxels, ours.voxels, atol=1e-3)
+    assert same.notes == ("a note", "resampled to 3x0.7x0.8 mm (linear)")
+    half = ours.resample(np.divide(ours.spacing, 3))
+    np.testing.assert_allclose(half.voxels[1::3, 1::3, 1::3], ours.voxels, atol=1e-3)
+    cube = Volume(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32))
+    turned = Volume(
+        cube.voxels, origin=(1, 1, 1), direction=Rotation.from_euler("z", 0.4).as_matrix()
+    )
+    assert cube.resample_like(turned).notes == ("resampled to 1x1x1 mm (linear)",)
+
+
 @pytest.mark.parametrize(("spacing", "count"), [(4, 2), (13, 1), (100, 1)])
-def test_a_coarse_grid_that_ends_on_or_beyond_the_rim_repeats_the_rim(spacing, count, is_mask):
+def test_a_coarse_grid_that_ends_on_or_beyond_the_rim_repeats_the_rim(spacing, count):
     ramp = Volume(np.array([10, 50, 90], np.uint8).reshape(3, 1, 1), (2, 1, 1))
-    coarse = ramp.resample((spacing, 1, 1), is_mask=is_mask)
-    assert coarse.shape == (count, 1, 1)
-    assert coarse.voxels[-1, 0, 0] == 90
+    coarse = ramp.resample((spacing, 1, 1), is_mask=True)
+    assert coarse.shape == (count, 1, 1) and coarse.voxels[-1, 0, 0] == 90
+    flat = Volume(np.full((3, 1, 1), 90, np.uint8), (2, 1, 1)).resample((spacing, 1, 1))
+    np.testing.assert_allclose(flat.voxels, 90, rtol=1e-5)
 
 
 def test_an_integer_image_is_not_rounded():
@@ -317,14 +290,13 @@ def test_an_integer_image_is_not_rounded():
     np.testing.assert_allclose(steps.resample((1, 1, 1)).voxels.ravel(), [0, 25, 75, 100])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32", "float16"])
+@LAWFUL
 @given(spacing=st.tuples(*[st.floats(0.4, 6)] * 3), seed=st.integers(0, 99))
-@settings(max_examples=15, deadline=None, derandomize=True)
 def test_a_resampled_mask_has_its_own_ids_and_no_others(dtype, spacing, seed):
     ids = np.random.default_rng(seed).choice([0, 3, 7, 120], (5, 6, 7)).astype(dtype)
     new = Volume(ids, (2, 1, 1.5), direction=OBLIQUE).resample(spacing, is_mask=True)
-    assert new.voxels.dtype == dtype
-    assert set(np.unique(new.voxels)) <= set(np.unique(ids))
+    assert new.voxels.dtype == dtype and len(new.notes) == 1
     places = [
         np.clip((np.arange(n) + 0.5) * to / by - 0.5, 0, old - 1)
         for n, to, by, old in zip(new.shape, spacing, (2, 1, 1.5), ids.shape, strict=True)
@@ -335,62 +307,30 @@ def test_a_resampled_mask_has_its_own_ids_and_no_others(dtype, spacing, seed):
     assert (new.voxels == nearest)[np.ix_(*clear)].all()
 
 
-def test_a_boolean_mask_stays_a_mask():
-    mask = Volume(np.random.default_rng(0).random((4, 5, 6)) < 0.5)
-    np.testing.assert_array_equal(mask.resample(1.0, is_mask=True).voxels, mask.voxels)
-
-
-def test_what_was_done_is_noted():
-    assert smooth().resample((2, 1, 1)).notes == ("read", "resampled to 2x1x1 mm (linear)")
-    mask = smooth().resample(3, is_mask=True)
-    assert mask.notes == ("read", "resampled to 3x3x3 mm (nearest neighbour)")
-
-
-@pytest.mark.parametrize("spacing", [0, -1, np.nan, np.inf, (1, 0, 1)])
-def test_an_impossible_spacing_is_refused(spacing):
-    with pytest.raises(CourseDataError) as refused:
-        smooth().resample(spacing)
-    assert refused.value.code == "NO_GEOMETRY"
-
-
 def test_a_prediction_goes_back_into_the_geometry_it_came_from():
     ours = smooth()
-    back = ours.resample(1.0).resample_like(ours)
-    assert back.same_geometry(ours)
-    inside = (slice(1, -1),) * 3
-    np.testing.assert_allclose(back.voxels[inside], ours.voxels[inside], atol=3)
     mask = ours.with_voxels((ours.voxels > 80).astype(np.uint8))
     returned = mask.resample(0.6, is_mask=True).resample_like(ours, is_mask=True)
+    assert returned.same_geometry(ours)
     np.testing.assert_array_equal(returned.voxels, mask.voxels)
-
-
-def test_resampling_to_another_grid_agrees_with_the_patient():
-    ours = smooth(direction=np.eye(3))
-    grid = Volume(
-        np.zeros((6, 7, 8)), (1, 2, 1.5), (-5, 2, -3), Rotation.from_euler("z", 0.3).as_matrix()
-    )
-    new = ours.resample_like(grid)
+    # And onto any other grid: the value of the patient at that place.
+    turned = Rotation.from_euler("z", 0.3).as_matrix()
+    grid = Volume(np.zeros((6, 7, 8)), (1, 1, 1), (-5, 2, -3), turned)
+    new = smooth(direction=np.eye(3)).resample_like(grid)
     assert new.same_geometry(grid)
     expected = [field(*grid.to_patient(index)[::-1]) for index in np.ndindex(6, 7, 8)]
     np.testing.assert_allclose(new.voxels.ravel(), expected, atol=0.5)
 
 
-def test_an_image_of_a_crop_has_its_darkest_value_outside_the_crop():
+def test_beyond_a_crop_an_image_has_its_darkest_value_and_a_mask_is_empty():
     whole = Volume(np.zeros((6, 6, 6), np.int16))
     crop = Volume(np.full((2, 2, 2), 500, np.int16), origin=(2, 2, 2))
     crop.voxels[0, 0, 0] = -1000
-    back = crop.resample_like(whole).voxels
-    np.testing.assert_array_equal(back[2:4, 2:4, 2:4], crop.voxels)
-    back[2:4, 2:4, 2:4] = -1000
-    np.testing.assert_array_equal(back, -1000)
-
-
-def test_a_mask_of_a_crop_is_empty_outside_the_crop():
-    whole = Volume(np.zeros((12, 12, 12), np.uint8))
-    crop = Volume(np.ones((4, 4, 4), np.uint8), origin=(4, 4, 4))
-    expected = np.zeros((12, 12, 12), np.uint8)
-    expected[4:8, 4:8, 4:8] = 1
-    np.testing.assert_array_equal(crop.resample_like(whole, is_mask=True).voxels, expected)
+    for is_mask, outside in ((False, -1000), (True, 0)):
+        expected = np.full((6, 6, 6), outside)
+        expected[2:4, 2:4, 2:4] = crop.voxels
+        back = crop.resample_like(whole, is_mask=is_mask).voxels
+        np.testing.assert_array_equal(back, expected)
 
 
 EVERY_ORIENTATION = [
@@ -409,6 +349,5 @@ def test_in_lps_order_is_simpleitks_dicom_orient(letters):
     ours, oracle = Volume.from_sitk(image).in_lps_order(), sitk.DICOMOrient(image, "LPS")
     expected = Volume.from_sitk(oracle)
     assert np.array_equal(ours.voxels, expected.voxels) and ours.same_geometry(expected)
-    assert np.allclose(ours.spacing, expected.spacing)
     assert np.array_equal(ours.voxels, voxels) and ours.same_geometry(given)
-    assert bool(ours.notes) == (letters != "LPS")
+    assert np.allclose(ours.spacing, expected.spacing) and bool(ours.notes) == (letters != "LPS")
