@@ -16,6 +16,7 @@ are refused: some fetch their voxels from files that no list names.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -247,7 +248,7 @@ def load(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     return element | ({"notes": notes} if notes else {})
 
 
-def common_dtype(items: Iterable, first: object, loaded: Iterable[np.dtype]) -> np.dtype:
+def common_dtype(items: Iterable, loaded: Iterable[np.dtype]) -> np.dtype:
     """The narrowest dtype that holds all images of a set of which some were loaded.
 
     Sets mix stored dtypes (the hippocampi of the Decathlon are float32 and uint8). A warning says
@@ -255,31 +256,28 @@ def common_dtype(items: Iterable, first: object, loaded: Iterable[np.dtype]) -> 
 
     Args:
         items: of the set; `files_of` names their image first.
-        first: the item whose image was loaded first.
-        loaded: dtypes of images, `first`'s before others. If it is that of its file's NIfTI header,
-            the loader leaves images as they are stored, and the headers of all others count, too.
+        loaded: dtypes of images. If one is a dtype that NIfTI headers of the set tell, the loader
+            leaves images as they are stored, and the headers of all others count, too.
 
     Example:
-        dtype = lists.common_dtype(items, items[0], [lists.load(items[0])["image"].dtype])
+        dtype = lists.common_dtype(items, [lists.load(items[0])["image"].dtype])
 
     Taught in: no lesson; pipelines and caches use it
     """
-    dtypes = list(loaded)
-    if dtypes[0] in _stored(first):
-        dtypes += [one for item in items for one in _stored(item)]
+    dtypes, stored = set(loaded), set(filter(None, map(_stored, items)))
+    if dtypes & stored:
+        dtypes |= stored
     found = np.result_type(*dtypes)
-    if set(dtypes) != {found}:
-        kinds = ", ".join(sorted({str(one) for one in dtypes}))
+    if len(dtypes) > 1:
+        kinds = ", ".join(sorted(map(str, dtypes)))
         warnings.warn(f"images are stored as {kinds}; all come as {found}", stacklevel=2)
     return found
 
 
-def _stored(item: object) -> list[np.dtype]:
+def _stored(item: object) -> np.dtype | None:
     """The dtype of an item's image, if that is a NIfTI file that can be read."""
-    try:
-        return [nifti.describe(files_of(item)[0])[1]]
-    except (CourseDataError, IndexError):
-        return []
+    with contextlib.suppress(CourseDataError, IndexError):
+        return nifti.describe(files_of(item)[0])[1]
 
 
 def _document(raw: bytes) -> object:
@@ -310,11 +308,11 @@ def _sections(document: dict, base: Path) -> dict[str, tuple[Item, ...]]:
         items = []
         for number, entry in enumerate(_expect(entries, list, title), 1):
             item = _item(entry, base, f"item {number} of {title}")
-            image = _identity(item.image)
+            image = item.image.resolve()  # under whatever name
             again = image in images
             need(not again, "SAME_CASE", f"the image of item {number} of {title} is listed before")
             images.add(image)
-            masks.add(item.mask and _identity(item.mask))
+            masks.add(item.mask and item.mask.resolve())
             items.append(item)
         sections[key] = tuple(items)
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
@@ -363,11 +361,6 @@ def _inside(text: object, base: Path, what: str) -> Path:
     return base / text
 
 
-def _identity(file: Path) -> str:
-    """What tells a file from another, whatever it is called."""
-    return os.path.normcase(file.resolve())
-
-
 def _numbered(found: object, what: str) -> dict[int, str]:
     if isinstance(found, str) and what == "modality":  # of one channel, written short
         found = {"0": found}
@@ -407,22 +400,20 @@ def _case(item: Item, known: DataList, split: str) -> Case:
 
 def _mask(path: Path, mapping: Mapping[int, int] | None) -> tuple[np.ndarray, Volume]:
     """A mask of class ids, uint8 `[z, y, x]`, and where it lies."""
-    if mapping is not None and not all(0 <= new <= 255 for new in mapping.values()):
+    if mapping is None:
+        mapping = {number: number for number in range(256)}
+    if not all(0 <= new <= 255 for new in mapping.values()):
         raise ValueError("class ids lie between 0 and 255")
     stored, place = nifti.read(path, "mask")
     values = np.unique(stored)
     whole = (values == np.rint(values)).all()
     need(whole, "UNKNOWN_LABEL", "the mask holds values that are not whole", path)
-    ids = {int(value): int(value) for value in values}
-    if mapping is not None:
-        ids = {value: mapping.get(value, -1) for value in ids}
-    unknown = [value for value, new in ids.items() if not 0 <= new <= 255]
-    allowed = "0 to 255" if mapping is None else f"the {len(mapping)} ids of the mapping"
-    found = f"the mask holds {listed(unknown, 5)}; expected {allowed}"
+    unknown = [int(value) for value in values if int(value) not in mapping]
+    found = f"the mask holds {listed(unknown, 5)}; none of the {len(mapping)} ids expected"
     need(not unknown, "UNKNOWN_LABEL", found, path)
     mask = np.zeros(stored.shape, np.uint8)
-    for value, new in ids.items():
-        mask[stored == value] = new
+    for value in values:
+        mask[stored == value] = mapping[int(value)]
     return mask, place
 
 

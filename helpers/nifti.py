@@ -91,9 +91,9 @@ def describe(path: str | Path, role: str = "image") -> tuple[tuple[int, ...], np
     """
     with _opened(path, role) as file:
         header, shape = _header(file, role)
-        place = _place(header, shape[-3:])
+        _place(header, shape[-3:])
         nothing = np.empty(0, header.get_data_dtype())
-        return (*place.shape, *shape[:-3]), _scaled(nothing, header).dtype
+        return (*shape[-3:], *shape[:-3]), _scaled(nothing, header).dtype
 
 
 @contextlib.contextmanager
@@ -162,21 +162,21 @@ def _place(header, shape: tuple[int, ...]) -> Volume:
     forms = header.get_sform(coded=True), header.get_qform(coded=True)
     coded = [affine for affine, code in forms if code]
     if not coded:
-        place = _at(np.diag([*pixdim * (-1, -1, 1), 1]), shape, unit_mm)
-        return dataclasses.replace(place, notes=(NO_PLACE,))
+        return _at(np.diag([*pixdim * (-1, -1, 1), 1]), shape, unit_mm, NO_PLACE)
     place, other = _at(coded[0], shape, unit_mm), _at(coded[-1], shape, unit_mm)
     alike = nearest_axes(place.direction) == nearest_axes(other.direction)
     need(alike, "NO_GEOMETRY", "has an sform and a qform whose axes run in different ways")
     sizes = np.allclose(place.spacing[::-1], pixdim * unit_mm, rtol=TOLERANCE)
     sure = sizes and place.same_geometry(other, TOLERANCE * min(place.spacing))
-    return place if sure else dataclasses.replace(place, notes=(TWO_PLACES,))
+    return place if sure else _at(coded[0], shape, unit_mm, TWO_PLACES)
 
 
-def _at(affine: np.ndarray, shape: tuple[int, ...], unit_mm: float) -> Volume:
+def _at(affine: np.ndarray, shape: tuple[int, ...], unit_mm: float, *notes: str) -> Volume:
     """An empty volume at the place that an affine gives; NIfTI's x and y grow right and front."""
     matrix = affine[:3] * [[-1], [-1], [1]] * unit_mm
     spacing = np.linalg.norm(matrix[:, :3], axis=0)
     axes = matrix[:, :3] / np.where(spacing > 0, spacing, 1)
     square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
     need(square, "NO_GEOMETRY", f"has axes not at right angles, or spacing {spacing} mm")
-    return Volume(np.broadcast_to(np.uint8(0), shape), spacing[::-1], matrix[:, 3], axes)
+    nothing = np.broadcast_to(np.uint8(0), shape)
+    return Volume(nothing, spacing[::-1], matrix[:, 3], axes, notes)

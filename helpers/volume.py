@@ -8,7 +8,6 @@ SimpleITK have it. SimpleITK's index order, (x, y, z), does not leave this modul
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,11 +52,11 @@ class Volume:
         need(voxels.ndim == 3, "SHAPE_MISMATCH", f"voxels {voxels.shape}, expected [z, y, x]")
         spacing, origin = np.array(self.spacing, float), np.array(self.origin, float)
         direction = np.asarray(self.direction, float)
-        place = [*spacing, *origin, *direction.ravel()]
-        found = f"spacing {spacing}, origin {origin}, axes {direction.tolist()}"
         shapes = spacing.shape == origin.shape == (3,) and direction.shape == (3, 3)
-        finite = shapes and np.isfinite(place).all() and spacing.min() > 0
-        need(finite and abs(np.linalg.det(direction)) > 1e-3, "NO_GEOMETRY", found)
+        finite = shapes and np.isfinite([spacing, origin, *direction]).all()
+        good = finite and spacing.min() > 0 and abs(np.linalg.det(direction)) > 1e-3
+        found = f"spacing {spacing}, origin {origin}, axes {direction.tolist()}"
+        need(good, "NO_GEOMETRY", found)
         # A frozen dataclass is filled through object.__setattr__.
         object.__setattr__(self, "voxels", voxels)
         object.__setattr__(self, "spacing", tuple(spacing.tolist()))
@@ -145,8 +144,8 @@ class Volume:
         """The same voxels, turned so that z, y, x grow to the patient's head, back and left.
 
         Axes are exchanged and reversed, nothing is interpolated: an oblique image stays oblique,
-        with its axes as near to those directions as they can be. Equal to SimpleITK's
-        `DICOMOrient(image, "LPS")`. Files differ in this, and a network that is shown left and
+        with its axes near to those directions. Equal to SimpleITK's `DICOMOrient(image, "LPS")`,
+        without its copies. Files differ in this, and a network that is shown left and
         right exchanged in some of them learns that they do not matter.
 
         Example:
@@ -157,17 +156,12 @@ class Volume:
         order, flips = nearest_axes(self.direction)
         if order == (0, 1, 2) and not any(flips):
             return self
-        ends = np.subtract(self.shape, 1)
-        first = [ends[axis] * flips[order.index(axis)] for axis in range(3)]
+        first = np.subtract(self.shape, 1) * np.take(flips, np.argsort(order))
         # Columns of the direction are x, y, z; axes are counted z, y, x.
-        towards = self.direction[:, ::-1][:, list(order)] * np.where(flips, -1, 1)
-        return Volume(
-            turned(self.voxels, order, flips),
-            np.take(self.spacing, order),
-            self.to_patient(first),
-            towards[:, ::-1],
-            (*self.notes, TURNED),
-        )
+        towards = self.direction[:, ::-1][:, order] * np.where(flips, -1, 1)
+        voxels, spacing = turned(self.voxels, order, flips), np.take(self.spacing, order)
+        notes = (*self.notes, TURNED)
+        return Volume(voxels, spacing, self.to_patient(first), towards[:, ::-1], notes)
 
     def to_sitk(self):
         """The same image for SimpleITK (its buffer is a copy).
@@ -236,13 +230,12 @@ class Volume:
 
         Taught in: loading DICOM
         """
-        new_spacing = np.broadcast_to(np.asarray(spacing, float), 3)
-        positive = np.isfinite(new_spacing).all() and (new_spacing > 0).all()
-        need(positive, "NO_GEOMETRY", f"cannot resample to a spacing of {spacing} mm")
-        extent_mm = np.multiply(self.shape, self.spacing)
-        shape = np.maximum(1, np.round(extent_mm / new_spacing)).astype(int)
-        origin = self.to_patient((new_spacing / self.spacing - 1) / 2)
-        grid = Volume(np.broadcast_to(np.uint8(0), shape), new_spacing, origin, self.direction)
+        new = np.broadcast_to(np.asarray(spacing, float), 3)
+        good = np.isfinite(new).all() and new.min() > 0
+        need(good, "NO_GEOMETRY", f"cannot resample to a spacing of {spacing} mm")
+        shape = np.maximum(1, np.round(np.multiply(self.shape, self.spacing) / new)).astype(int)
+        origin = self.to_patient((new / self.spacing - 1) / 2)
+        grid = Volume(np.broadcast_to(np.uint8(0), shape), new, origin, self.direction)
         # Rounding the shape can put the last centre on the far edge: repeat the border there.
         return self._onto(grid, is_mask, repeat_border=True)
 
@@ -325,13 +318,13 @@ def nearest_axes(direction: np.ndarray) -> tuple[tuple[int, ...], tuple[bool, ..
 
     Taught in: no lesson; `Volume.in_lps_order` and the viewer use it
     """
-    # Row i of `towards` is the patient direction in which axis i of [z, y, x] grows.
-    towards = np.asarray(direction).T[::-1]
-    components = np.abs(towards[:, ::-1])  # columns S, P, L, so that they match z, y, x
-    orders = itertools.permutations(range(3))
-    order = max(orders, key=lambda order: components[order, (0, 1, 2)].sum())
-    flips = towards[order, (2, 1, 0)] < 0
-    return order, tuple(flips.tolist())
+    import SimpleITK as sitk
+
+    orient = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines
+    letters = orient(np.ravel(direction).tolist())[::-1]  # where z, y and x grow, "SPL"
+    pairs = ("SI", "PA", "LR")
+    order = tuple(next(axis for axis in range(3) if letters[axis] in pair) for pair in pairs)
+    return order, tuple(letters[axis] in "IAR" for axis in order)
 
 
 def turned(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:

@@ -11,16 +11,8 @@ from pydicom.pixels import apply_windowing
 from helpers import intensity
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
-images = hnp.arrays(
-    np.int16, hnp.array_shapes(max_dims=4, max_side=5), elements=st.integers(-1024, 3071)
-)
-
-
-def test_a_window_is_black_below_white_above_and_a_half_at_its_centre():
-    hu = np.array([-1024, -160, -60, 40, 140, 240, 3000], np.int16)
-    shown = intensity.window(hu, 40, 400)
-    assert shown.dtype == np.float32
-    np.testing.assert_allclose(shown, [0, 0, 0.25, 0.5, 0.75, 1, 1], atol=1e-7)
+values = st.integers(-1024, 3071)
+images = hnp.arrays(np.int16, hnp.array_shapes(max_dims=4, max_side=5), elements=values)
 
 
 @few
@@ -40,9 +32,8 @@ def test_named_windows_are_the_standards_exact_ones_and_within_a_unit_of_its_def
 
 
 def test_windows_bear_the_values_that_reading_rooms_use():
-    soft, lung, bone, brain = (40, 400), (-600, 1500), (400, 1800), (40, 80)
-    expected = {"soft tissue": soft, "lung": lung, "bone": bone, "brain": brain}
-    assert expected == intensity.WINDOWS
+    assert list(intensity.WINDOWS) == ["soft tissue", "lung", "bone", "brain"]
+    assert [*intensity.WINDOWS.values()] == [(40, 400), (-600, 1500), (400, 1800), (40, 80)]
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32, None])
@@ -55,59 +46,37 @@ def test_statistics_come_from_the_foreground_and_the_whole_image_is_transformed(
     inside = mask != 0 if dtype else np.full(image.shape, True)
     image[mask == 0] = 0
     white = intensity.whiten(image, mask if dtype else None)
-    assert white.dtype == np.float32
     mean, deviation = image[inside].mean(dtype=float), image[inside].std(dtype=float)
     np.testing.assert_allclose(white, (image - mean) / deviation, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [0, 1, -1000, 0.1, 1e-6, 123456.7])
-def test_a_constant_image_and_an_empty_mask_give_zero_and_not_nan(value):
-    image = np.full((5, 6, 7), value, np.float32)
-    np.testing.assert_array_equal(intensity.whiten(image), 0)
-    ramp = np.arange(24.0).reshape(2, 3, 4) + value
-    np.testing.assert_array_equal(intensity.whiten(ramp, np.zeros_like(ramp)), 0)
-
-
-@pytest.mark.parametrize(("offset", "step"), [(1000.0, 0.5), (1e-4, 1e-4)])
-def test_a_small_but_real_spread_is_not_taken_for_a_constant(offset, step):
-    image = offset + step * np.array([0, 1, 2, 1])
-    np.testing.assert_allclose(intensity.whiten(image), [-np.sqrt(2), 0, np.sqrt(2), 0], atol=1e-4)
-
-
-@few
-@given(images, st.integers(-1000, 1000), st.integers(1, 50))
-def test_whitening_does_not_see_rescaling_and_leaves_the_input_alone(image, shift, factor):
-    kept, changed = image.copy(), image.astype(np.float64) * factor + shift
-    np.testing.assert_allclose(intensity.whiten(changed), intensity.whiten(image), atol=2e-2)
-    np.testing.assert_array_equal(image, kept)
+def test_a_constant_image_gives_zero_and_a_small_but_real_spread_is_none(value):
+    flat = np.full((5, 6, 7), value, np.float32)
+    np.testing.assert_array_equal(intensity.whiten(flat), 0)
+    steps = value + max(abs(value) / 2000, 1e-7) * np.array([0, 1, 2, 1])
+    white = intensity.whiten(steps.astype(np.float32))
+    np.testing.assert_allclose(white, [-np.sqrt(2), 0, np.sqrt(2), 0], atol=0.1)
 
 
 def test_tensorflow_gives_the_same_eagerly_and_inside_a_graph():
     tf = pytest.importorskip("tensorflow")
-    rng = np.random.default_rng(2)
-    image = rng.integers(-1000, 2000, (3, 4, 5)).astype(np.int16)
+    image = np.random.default_rng(2).integers(-1000, 2000, (3, 4, 5)).astype(np.int16)
     pairs = (np.stack([image, np.full_like(image, -1000)]), np.stack([image > 0, image > 9999]))
-    cases = {
-        "window": lambda x, m: intensity.window(x, 40, 400),
-        "whiten": lambda x, m: intensity.whiten(x),
-        "whiten over a mask": intensity.whiten,
-    }
-    for name, case in cases.items():
+    for case in (lambda x, m: intensity.window(x, 40, 400), intensity.whiten):
         mapped = tf.data.Dataset.from_tensor_slices(pairs).map(case)
-        assert mapped.element_spec == tf.TensorSpec((3, 4, 5), tf.float32), name
+        assert mapped.element_spec == tf.TensorSpec((3, 4, 5), tf.float32)
         for pixels, mask, in_graph in zip(*pairs, mapped, strict=True):
             expected, eager = case(pixels, mask), case(tf.constant(pixels), tf.constant(mask))
-            assert type(expected) is np.ndarray and tf.is_tensor(eager), name
-            np.testing.assert_allclose(eager, expected, atol=1e-5, err_msg=name)
-            np.testing.assert_allclose(in_graph, expected, atol=1e-5, err_msg=name)
+            assert type(expected) is np.ndarray and expected.dtype == np.float32
+            assert tf.is_tensor(eager) and np.isfinite(expected).all()
+            np.testing.assert_allclose(eager, expected, atol=1e-5)
+            np.testing.assert_allclose(in_graph, expected, atol=1e-5)
 
 
-def test_mistaken_arguments_are_said():
-    cube, flat = np.zeros((8, 8, 8, 1)), np.ones((8, 8, 8))
-    for words, call in {
-        "positive width, not 0": lambda: intensity.window(flat, 40, 0),
-        "positive width, not -400": lambda: intensity.window(flat, 40, -400),
-        "differ in shape": lambda: intensity.whiten(cube, flat),
-    }.items():
-        with pytest.raises(ValueError, match=words):
-            call()
+def test_a_window_without_width_and_a_mask_of_another_shape_are_refused():
+    for width in (0, -400):
+        with pytest.raises(ValueError, match=f"positive width, not {width}"):
+            intensity.window(np.zeros(3), 40, width)
+    with pytest.raises(ValueError, match="differ in shape"):
+        intensity.whiten(np.zeros((8, 8, 8, 1)), np.ones((8, 8, 8)))

@@ -142,7 +142,7 @@ class Listing:
         first = self._first = self.element(0)
         spec = {field: _spec(field, value) for field, value in first.items()}
         like = {field: (value.dtype, value.shape) for field, value in first.items()}
-        dtype = lists.common_dtype(self.items, self.items[0], [first["image"].dtype])
+        dtype = lists.common_dtype(self.items, [first["image"].dtype])
         spec["image"] = tf.TensorSpec(spec["image"].shape, dtype)
         like["image"] = (dtype, first["image"].shape)
 

@@ -49,7 +49,7 @@ class Source:
             for number, element in zip(numbers, elements, strict=True):
                 self._check(number, element)
             return elements
-        self.form = self._form(self.items[numbers[0]], elements)
+        self.form = self._form(elements)
         elements = [kept.conformed(self.form, element) for element in elements]
         for number, element in zip(numbers, elements, strict=True):
             self._check(number, element, ranks_only=True)
@@ -67,12 +67,12 @@ class Source:
         self._check(number, element)
         return element
 
-    def _form(self, item: object, elements: Sequence[dict]) -> kept.Form:
-        """The form of the first element, the item's, with a dtype that holds all images."""
+    def _form(self, elements: Sequence[dict]) -> kept.Form:
+        """The form of the first element, with a dtype that holds all images."""
         form, forms = kept.form_of(elements[0]), map(kept.form_of, elements)
         dtypes = [one[IMAGE][0] for one in forms if IMAGE in one]
         if IMAGE in form and all(dtype.kind in "iuf" for dtype in dtypes):
-            form[IMAGE] = (lists.common_dtype(self.items, item, dtypes), form[IMAGE][1])
+            form[IMAGE] = (lists.common_dtype(self.items, dtypes), form[IMAGE][1])
         return form
 
     def _read(self, number: int) -> dict:
