@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from helpers import records, sources_decathlon, sources_dicom
+from helpers import lists, records, sources_dicom
 from helpers.cases import Case
 from helpers.errors import CourseDataError
 from helpers.phantoms import dicom_series, torso
@@ -109,8 +109,8 @@ def test_left_is_left_whichever_way_a_file_counts(tmp_path):
         items.append({"image": f"{code}.nii.gz", "label": f"{code}_mask.nii.gz"})
     text = json.dumps({"labels": {"0": "a", "1": "b"}, "training": items})
     (tmp_path / "dataset.json").write_text(text)
-    for one in sources_decathlon.find(tmp_path / "dataset.json").cases:
-        element = sources_decathlon.load(one)
+    for one in lists.find(tmp_path / "dataset.json").cases:
+        element = lists.load(one)
         assert np.array_equal(element["image"], voxels.transpose())
         assert np.array_equal(element["mask"], voxels.transpose() > 50)
         assert element["spacing"] == pytest.approx((3, 2, 1))
