@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.errors import meaning, need
 
@@ -32,11 +33,10 @@ class Shard:
     records: int
     bytes: int
     sha256: str
-    fingerprint: str = dataclasses.field(repr=False)
+    fingerprint: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """A shard that is not as it was written; `code` is a key of `errors.CODES`."""
 
     file: str
@@ -100,11 +100,12 @@ class Manifest:
         if name not in self.splits:
             raise ValueError(f"no split {name!r}; this set has: {', '.join(self.splits)}")
         inside = [split == name for split in self.of_records("split")]
-        columns = {
-            key: [*itertools.compress(values, inside)] for key, values in self.columns.items()
-        }
-        columns = {key: v for key, v in columns.items() if any(one is not None for one in v)}
-        return {"records": sum(inside)} | columns
+        found: dict = {"records": sum(inside)}
+        for key, values in self.columns.items():
+            chosen = [*itertools.compress(values, inside)]
+            if any(value is not None for value in chosen):
+                found[key] = chosen
+        return found
 
     @property
     def rows(self):
@@ -120,12 +121,8 @@ class Manifest:
         """A pandas table, a line for each class in each mask: split, case, id, voxels."""
         import pandas as pd
 
-        rows = zip(
-            self.of_records("split"), self.columns["case"], self.columns["voxels"], strict=True
-        )
-        found = [
-            (split, case, int(i), n) for split, case, ids in rows for i, n in (ids or {}).items()
-        ]
+        rows = self.rows.reindex(columns=["split", "case", "voxels"]).dropna()
+        found = [(*one[:2], int(id_), n) for one in rows.values for id_, n in one[2].items()]
         return pd.DataFrame(found, columns=["split", "case", "id", "voxels"])
 
     def to_json(self) -> str:

@@ -370,7 +370,10 @@ def _mapped(known: dict, shards: Sequence[tuple[Path, Shard]], order, batch: int
         for arrays, dtype in zip(stored.values(), dtypes, strict=True):
             out = buffers.empty((len(each), *arrays[each[0]].shape), dtype)
             for into, number in zip(out, each, strict=True):
-                _copy(arrays[number], into)
+                one = arrays[number]
+                if one.dtype == dtype:  # a view may begin anywhere: NumPy is quick only with bytes
+                    one, into = one.view(np.uint8), into.view(np.uint8)
+                np.copyto(into, one)
             made.append(out if np.ndim(numbers) else out[0])
         return made
 
@@ -391,11 +394,3 @@ def _mapped(known: dict, shards: Sequence[tuple[Path, Shard]], order, batch: int
     if batch is not None:
         order = order.batch(batch, drop_remainder=bool(endless))
     return load, order
-
-
-def _copy(stored: np.ndarray, into: np.ndarray) -> None:
-    if stored.dtype == into.dtype and into.size:
-        # As bytes: a view on a file may begin anywhere, and NumPy copies odd ones slowly.
-        stored = np.ndarray(stored.nbytes, np.uint8, stored)
-        into = into.reshape(-1).view(np.uint8)
-    np.copyto(into, stored)

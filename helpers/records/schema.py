@@ -18,27 +18,22 @@ from helpers.errors import need
 
 # From narrow to wide, all known to tf.io.decode_raw. Integers stay integers.
 NARROW = ("uint8", "int16", "uint16", "int32", "float32", "int64", "float64")
-IGNORE = 255  # the id of pixels that count for nothing, in DeepLab, VOC and Cityscapes
 DEFAULTS = {"label": -1, "weight": 1.0, "spacing": 0.0, "modality": b""}  # where a record lacks it
+LARGEST_WEIGHT = 2.0**127  # float32 holds it
 COUNTED_AT_ONCE = 2**18  # bincount makes eight bytes of each id on its way
 
 
 class Field(NamedTuple):
-    """One key of a record: its name, "bytes", "int64" or "float", what it holds, if it may lack."""
+    """One key of a record: its name, the kind of its list, and what it holds."""
 
     key: str
     kind: str
     what: str
-    required: bool = True
 
 
 class Schema(NamedTuple):
-    """A kind of record: its fields, and `encode(element, name, case)`, which fills them.
+    """A kind of record: its fields, and `encode(element, name, case)`, which fills them."""
 
-    `name` is the case's salted hash. Of the case itself, only label and weight are used.
-    """
-
-    name: str
     fields: tuple[Field, ...]
     encode: Callable[[Mapping, str, Case], dict[str, object]]
 
@@ -81,16 +76,18 @@ def narrowest(values: np.ndarray) -> np.ndarray:
 def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> dict[str, object]:
     """The features of a volume or a picture, as `tfrecord.example` takes them.
 
+        features = encode_array({"image": voxels, "spacing": (2.5, 0.8, 0.8)}, name, case)
+
     Args:
         element: what a loader gives: `image`, and where there are any `mask`, `spacing` (mm, in
             the order of the axes) and `modality`.
         name: the case's salted hash.
-        case: for its label and weight.
+        case: for its label and weight; nothing else of it is used.
         rank: the number of spatial axes where neither spacing nor mask tells it.
 
     Raises:
         CourseDataError: `NO_GEOMETRY`, `SHAPE_MISMATCH`, `CONSTANT`, `MASK_MISMATCH`,
-            `UNKNOWN_LABEL`, and what `narrowest` refuses.
+            `UNKNOWN_LABEL`, `BAD_WEIGHT`, and what `narrowest` refuses.
 
     Taught in: writing TFRecords
     """
@@ -98,30 +95,23 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> dict
     spacing = tuple(float(mm) for mm in element.get("spacing", ()))
     need(all(0 < mm < np.inf for mm in spacing), "NO_GEOMETRY", f"a spacing of {spacing} mm")
     rank = len(spacing) or (rank if mask is None else np.ndim(mask))
-    if image.ndim == rank:
-        image = image[..., np.newaxis]
+    image = image[..., np.newaxis] if image.ndim == rank else image
     found = f"an image of shape {image.shape} where {rank} spatial axes are expected, none empty"
     need(image.ndim == rank + 1 and image.size, "SHAPE_MISMATCH", found)
     low, high = image.min(), image.max()
     need(image.size == 1 or low != high, "CONSTANT", f"all {image.size} values are {low}")
-    image = narrowest(image)
-    features = {
-        "image": image,
-        "image/dtype": image.dtype.name.encode(),
-        "image/shape": image.shape,
-        "case": name.encode(),
+    weight, image = case.weight, narrowest(image)
+    need(weight is None or 0 <= weight <= LARGEST_WEIGHT, "BAD_WEIGHT", f"a weight of {weight}")
+    optional = {
+        "spacing": spacing or None,
+        "mask": None if mask is None else class_ids(mask, image.shape[:-1]),
+        "modality": (element.get("modality") or "").encode() or None,
+        "label": None if case.label is None else tuple(map(int, np.atleast_1d(case.label))),
+        "weight": None if weight is None else (float(weight),),
     }
-    if spacing:
-        features["spacing"] = spacing
-    if mask is not None:
-        features["mask"] = class_ids(mask, image.shape[:-1])
-    if element.get("modality"):
-        features["modality"] = element["modality"].encode()
-    if case.label is not None:
-        features["label"] = case.label if isinstance(case.label, tuple) else (case.label,)
-    if case.weight is not None:
-        features["weight"] = (float(case.weight),)
-    return features
+    features = {"image": image, "image/dtype": image.dtype.name.encode()}
+    features |= {"image/shape": image.shape, "case": name.encode()}
+    return features | {key: value for key, value in optional.items() if value is not None}
 
 
 def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]:
@@ -168,41 +158,31 @@ def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     found = f"the mask's shape is {mask.shape}, the image's {tuple(shape)}"
     need(mask.shape == tuple(shape), "MASK_MISMATCH", found)
     ids = narrowest(mask)
-    found = (
-        f"expected whole ids from 0 to 255, found {mask.dtype} from {mask.min()} to {mask.max()}"
-    )
+    found = f"expected ids from 0 to 255, found {mask.dtype} from {mask.min()} to {mask.max()}"
     need(ids.dtype == np.uint8, "UNKNOWN_LABEL", found)
     return ids
 
 
 def row(features: Mapping[str, object], element: Mapping) -> dict[str, object]:
-    """What the manifest says of one record; of a file its format stands for the dtype.
+    """What the manifest says of one record; of a file, its format stands for the dtype.
 
     Taught in: no lesson; the converter uses it
     """
     if "image/encoded" in features:
-        image, shape = (
-            features["image/encoded"],
-            (features["image/height"], features["image/width"]),
-        )
-        shape, texts = (
-            (*shape[0], *shape[1], 3),
-            {"case": "image/filename", "dtype": "image/format"},
-        )
+        shape = (*features["image/height"], *features["image/width"], 3)
+        texts = {"case": "image/filename", "dtype": "image/format"}
+        size = len(features["image/encoded"])
     else:
-        image, shape = features["image"].reshape(-1).view(np.uint8), features["image/shape"]
+        shape, size = features["image/shape"], features["image"].nbytes
         texts = {"case": "case", "dtype": "image/dtype", "modality": "modality"}
     known = {key: features[name].decode() for key, name in texts.items() if name in features}
-    known |= {"shape": "x".join(map(str, shape)), "image_bytes": len(image)}
+    known |= {"shape": "x".join(map(str, shape)), "image_bytes": size}
     for key in {"label", "weight", "spacing"} & features.keys():
-        several = len(features[key]) > 1 or key == "spacing"
-        known[key] = list(features[key]) if several else features[key][0]
-    mask = features.get("mask", element.get("mask"))
-    if mask is not None:
-        known["voxels"] = voxels_by_id(mask)
-    if element.get("notes"):
-        known["notes"] = list(element["notes"])
-    return known
+        many = len(features[key]) > 1 or key == "spacing"
+        known[key] = list(features[key]) if many else features[key][0]
+    if element.get("mask") is not None:
+        known["voxels"] = voxels_by_id(features.get("mask", np.asarray(element["mask"])))
+    return known | ({"notes": list(element["notes"])} if element.get("notes") else {})
 
 
 def voxels_by_id(mask: np.ndarray) -> dict[str, int]:
@@ -215,8 +195,7 @@ def voxels_by_id(mask: np.ndarray) -> dict[str, int]:
     """
     flat, counts = mask.reshape(-1), np.zeros(256, np.int64)
     for start in range(0, flat.size, COUNTED_AT_ONCE):
-        part = flat[start : start + COUNTED_AT_ONCE].astype(np.uint8, copy=False)
-        counts += np.bincount(part, minlength=256)
+        counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=256)
     return {str(number): int(counts[number]) for number in np.flatnonzero(counts)}
 
 
@@ -224,14 +203,14 @@ ARRAY = (
     Field("image", "bytes", "raw values in C order, little-endian, narrowest lossless dtype"),
     Field("image/dtype", "bytes", "NumPy's name of that dtype"),
     Field("image/shape", "int64", "[z, y, x, c], or [y, x, c] for a picture"),
-    Field("spacing", "float", "mm between pixel centres, (z, y, x) or (y, x)", False),
-    Field("mask", "bytes", "uint8 class ids, C order, shape of the image without c", False),
-    Field("label", "int64", "a class id, or one for each of several labels", False),
-    Field("weight", "float", "probability weight for sampling", False),
-    Field("modality", "bytes", "DICOM's term: CT, MR, PT ...", False),
     Field("case", "bytes", "salted hash: 16 digits for the patient, 8 for the case"),
+    # From here on what a record may lack, but for the label of "classification".
+    Field("spacing", "float", "mm between pixel centres, (z, y, x) or (y, x)"),
+    Field("mask", "bytes", "uint8 class ids, C order, shape of the image without c"),
+    Field("label", "int64", "a class id, or one for each of several labels"),
+    Field("weight", "float", "probability weight for sampling"),
+    Field("modality", "bytes", "DICOM's term: CT, MR, PT ..."),
 )
-LABELLED = tuple(one._replace(required=True) if one.key == "label" else one for one in ARRAY)
 DEEPLAB = (
     Field("image/encoded", "bytes", "a JPEG or PNG file, without metadata"),
     Field("image/filename", "bytes", "here the case's salted hash, not a file's name"),
@@ -243,7 +222,7 @@ DEEPLAB = (
     Field("image/segmentation/class/format", "bytes", "png"),
 )
 SCHEMAS = {
-    "volume": Schema("volume", ARRAY, encode_array),
-    "classification": Schema("classification", LABELLED, functools.partial(encode_array, rank=2)),
-    "deeplab": Schema("deeplab", DEEPLAB, encode_deeplab),
+    "volume": Schema(ARRAY, encode_array),
+    "classification": Schema(ARRAY, functools.partial(encode_array, rank=2)),
+    "deeplab": Schema(DEEPLAB, encode_deeplab),
 }

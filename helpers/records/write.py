@@ -61,13 +61,12 @@ class Job:
     file: str
     split: str
     cases: tuple[tuple[str, Case], ...] = dataclasses.field(repr=False)
-    schema: str
     parameters: str = dataclasses.field(repr=False)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Changes when a case, a parameter or an input file (by size and time) changes."""
-        parts: list[object] = [self.file, self.schema, self.parameters]
+        parts: list[object] = [self.file, self.parameters]
         for name, case in self.cases:
             parts += [name, case.label, case.weight]
             for file in filter(os.path.exists, case.files):
@@ -139,16 +138,17 @@ def write(
     pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes or ())
     names = {int(number): str(name) for number, name in pairs}
     module, described = _described(load)
-    importable = executor is not None or workers == 1 or module != "__main__"
-    check_arguments(found.cases, schema, salt, names, importable)
+    here = executor is not None or workers == 1
+    check_arguments(found.cases, schema, salt, names, here or module != "__main__")
     splits.check_splits(found.cases)
     mapping = getattr(load, "keywords", {}).get("mapping")
-    about = {"seed": seed, "shard_count": shard_count}
-    about["mapping"] = mapping and {str(old): int(new) for old, new in mapping.items()}
-    parameters = json.dumps([about, names, described])
-    jobs = plan(found.cases, schema, salt, seed, shard_count, parameters)
-    work = functools.partial(write_shard, folder=None if dry_run else folder, load=load)
-    work = functools.partial(work, allowed=frozenset(names) if survey else None)
+    mapping = mapping and {str(old): int(new) for old, new in mapping.items()}
+    parameters = {"seed": seed, "shard_count": shard_count, "mapping": mapping}
+    about = {"schema": schema, "parameters": parameters, "classes": names}
+    jobs = plan(found.cases, salt, seed, shard_count, json.dumps([about, described]))
+    allowed = frozenset(names) if survey else None
+    place = None if dry_run else folder
+    work = functools.partial(write_shard, SCHEMAS[schema].encode, load, allowed, place)
     lock = contextlib.nullcontext() if dry_run else _locked(folder)
     with _pool(executor, workers, len(jobs)) as pool, lock:
         waiting, stale = (jobs, set()) if dry_run else _prepare(folder, jobs, overwrite)
@@ -156,17 +156,12 @@ def write(
             cases = [case for job in waiting for _, case in job.cases]
             ask = functools.partial(_survey, survey, names)
             _refuse_unknown(_all(pool, ask, cases, "checking masks", not progress), names)
-        title = "checking" if dry_run else "writing"
-        contents = _all(pool, work, jobs, title, not progress)
+        contents = _all(pool, work, jobs, "checking" if dry_run else "writing", not progress)
         contents.sort(key=lambda content: content["shard"]["file"])
-        written = _summary(found, schema, about, names, jobs, contents)
-        if not written.manifest.records:
+        if place and not any(content["rows"] for content in contents):
             _clear(folder)
-            codes = Counter(one.code for one in written.rejected)
-            error = CourseDataError("NOTHING_WRITTEN", f"rejected were {dict(codes)}")
-            error.rejected = written.rejected
-            raise error
-        if not dry_run:
+        written = _summary(found, about, jobs, contents)
+        if place:
             _publish(folder, jobs, stale, written.manifest.to_json())
     return written
 
@@ -175,12 +170,7 @@ def write(
 
 
 def plan(
-    cases: Sequence[Case],
-    schema: str,
-    salt: str,
-    seed: int,
-    shard_count: int | None,
-    parameters: str,
+    cases: Sequence[Case], salt: str, seed: int, shard_count: int | None, parameters: str = ""
 ) -> list[Job]:
     """Which cases go into which shard: fixed by the cases, the salt and the seed.
 
@@ -195,7 +185,7 @@ def plan(
         count = min(shard_count or max(-(-size // SHARD_BYTES), 4), len(named))
         for number, chosen in enumerate(np.array_split(order, count)):
             file = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-            jobs.append(Job(file, split, tuple(named[n] for n in chosen), schema, parameters))
+            jobs.append(Job(file, split, tuple(named[n] for n in chosen), parameters))
     return jobs
 
 
@@ -220,27 +210,21 @@ def check_arguments(
     Taught in: no lesson; the converter uses it
     """
     labelled = [case for case in cases if case.label is not None]
-    weights = [float(case.weight) for case in cases if case.weight is not None]
+    lengths = {np.size(case.label) for case in labelled}
     words = all(re.fullmatch("[A-Za-z0-9_]+", case.split) for case in cases)
     wrong = {
         f"schema can be {', '.join(SCHEMAS)}, not {schema!r}": schema not in SCHEMAS,
         f"a salt of less than {SALT_LENGTH} characters keeps no secret": len(salt) < SALT_LENGTH,
-        "a weight is a finite number from 0": not all(0 <= n <= LARGEST_WEIGHT for n in weights),
         "this schema needs labels": schema == "classification" and len(labelled) < len(cases),
         "the name of a split has letters, digits and underscores only": not words,
         "workers import `load`: put it in a module, or pass workers=1": not importable,
     }
-    for problem, is_so in wrong.items():
-        if is_so:
-            raise ValueError(problem)
-    tuples = [case.label if isinstance(case.label, tuple) else (case.label,) for case in labelled]
-    unknown_allowed = (
-        {*names, -1} if any(isinstance(c.label, tuple) for c in labelled) else {*names}
-    )
-    pairs = zip(labelled, tuples, strict=True)
-    _refuse_unknown([(case.files, {*ids} - unknown_allowed) for case, ids in pairs], names)
-    lengths = {len(ids) for ids in tuples}
-    found = f"some cases have {min(lengths, default=0)} label(s), some {max(lengths, default=0)}"
+    for problem in (problem for problem, is_so in wrong.items() if is_so):
+        raise ValueError(problem)
+    known = {*names, -1} if any(isinstance(case.label, tuple) for case in labelled) else {*names}
+    strange = [(c.files, {*np.atleast_1d(c.label).tolist()} - known) for c in labelled]
+    _refuse_unknown(strange, names)
+    found = f"cases with {sorted(lengths)} labels each, expected one number, at least 1"
     need(len(lengths) < 2 and 0 not in lengths, "UNKNOWN_LABEL", found)
 
 
@@ -308,15 +292,20 @@ def _all(pool: Executor | None, work: Callable, items: Sequence, title: str, qui
 
 
 def write_shard(
-    job: Job, folder: Path | None, load: Callable[[Case], dict], allowed: frozenset[int] | None
+    encode: Callable,
+    load: Callable[[Case], dict],
+    allowed: frozenset[int] | None,
+    folder: Path | None,
+    job: Job,
 ) -> dict:
     """Write a shard under its hidden name, or find it finished.
 
     Args:
-        job: which cases, and how.
-        folder: of the set; None reads and counts everything and writes nothing.
+        encode: makes features of an element, its case's hash and the case.
         load: gives the element of a case; a `CourseDataError` rejects the case.
         allowed: ids that masks may hold; None if nobody has looked at them.
+        folder: of the set; None reads and counts everything and writes nothing.
+        job: the cases, and the shard's name.
 
     Returns:
         `shard`, the `rows` of its records, `rejected`: hash, code and reason of each other case,
@@ -334,7 +323,7 @@ def write_shard(
             for name, case in job.cases:
                 try:
                     element = load(case)
-                    features = SCHEMAS[job.schema].encode(element, name, case)
+                    features = encode(element, name, case)
                     known = row(features, element)
                     _check_ids(known, allowed)
                     message, starts = tfrecord.example(features)
@@ -454,10 +443,8 @@ def _publish(folder: Path, jobs: list[Job], stale: set[str], text: str) -> None:
             os.replace(job.hidden(folder, "done"), folder / job.file)
     for name in stale:
         (folder / name).unlink()
-    _flush(folder)
     if changed:
         os.replace(pending, path)  # from here on it is this set
-        _flush(folder)
     _clear(folder, keep={job.hidden(folder, "note") for job in jobs})
 
 
@@ -476,40 +463,34 @@ def _put(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _flush(path.parent)
 
 
-def _flush(folder: Path) -> None:
-    """Have a folder's names on the disk, where the system knows how."""
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        os.fsync(number)
-        os.close(number)
-
-
-def _summary(found, schema, about, names, jobs, contents) -> Written:
+def _summary(found: Found, about: dict, jobs: list[Job], contents: list[dict]) -> Written:
     """What was done: every input file ends in a shard or in the report."""
-    case_of = {name: case for job in jobs for name, case in job.cases}
-    rejected = [("", one, "") for one in found.rejected]
+    rows = [row for content in contents for row in content["rows"]]
+    refused = [("", one, "") for one in found.rejected]
+    files = {name: case.files for job in jobs for name, case in job.cases}
     for content in contents:
         for name, code, reason in content["rejected"]:
-            one = Rejection(case_of[name].files, code, reason or meaning(code))
-            rejected.append((name, one, content["shard"]["file"]))
+            one = Rejection(files[name], code, reason or meaning(code))
+            refused.append((name, one, content["shard"]["file"]))
     lines = [
-        {"case": name, "code": one.code, "files": len(one.files), "shard": file}
-        for name, one, file in rejected
+        {"case": name, "code": one.code, "files": len(one.files), "shard": shard}
+        for name, one, shard in refused
     ]
     lost = sum(line["files"] for line in lines)
-    rows = [row for content in contents for row in content["rows"]]
     keys = [key for key in manifest.COLUMNS if any(key in row for row in rows)]
-    content = Manifest(
-        schema=schema,
-        parameters=about,
-        classes=names,
+    made = Manifest(
+        **about,
         shards=tuple(Shard(**content["shard"]) for content in contents),
         columns={key: [row.get(key) for row in rows] for key in keys},
         rejected=tuple(sorted(lines, key=lambda line: tuple(line.values()))),
         files={"all": found.files, "written": found.files - lost, "rejected": lost},
     )
-    kept = sum("kept" in content for content in contents)
-    return Written(content, tuple(one for _, one, _ in rejected), kept)
+    rejected, kept = tuple(one for _, one, _ in refused), sum("kept" in one for one in contents)
+    codes = dict(Counter(one.code for one in rejected))
+    error = CourseDataError("NOTHING_WRITTEN", f"of {len(files)} cases; rejected: {codes}")
+    error.rejected = rejected
+    if not rows:
+        raise error
+    return Written(made, rejected, kept)
