@@ -1,8 +1,10 @@
 # The course's commands. README says how to do the same with pip alone (Windows).
 #
-#   make lab       set up .venv and open JupyterLab at the first notebook
-#   make course    run every notebook, solved, and print minutes, memory and checks
-#   make test      lint, unit tests, notebooks as shipped and solved, a browser
+#   make lab       set up .venv and open JupyterLab at the first notebook; it also runs as root, and
+#                  prints the address to open where there is no browser
+#   make course    run every notebook, solved, and print minutes, memory and checks;
+#                  make course AS_SHIPPED=1 leaves the exercises unanswered
+#   make test      lint, unit tests, solved notebooks with shorter trainings, a browser
 #   make bench     ours beside what others do: bench-dicom, bench-records, bench-augmentation,
 #                  bench-reading, bench-segmentation; the others are installed into benchmarks/.venv
 #
@@ -10,6 +12,7 @@
 #
 #   make study     lessons repeated with other patients and other numbers: which findings hold? Half
 #                  an hour or more; STUDY_ARGS="--keep build/studies" goes on where it stopped
+#   make size      lines and tokens of every part of the code, beside its budget
 #   make badges    the address in pyproject.toml -> every badge and set-up cell
 #   make minutes   the last `make course` -> README and the notebooks' first lines
 #   make pictures  figures of the notebooks -> README
@@ -23,10 +26,14 @@ PYTHON ?= python3
 VENV ?= .venv
 LAB_ARGS ?=
 COURSE_ARGS ?=
+AS_SHIPPED ?=
 BENCH_ARGS ?=
 STUDY_ARGS ?=
 PYTEST_ARGS ?=
 PIP_ARGS ?= --disable-pip-version-check
+
+# JupyterLab refuses root, the only user that many containers have, unless it is told.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
@@ -37,13 +44,13 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading \
-	bench-segmentation study badges minutes pictures lock format clean
+	bench-segmentation study size badges minutes pictures lock format clean
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab $(LAB_ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(strip $(AS_ROOT) $(LAB_ARGS)) notebooks/00_start_here.ipynb
 
 course: $(INSTALLED)
-	$(BIN)/python -m tools.course $(COURSE_ARGS)
+	$(BIN)/python -m tools.course $(if $(AS_SHIPPED),--as-shipped) $(COURSE_ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -67,6 +74,9 @@ bench-segmentation: $(INSTALLED) $(BENCH_INSTALLED)
 
 study: $(INSTALLED)
 	$(BIN)/python -m tools.study $(STUDY_ARGS)
+
+size: $(INSTALLED)
+	@$(BIN)/python -m tools.size
 
 badges minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@

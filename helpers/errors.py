@@ -13,7 +13,7 @@ from pathlib import Path
 
 CODES = {  # what is wrong: what to do
     # A file that is no slice of a volume. `dicom.scan` lists these and goes on.
-    "NOT_DICOM": "not DICOM, or without its preamble: nothing, or `force` if it is DICOM",
+    "NOT_DICOM": "not DICOM, or without its preamble: nothing, or --force if it is DICOM",
     "UNREADABLE": "cannot be opened, parsed or found: copy the file again, or mend the list",
     "NOT_AN_IMAGE": "DICOM that shows no patient, such as a report or a mask: nothing, as a rule",
     "SCOUT": "a localizer or a capture beside a stack, not a slice of it: nothing, as a rule",
@@ -48,11 +48,11 @@ CODES = {  # what is wrong: what to do
     "SAME_CASE": "two cases with one name: leave the copies out",
     "PATIENT_IN_TWO_SPLITS": "the test would know its answers: `splits.split` splits by patient",
     "IMAGE_IN_TWO_SPLITS": "the same pixels in two splits: leave copies out, or share a patient",
-    "UNKNOWN_LABEL": "an id that no class names: name it as a class, or map it to one",
+    "UNKNOWN_LABEL": "an id that no class names: name it in `classes`, or map it (--map 0=0,255=1)",
     # A case that becomes no record. `records.write` lists these and goes on.
     "MASK_MISMATCH": "image and mask on different grids: find its own mask, or resample the mask",
     "CONSTANT": "every pixel has the same value: leave the image out",
-    "BURNED_IN": "text stated or likely in the pixels: look; have it removed, or allow unchecked",
+    "BURNED_IN": "text stated or likely in the pixels: look; have it removed, or --allow-unchecked",
     "ROTATED": "EXIF says it is to be turned: turn image and mask alike and save without EXIF",
     # Crops.
     "CROP_TOO_LARGE": "a crop larger than the image: choose a smaller one, or pad the image",
@@ -67,7 +67,7 @@ CODES = {  # what is wrong: what to do
     "NOTHING_WRITTEN": "not one case became a record: the reasons say what is in the way",
     "LOCKED": "another process is writing here: wait for it, or choose another folder",
     "DISK_FULL": "no room for the records: make room and run the same again; what is done is kept",
-    "OTHER_SET": "records of other cases or parameters: choose another folder, or overwrite",
+    "OTHER_SET": "records of other cases or parameters: choose another folder, or --overwrite",
     "NO_MANIFEST": "no records, or a set that was never finished: run the conversion again",
     "MANIFEST_DAMAGED": "altered, or of another version: fetch it again, or convert again",
     "MISSING_SHARD": "a shard that the manifest lists is gone: fetch it, or convert again",

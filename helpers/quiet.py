@@ -19,23 +19,24 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def native_stderr_held() -> Iterator[None]:
-    """Hold back what this process writes to file descriptor 2; print it only after an error."""
+    """Hold back what this process writes to file descriptor 2; print it only after an error.
+
+    Taught in: no lesson; imports of TensorFlow are held back by it.
+    """
     sys.stderr.flush()
+    kept, failed = os.dup(2), True
     with tempfile.TemporaryFile() as held:
-        kept = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            held.seek(0)
-            sys.stderr.write(held.read().decode(errors="replace"))
-            raise
+            failed = False
         finally:
             sys.stderr.flush()
             os.dup2(kept, 2)
             os.close(kept)
+            if failed:
+                held.seek(0)
+                sys.stderr.write(held.read().decode(errors="replace"))
 
 
 def tensorflow_greeting() -> None:
@@ -43,6 +44,8 @@ def tensorflow_greeting() -> None:
 
     Nothing is imported here. Warnings and errors that TensorFlow writes later still appear;
     `TF_CPP_MIN_LOG_LEVEL` is set to 1 (no information lines) unless it is set already.
+
+    Taught in: no lesson; `import helpers` calls it.
     """
     # Not by `setdefault`: where AutoGraph comes by, it would warn of that method and print what it
     # belongs to, the whole environment with all that is secret in it.
@@ -53,29 +56,22 @@ def tensorflow_greeting() -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow where it lies, and has it loaded by `_Loader`."""
+    """Finds TensorFlow where it lies, and has its first import held back."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "tensorflow":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self)
+            usual = spec.loader.exec_module
+
+            def quietly(module) -> None:
+                sys.meta_path.remove(self)
+                del spec.loader.exec_module
+                with native_stderr_held():
+                    usual(module)
+                    # The first look for a GPU complains about a missing driver: have it over with.
+                    module.config.list_physical_devices()
+
+            spec.loader.exec_module = quietly
         return spec
-
-
-class _Loader(importlib.abc.Loader):
-    def __init__(self, loader, finder: _Finder) -> None:
-        self._loader, self._finder = loader, finder
-
-    def create_module(self, spec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module) -> None:
-        if self._finder in sys.meta_path:
-            sys.meta_path.remove(self._finder)
-        module.__spec__.loader = module.__loader__ = self._loader
-        with native_stderr_held():
-            self._loader.exec_module(module)
-            # The first look for a GPU complains about a missing driver: have it over with.
-            module.config.list_physical_devices()

@@ -62,20 +62,18 @@ def chromium() -> str | None:
 
 def group(nodeid: str) -> str:
     """Which line of the closing table a test belongs to."""
-    if nodeid.startswith("notebooks/"):
-        return "notebooks"
     name = Path(nodeid.split("::")[0]).stem
     return {
         "test_lint": "lint",
         "test_notebooks": "style",
-        "test_exercises": "exercises",
+        "test_lessons": "lessons",
         "test_browser": "browser",
     }.get(name, "units")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap and telling first: lint and style, units, then the notebooks, the browser last."""
-    order = ["lint", "style", "units", "notebooks", "exercises", "browser"]
+    """Cheap and telling first: lint and style, units, then the lessons, the browser last."""
+    order = ["lint", "style", "units", "lessons", "browser"]
     items.sort(key=lambda item: order.index(group(item.nodeid)))
 
 
@@ -108,11 +106,16 @@ def plain(kind: str):
     return describe
 
 
-def exercises(reports: list) -> str:
-    """How many checks passed, over all solved notebooks."""
-    counted = [dict(report.user_properties).get("checks", (0, 0)) for report in reports]
-    passed, total = (sum(numbers) for numbers in zip(*counted, strict=True))
-    return f"{passed}/{total} checks passed in solved notebooks"
+def lessons(reports: list) -> str:
+    """What the solved notebooks and the stubs have shown, over all notebooks."""
+    said = [dict(report.user_properties) for report in reports]
+    passed, checks, compared, stubs = (
+        sum(one.get(name, 0) for one in said) for name in ("passed", "checks", "compared", "stubs")
+    )
+    return (
+        f"{passed}/{checks} checks passed in solved notebooks, {compared} outputs compared; "
+        f"{stubs} stubs said that they are untouched"
+    )
 
 
 def browser(reports: list) -> str:
@@ -126,7 +129,6 @@ SUMMARY = {
     "lint": plain("checks of code, notebooks and prose"),
     "style": plain("checks of the notebooks' form"),
     "units": plain("unit tests"),
-    "notebooks": plain("cells run as shipped, tagged outputs compared"),
-    "exercises": exercises,
+    "lessons": lessons,
     "browser": browser,
 }

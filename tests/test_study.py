@@ -85,9 +85,9 @@ def world(tmp_path, monkeypatch):
     runs = []
     really = course.run
 
-    def counted(*args):
+    def counted(*args, **more):
         runs.append(args)
-        return really(*args)
+        return really(*args, **more)
 
     monkeypatch.setattr(course, "run", counted)
 

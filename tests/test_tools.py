@@ -16,7 +16,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 
-from tools import cells, course, execution, notebooks, publish, style, text_view
+from tools import cells, course, execution, notebooks, publish, stored, style, text_view
 
 ADDRESS = "https://github.com/someone/some-course"
 NAME = "03_example"
@@ -469,6 +469,78 @@ def test_as_shipped_an_untouched_exercise_has_to_say_so(tmp_path):
     assert answered("print('✓ right')", tmp_path, strict=False).problems
 
 
+def stale(*outputs, source="1", tags=("nbval-check-output",)):
+    """A cell that is compared, with outputs as they are stored."""
+    cell = tagged(source, *tags)
+    cell.outputs, cell.execution_count = list(outputs), 1
+    return cell
+
+
+def test_a_notebook_that_broke_since_it_was_stored_is_told_cell_by_cell(tmp_path):
+    stored_cells = [
+        stale(stream("stdout", "2 slices\n3 mm\n"), source="print('2 slices')\nprint('4 mm')"),
+        stale(stream("stdout", "right\n"), source="print('right')"),
+        stale(stream("stdout", "old\n"), source="print('new')", tags=()),  # not tagged
+        stale(source="from IPython.display import HTML\nHTML('<b>1</b>')"),
+        stale(stream("stdout", "✎ not attempted yet\n"), source="print('✗ no')")
+        | {"metadata": {"tags": ["check", "nbval-check-output"]}},
+        stale(stream("stdout", "7\n"), source="print(7 / 0)"),
+        stale(stream("stdout", "never\n"), source="print('reached')"),
+    ]
+    notebook = new_notebook(cells=[nbformat.from_dict(cell) for cell in stored_cells])
+    run = course.run(notebook, "n", tmp_path / "n.ipynb", folder=tmp_path)
+    check, failed, *changed = run.problems
+    assert check.startswith("cell 5") and "the check did not pass: ✗ no" in check
+    assert failed.startswith("cell 6") and "ZeroDivisionError" in failed
+    assert [line.split(" (")[0] for line in changed] == ["cell 1", "cell 4", "cell 6"]
+    assert changed[0].endswith("the output is not the stored one: stdout was '3 mm' and is '4 mm'")
+    loose = course.run(notebook, "n", tmp_path / "n.ipynb", folder=tmp_path, compare=False)
+    assert loose.problems == [check, failed]
+
+
+PLAIN = new_output("execute_result", data={"text/plain": "a\nb", "text/html": "<b>"})
+DRAWN = new_output("display_data", data={"image/png": PIXEL, "text/plain": "<Figure>"})
+TURNED = new_output("error", ename="KeyError", evalue="'x'", traceback=["line 3"])
+
+
+@pytest.mark.parametrize(
+    "before, after, said",
+    [
+        ([stream("stdout", "a\n")], [stream("stdout", "b\n")], "stdout was 'a' and is 'b'"),
+        ([stream("stdout", "a\n")], [], "stdout was 'a' and is ''"),
+        ([], [stream("stderr", "oh\n")], "stderr was '' and is 'oh'"),
+        ([stream("stdout", "a")], [stream("stdout", "a\n")], "stdout was None and is ''"),
+        ([PLAIN], [PLAIN | {"data": {"text/plain": "a\nc", "text/html": "<b>"}}], "'b' and is 'c'"),
+        ([PLAIN], [PLAIN | {"data": {"text/plain": "a\nb"}}], "text/html was '<b>' and is ''"),
+        ([PLAIN], [PLAIN, PLAIN], "text/plain was '' and is 'a'"),
+        ([DRAWN], [DRAWN | {"data": {"text/plain": "<Figure>"}}], "image/png was 'a picture'"),
+        ([TURNED], [TURNED | {"evalue": "'y'"}], "KeyError: 'x'"),
+        ([TURNED], [], "error was"),
+        # What may differ from run to run.
+        ([stream("stdout", "a"), stream("stdout", "b")], [stream("stdout", "ab")], None),
+        ([DRAWN], [DRAWN | {"data": {"image/png": BIG, "text/plain": "<Figure>"}}], None),
+        ([PLAIN | {"execution_count": 3}], [PLAIN | {"execution_count": 9}], None),
+        ([TURNED], [TURNED | {"traceback": ["line 4"]}], None),
+    ],
+)
+def test_text_values_tables_and_errors_have_to_come_out_again(before, after, said):
+    one, other = (
+        new_notebook(cells=[nbformat.from_dict(stale(*outputs))]) for outputs in (before, after)
+    )
+    found = stored.changed(one, other, solved=True)
+    assert bool(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_what_a_check_says_is_compared_as_long_as_nothing_was_answered():
+    check = stale(stream("stdout", "✎\n"), tags=("check", "nbval-check-output"))
+    one = new_notebook(cells=[check])
+    other = copy.deepcopy(one)
+    other.cells[0].outputs = [stream("stdout", "✓\n")]
+    assert stored.changed(one, other, solved=True) == []
+    assert "stdout was '✎' and is '✓'" in stored.changed(one, other, solved=False)[0]
+
+
 def test_strictness_reaches_the_kernel_and_does_not_outlive_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CHECKS", "gentle")
     show = "import os\nprint('✓' if os.environ.get('COURSE_CHECKS') == 'strict' else '✗')"
@@ -705,16 +777,31 @@ def test_make_lab_opens_the_first_notebook_and_passes_options_on(tmp_path):
         env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
     )
     *setup, start = done.stdout.splitlines()
+    root = "--allow-root " if os.geteuid() == 0 else ""
     assert start == (
-        f"{tmp_path}/bin/jupyter lab --no-browser --port=9 notebooks/00_start_here.ipynb"
+        f"{tmp_path}/bin/jupyter lab {root}--no-browser --port=9 notebooks/00_start_here.ipynb"
     )
     assert any("-m venv" in line for line in setup)
     assert any("pip install" in line and "-r requirements.txt" in line for line in setup)
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make: README says how without")
+@pytest.mark.parametrize("given, said", [([], ""), (["AS_SHIPPED=1"], " --as-shipped")])
+def test_make_course_runs_the_notebooks_solved_or_as_they_come(given, said, tmp_path):
+    done = subprocess.run(
+        ["make", "--dry-run", "course", *given, "COURSE_ARGS=01_x", f"VENV={tmp_path}"],
+        cwd=cells.ROOT,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+    )
+    start = " ".join(done.stdout.splitlines()[-1].split())
+    assert start == f"{tmp_path}/bin/python -m tools.course{said} 01_x"
+
+
 def test_every_package_of_the_helpers_is_installed_with_them():
     # In this folder all of them import; in a hosted notebook only what was installed.
     project = tomllib.loads((cells.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    here = {path.parent for path in cells.ROOT.glob("helpers/**/__init__.py")}
-    named = {".".join(path.relative_to(cells.ROOT).parts) for path in here}
-    assert set(project["tool"]["setuptools"]["packages"]) == named
+    assert project["tool"]["setuptools"]["packages"]["find"] == {"include": ["helpers*"]}
+    folders = {path.parent for path in cells.ROOT.glob("helpers/**/*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []

@@ -6,7 +6,7 @@
 
 Each notebook runs from its first cell to its last in a fresh kernel, in the notebooks' folder. The
 executed copies and the measurement (measured.json) are left under build/. The exit code is 1 if a
-notebook fails or a check does not pass.
+notebook fails, a check does not pass, or a tagged output is not the one that is stored.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from tqdm import tqdm
 from tools.cells import NOTEBOOKS, ROOT, NotebookError, describe, notebook_paths, read, solved, tags
 from tools.execution import ANSI_COLOUR, CELL_TIMEOUT_S, kernel_settings
 from tools.publish import LAST_RUN
+from tools.stored import changed
 
 MEGABYTE = 1_000_000
 SAMPLE_EVERY_S = 0.1
@@ -43,7 +44,7 @@ class Run:
     """What one run of one notebook showed.
 
     `peak_mb` is resident memory of the kernel and its children, in units of 10^6 bytes. `problems`
-    holds one line for each failed cell and each check that did not pass.
+    holds one line for each failed cell, each check that did not pass and each changed output.
     """
 
     notebook: str
@@ -148,6 +149,7 @@ def run(
     strict: bool = True,
     folder: Path = NOTEBOOKS,
     on_cell=None,
+    compare: bool = True,
 ) -> Run:
     """Execute one notebook with papermill, measure it and judge it.
 
@@ -158,6 +160,7 @@ def run(
         strict: checks raise unless they pass (the environment variable COURSE_CHECKS).
         folder: the working folder of the kernel.
         on_cell: called with `cell` and `cell_index` when a code cell is done.
+        compare: whether tagged cells have to show what is stored, see `tools.stored`.
     """
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -193,6 +196,9 @@ def run(
     executed.cells = [
         cell for cell in executed.cells if "papermill-error-cell-tag" not in tags(cell)
     ]
+    found = broken + problems(executed, strict)
+    if compare:
+        found += changed(notebook, executed, solved=strict)
     checks = [cell for cell in executed.cells if "check" in tags(cell)]
     return Run(
         notebook=name,
@@ -200,7 +206,7 @@ def run(
         peak_mb=round(memory.peak_bytes / MEGABYTE),
         checks_passed=sum(passed(cell) for cell in checks),
         checks_total=len(checks),
-        problems=broken + problems(executed, strict),
+        problems=found,
     )
 
 

@@ -34,8 +34,8 @@ RULES = {
     "alt text": "every picture has alternative text",
     "figure text": "a cell with a picture is followed by text that says what to see",
     "exercises": "two to four exercises, each with stub, check and solution",
-    "untouched": "as shipped, each check says 'not attempted yet', and nbval compares it",
-    "data": "a cell that makes data shows a progress bar, once: nbval does not compare its output",
+    "untouched": "as shipped, each check says 'not attempted yet', and it is compared",
+    "data": "a cell that makes data shows a progress bar, once: its output is not compared",
     "magic": "plain Python: no magics, no shell commands, no silenced warnings",
 }
 
