@@ -167,6 +167,7 @@ def load(folder: str | Path) -> Manifest:
     known = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
     known["classes"] = {int(number): name for number, name in known["classes"].items()}
     known["shards"] = tuple(Shard(**shard) for shard in known["shards"])
+    known["rejected"] = tuple(known["rejected"])
     return Manifest(**known)
 
 

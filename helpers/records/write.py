@@ -317,34 +317,28 @@ def write_shard(
     if folder and (content := _finished(job, folder)):
         return content | {"kept": True}
     rows, rejected = [], []
-    path = folder and job.hidden(folder, f"{secrets.token_hex(4)}.tmp")
-    try:
-        with tfrecord.Writer(path) as writer:
-            for name, case in job.cases:
-                try:
-                    element = load(case)
-                    features = encode(element, name, case)
-                    known = row(features, element)
-                    _check_ids(known, allowed)
-                    message, starts = tfrecord.example(features)
-                except (CourseDataError, OSError) as error:
-                    if getattr(error, "errno", None) in NO_SPACE:
-                        raise
-                    code = getattr(error, "code", "UNREADABLE")
-                    reason = getattr(error, "message", "") or error.strerror or meaning(code)
-                    rejected.append((name, code, reason))
-                    continue
-                except Exception as error:
-                    error.add_note(f"while reading case {name} for {job.file}")
+    temporary = _complete(job.hidden(folder, "done")) if folder else contextlib.nullcontext()
+    with temporary as path, tfrecord.Writer(path) as writer:
+        for name, case in job.cases:
+            try:
+                element = load(case)
+                features = encode(element, name, case)
+                known = row(features, element)
+                _check_ids(known, allowed)
+                message, starts = tfrecord.example(features)
+            except (CourseDataError, OSError) as error:
+                if getattr(error, "errno", None) in NO_SPACE:
                     raise
-                begin = writer.write(message)
-                places = {PLACES[key]: begin + at for key, at in starts.items() if key in PLACES}
-                rows.append(known | places)
-        if folder:
-            os.replace(path, job.hidden(folder, "done"))
-    finally:
-        if path:
-            path.unlink(missing_ok=True)
+                code = getattr(error, "code", "UNREADABLE")
+                reason = getattr(error, "message", "") or error.strerror or meaning(code)
+                rejected.append((name, code, reason))
+                continue
+            except Exception as error:
+                error.add_note(f"while reading case {name} for {job.file}")
+                raise
+            begin = writer.write(message)
+            places = {PLACES[key]: begin + at for key, at in starts.items() if key in PLACES}
+            rows.append(known | places)
     sha256, size = writer.sha256.hexdigest(), writer.bytes
     shard = vars(Shard(job.file, job.split, len(rows), size, sha256, job.fingerprint))
     content = {"shard": shard, "rows": rows, "rejected": rejected}
@@ -455,14 +449,23 @@ def _clear(folder: Path, keep: Set[Path] = frozenset()) -> None:
         left.unlink()
 
 
+@contextlib.contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """Another name for a file until it is whole; what is left under it is removed."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _put(path: Path, text: str) -> None:
-    """Write a small text file in one step, and have it on the disk."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+    """Write a text file in one step, and have it on the disk."""
+    with _complete(path) as temporary, open(temporary, "x", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _summary(found: Found, about: dict, jobs: list[Job], contents: list[dict]) -> Written:
