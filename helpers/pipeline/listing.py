@@ -12,7 +12,7 @@ from helpers.cases import Case
 from helpers.errors import CourseDataError
 from helpers.lists import Item, files_of
 from helpers.pipeline.order import Facts
-from helpers.records.listing import DEFAULTS
+from helpers.records.schema import DEFAULTS
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
