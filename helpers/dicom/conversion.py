@@ -29,10 +29,11 @@ from helpers.dicom.series import Series, read_series, scan
 from helpers.errors import CourseDataError, need
 
 # Defined terms of PS3.3 C.7.3.1.1.1 that have images; free text in the tag is none of them.
-MODALITIES = set(
-    "BDUS BI BMD CR CT DG DX ES GM IO IVOCT IVUS LS MG MR NM OCT OP OPT OT PT PX RF RG RTDOSE "
-    "RTIMAGE SEG SM TG US XA XC".split()
-)
+MODALITIES = {
+    "BDUS", "BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "LS", "MG",
+    "MR", "NM", "OCT", "OP", "OPT", "OT", "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SEG", "SM",
+    "TG", "US", "XA", "XC",
+}  # fmt: skip
 ULTRASOUND = {"BDUS", "IVUS", "US", "CD", "DD", "EC"}  # the last three are US of before 2004
 # Ultrasound and secondary capture, with what is retired of them (PS3.4 B.5, PS3.6 A).
 UNCHECKED_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}." for kind in (3, 6, 7))

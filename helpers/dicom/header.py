@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import os
 import struct
@@ -18,25 +19,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import psutil
-import pydicom
+from pydicom import config, dcmread, uid
 from pydicom.pixels import get_decoder
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
 
 from helpers.errors import need
 
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
-WHERE = ("pixel_keyword", "pixel_offset", "pixel_bytes")
 MEMORY = psutil.virtual_memory().total
 TABLE = {  # a field of Header: its tag (PS3.6) and what it is; a number counts decimal strings
     "image_type": (0x00080008, str),
@@ -54,7 +47,6 @@ TABLE = {  # a field of Header: its tag (PS3.6) and what it is; a number counts 
     "study_uid": (0x0020000D, str),
     "series_uid": (0x0020000E, str),
     "acquisition": (0x00200012, 1),
-    "instance_number": (0x00200013, 1),
     "position": (0x00200032, 3),
     "orientation": (0x00200037, 6),
     "samples_per_pixel": (0x00280002, int),
@@ -75,14 +67,7 @@ TABLE = {  # a field of Header: its tag (PS3.6) and what it is; a number counts 
     "frame_groups": (0x52009230, bytes),
 }
 TAGS = {tag for tag, _ in TABLE.values()}
-FRAME = {  # a field of Header: where the functional groups of a frame have it (PS3.3 C.7.6.16)
-    "position": ("PlanePositionSequence", "ImagePositionPatient"),
-    "orientation": ("PlaneOrientationSequence", "ImageOrientationPatient"),
-    "pixel_spacing": ("PixelMeasuresSequence", "PixelSpacing"),
-    "spacing_between": ("PixelMeasuresSequence", "SpacingBetweenSlices"),
-    "slope": ("PixelValueTransformationSequence", "RescaleSlope"),
-    "intercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
-}
+FRAME = ("position", "orientation", "pixel_spacing", "spacing_between", "slope", "intercept")
 
 
 class Header(SimpleNamespace):
@@ -90,8 +75,8 @@ class Header(SimpleNamespace):
 
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
     (between rows, between columns) in mm. What a file does not state is None or empty. Besides:
-    `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start, and
-    `pixel_bytes`, None where they are deflated or compressed; `frame`, its number or None.
+    `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
+    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None.
     """
 
     def __repr__(self) -> str:  # the rest may lead to a person
@@ -118,27 +103,25 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
     Taught in: loading DICOM
     """
     sign = "<" if order == "little" else ">"
-    with_kind, without = struct.Struct(f"{sign}HH2sHL"), struct.Struct(f"{sign}HHL")
+    head = {True: struct.Struct(f"{sign}HH2sHL"), False: struct.Struct(f"{sign}HHL")}
     around = []  # of each sequence that has begun: whether what is around it is explicit
     while True:
-        group, element, kind, length, long = (0,) * 5
-        if explicit:
-            group, element, kind, length, long = with_kind.unpack_from(data, at)
-        else:
-            group, element, length = without.unpack_from(data, at)
+        group, element, *kind, length = head[explicit].unpack_from(data, at)
         tag, start = group << 16 | element, at + 8
         if group == 0xFFFE:  # an item begins or ends, or a sequence ends
             if tag == SEQUENCE_END and around:
                 explicit = around.pop()
             at = start
             continue
-        if explicit and kind in LONG:
-            start, length = at + 12, long
+        if explicit and kind[0] in LONG:
+            start += 4
+        elif explicit:
+            length = kind[1]
         if not around:
             yield tag, start, length
         if length == UNDEFINED:
             around.append(explicit)
-            explicit = explicit and kind != b"UN"
+            explicit = explicit and kind[0] != b"UN"
             length = 0
         at = start + length
 
@@ -166,7 +149,7 @@ def numbers(text: str, count: int) -> tuple[float, ...] | None:
     Taught in: no lesson; `dicom.scan` uses it
     """
     try:
-        values = tuple(float(part) for part in text.split("\\")[:count])
+        values = tuple(map(float, text.split("\\")))
     except ValueError:
         return None
     return values if len(values) == count and all(map(math.isfinite, values)) else None
@@ -206,29 +189,29 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
             tag, start, length = next(elements(data, at, True, "little"))
             at = start + length
             if tag == 0x00020002:  # files without images often state their kind only here
-                values[TABLE["sop_class"][0]] = data[start:at]
+                values[0x00080016] = data[start:at]
             if tag == 0x00020010:
                 syntax = value_of(data[start:at], str)
-        if not syntax:  # a guess, by what the first element looks like
-            explicit, big = data[at + 4 : at + 6].isalpha(), data[at : at + 1] == b"\0"
-            syntax = NATIVE[0 if not explicit else 2 if big else 1]
-        order = "big" if syntax == ExplicitVRBigEndian else "little"
-        deflated = syntax == DeflatedExplicitVRLittleEndian
-        if deflated:
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
             data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
-        explicit = syntax != ImplicitVRLittleEndian
+        # By its looks, as some files are not what their transfer syntax says, or have none.
+        explicit, big = data[at + 4 : at + 6].isupper(), data[at : at + 1] == b"\0"
+        syntax = syntax or NATIVE[0 if not explicit else 2 if big else 1]
+        order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
         for tag, start, length in elements(data, at, explicit, order):
             if tag in PIXELS:
-                bytes_known = syntax in NATIVE and length != UNDEFINED
-                pixels = PIXELS[tag], None if deflated else start, length if bytes_known else None
+                pixels = PIXELS[tag], start, None if length == UNDEFINED else length
                 break
             if tag in TAGS and (length == UNDEFINED or start + length <= len(data)):
                 values[tag] = data[start : start + length]
     except (struct.error, zlib.error, StopIteration):
         pass  # cut, damaged, or longer than what was read
     need(values, "NOT_DICOM", "no DICOM element was found", path)
-    fields = {name: value_of(values.get(tag, b""), kind, order) for name, (tag, kind) in TABLE.items()}
-    return Header(path=path, frame=None, transfer_syntax=syntax, **fields, **dict(zip(WHERE, pixels)))
+    header = Header(path=path, frame=None, transfer_syntax=syntax)
+    header.pixel_keyword, header.pixel_offset, header.pixel_bytes = pixels
+    for name, (tag, kind) in TABLE.items():
+        setattr(header, name, value_of(values.get(tag, b""), kind, order))
+    return header
 
 
 def images(stated: Header) -> list[Header]:
@@ -245,7 +228,7 @@ def images(stated: Header) -> list[Header]:
     Taught in: no lesson; `dicom.scan` uses it
     """
     h = copy.copy(stated)
-    kind = class_name(h.sop_class)
+    kind = uid_name(h.sop_class)
     need("Segmentation" not in kind, "NOT_AN_IMAGE", f"a mask: {kind}", h.path)
     code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
     need(h.pixel_keyword, code, f"no pixels in {kind or 'a file of no stated kind'}", h.path)
@@ -289,8 +272,8 @@ def _check_pixels(h: Header) -> None:
     grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
     colour = f"{h.samples_per_pixel} sample(s) a pixel, {'grey' if grey else 'colour'}"
     need(grey and h.samples_per_pixel == 1, "COLOUR", colour, h.path)
-    if h.pixel_bytes is not None:
-        there = max(0, min(h.pixel_bytes, h.path.stat().st_size - h.pixel_offset))
+    if h.transfer_syntax in NATIVE:
+        there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
         need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
     fault = undecodable(h.transfer_syntax, h.bits_allocated)
     need(not fault, "DECODER_MISSING", fault, h.path)
@@ -312,44 +295,44 @@ def is_mosaic(h: Header) -> bool:
 
 
 @functools.cache
-def class_name(uid: str) -> str:
+def uid_name(number: str) -> str:
     """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
-    name = UID(uid, validation_mode=pydicom.config.IGNORE).name if uid else ""
-    return "" if name == uid else name
+    name = uid.UID(number, validation_mode=config.IGNORE).name if number else ""
+    return "" if name == number else name
 
 
 @functools.cache
 def undecodable(syntax: str, bits: int) -> str:
     """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
-    if syntax in NATIVE or syntax == DeflatedExplicitVRLittleEndian:
+    if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
         return ""
-    name = class_name(syntax) or "an unknown transfer syntax"
+    name = uid_name(syntax) or "an unknown transfer syntax"
     try:
-        decoder = get_decoder(UID(syntax, validation_mode=pydicom.config.IGNORE))
+        decoder = get_decoder(uid.UID(syntax, validation_mode=config.IGNORE))
     except NotImplementedError:
+        decoder = None
+    if decoder is None or bits == 1:
         return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
-    if bits == 1:
-        return f"no decoder exists for single bits in {name}; ask for Explicit VR Little Endian"
     missing = "; ".join(decoder.missing_dependencies)
     return "" if decoder.is_available else f"{name} cannot be decoded here: {missing}"
 
 
 def _frames(h: Header) -> list[Header]:
-    """One header a frame, from the functional groups of an enhanced image."""
+    """One header a frame, from the functional groups of an enhanced image (PS3.3 C.7.6.16)."""
     names = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-    dataset = pydicom.dcmread(h.path, stop_before_pixels=True, specific_tags=names)
+    dataset = dcmread(h.path, stop_before_pixels=True, specific_tags=names)
     shared, groups = (dataset.get(name, ()) for name in names)
     if h.number_of_frames == 1 and len(groups) != 1:
         return [h]
     found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
     need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
     frames = [copy.copy(h) for _ in groups]
-    for frame, (one, group) in enumerate(zip(frames, groups, strict=True)):
-        one.frame = frame
-        for name, (sequence, keyword) in FRAME.items():
-            items = (item for place in (group, *shared) for item in place.get(sequence, ()))
-            stated = next((item for item in items if item.get(keyword) is not None), None)
-            if stated is not None:
-                text = "\\".join(map(str, np.ravel(stated[keyword].value)))
-                setattr(one, name, value_of(text.encode(), TABLE[name][1]))
+    for frame, group in enumerate(groups):
+        frames[frame].frame = frame
+        sequences = [element.value for element in itertools.chain(*shared, group)]
+        for item, name in itertools.product(itertools.chain(*sequences), FRAME):
+            tag, kind = TABLE[name]
+            if item.get(tag) is not None:
+                text = "\\".join(map(str, np.ravel(item[tag].value)))
+                setattr(frames[frame], name, value_of(text.encode(), kind))
     return frames

@@ -7,19 +7,14 @@ reading takes no more memory than its result. Compressed ones are decoded by pyd
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import pydicom
+from pydicom import dcmread, uid
 from pydicom.pixels import apply_modality_lut, get_decoder
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    JPEGExtended12Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from helpers.dicom.header import NATIVE, Header
 from helpers.errors import CourseDataError, need
@@ -27,7 +22,11 @@ from helpers.errors import CourseDataError, need
 INT16 = np.iinfo(np.int16)
 # Where pydicom's first choice is not the best: its own RLE decoder is written in Python, and GDCM
 # ends the whole process when a JPEG-LS stream is shorter than the header says.
-PLUGINS = {RLELossless: "pylibjpeg", JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
+PLUGINS = {
+    uid.RLELossless: "pylibjpeg",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+}
 # What a decoder of pydicom has to be told, by the names of its options and of Header's fields.
 OPTIONS = ("pixel_keyword", "rows", "columns", "number_of_frames", "samples_per_pixel")
 OPTIONS += ("photometric_interpretation", "bits_allocated", "bits_stored", "pixel_representation")
@@ -52,20 +51,20 @@ def read_voxels(slices: Sequence[Header]) -> np.ndarray:
     Taught in: loading DICOM
     """
     shape = (len(slices), slices[0].rows, slices[0].columns)
-    pixels_of = functools.lru_cache(maxsize=1)(_pixel_bytes)  # frames share their file's
+    encoded = functools.lru_cache(maxsize=1)(_encoded)  # frames share their file's
     # If not all fit int16, read again rather than convert: never are two volumes in memory.
     for dtype in (np.int16, np.float32):
         if dtype is np.float32 or all(map(has_whole_values, slices)):
             voxels = np.empty(shape, dtype)
-            if all(_fill(out, h, pixels_of) for out, h in zip(voxels, slices, strict=True)):
+            if all(_fill(out, h, encoded) for out, h in zip(voxels, slices, strict=True)):
                 return voxels
             del voxels
     raise AssertionError("float32 holds everything, or is refused")
 
 
-def _fill(out: np.ndarray, header: Header, pixels_of) -> bool:
+def _fill(out: np.ndarray, header: Header, encoded) -> bool:
     """Read one slice into its place; False if it does not fit int16."""
-    stored = _without_unused_bits(stored_pixels(header, out, pixels_of), header)
+    stored = _without_unused_bits(stored_pixels(header, out, encoded), header)
     slope, intercept = slope_intercept(header)
     if out.dtype == np.int16:
         if not fits_int16(header, int(stored.min()), int(stored.max())):
@@ -81,7 +80,7 @@ def _fill(out: np.ndarray, header: Header, pixels_of) -> bool:
         return True
     if header.modality_lut:
         stored = (_mirror(header) - stored).astype(stored.dtype) if header.inverted else stored
-        dataset = pydicom.dcmread(header.path, force=True, stop_before_pixels=True)
+        dataset = dcmread(header.path, force=True, stop_before_pixels=True)
         out[...] = apply_modality_lut(stored, dataset)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # found out and refused below
@@ -130,13 +129,22 @@ def fits_int16(header: Header, low: int, high: int) -> bool:
     return min(ends) >= INT16.min and max(ends) <= INT16.max
 
 
-def stored_pixels(header: Header, out: np.ndarray | None = None, pixels_of=None) -> np.ndarray:
+def _encoded(path: Path, syntax: str, keyword: str, offset: int) -> bytes:
+    """The bytes of an image's pixels, and maybe what follows them."""
+    if syntax == uid.DeflatedExplicitVRLittleEndian:
+        return dcmread(path)[keyword].value
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read()
+
+
+def stored_pixels(header: Header, out: np.ndarray | None = None, encoded=_encoded) -> np.ndarray:
     """The pixels as stored, `[y, x]`, in the file's own range and this machine's byte order.
 
     Args:
         header: of the image or frame.
         out: memory to read into, if its values are as wide as those in the file.
-        pixels_of: gives the bytes of a compressed file; a caller with many frames keeps them.
+        encoded: gives the bytes of a compressed file; a caller with many frames keeps them.
 
     Raises:
         CourseDataError: `TRUNCATED` or `DECODING_FAILED`.
@@ -152,16 +160,18 @@ def stored_pixels(header: Header, out: np.ndarray | None = None, pixels_of=None)
             count = file.readinto(memoryview(pixels).cast("B"))
         found = f"expected {pixels.nbytes} bytes of pixels, found {count}"
         need(count == pixels.nbytes, "TRUNCATED", found, header.path)
-        return pixels if dtype.isnative else pixels.byteswap(inplace=True).view(dtype.newbyteorder())
-    stream = (pixels_of or _pixel_bytes)(header.path, header.pixel_offset)
+        return (
+            pixels if dtype.isnative else pixels.byteswap(inplace=True).view(dtype.newbyteorder())
+        )
+    where = (header.path, header.transfer_syntax, header.pixel_keyword, header.pixel_offset)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of the encoding is checked below
-            pixels = _decoded(header, stream)
-    except (MemoryError, KeyboardInterrupt, SystemExit):
+            pixels = _decoded(header, encoded(*where))
+    except (OSError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each plugin has its own; a panic in Rust is no Exception
-        short = "length" in str(error) and "expected" in str(error)
+        short = re.search("length.*expected|expected.*length|truncated", str(error), re.DOTALL)
         found = f"the pixels cannot be decoded ({type(error).__name__})"
         code = "TRUNCATED" if short else "DECODING_FAILED"
         raise CourseDataError(code, found, [header.path]) from error
@@ -172,7 +182,7 @@ def stored_pixels(header: Header, out: np.ndarray | None = None, pixels_of=None)
 
 def _native_dtype(header: Header) -> np.dtype | None:
     """The dtype of uncompressed pixels in the file; None where pydicom should unpack them."""
-    big = header.transfer_syntax == ExplicitVRBigEndian
+    big = header.transfer_syntax == uid.ExplicitVRBigEndian
     odd = header.bits_allocated not in (8, 16, 32) or (big and header.bits_allocated == 8)
     if odd or header.transfer_syntax not in NATIVE:
         return None  # bits, 64-bit numbers; bytes that big endian stores as swapped words
@@ -181,7 +191,7 @@ def _native_dtype(header: Header) -> np.dtype | None:
 
 
 def _decoded(header: Header, stream: bytes) -> np.ndarray:
-    if header.transfer_syntax == JPEGExtended12Bit and header.bits_stored > 8:
+    if header.transfer_syntax == uid.JPEGExtended12Bit and header.bits_stored > 8:
         import SimpleITK as sitk  # its GDCM decodes them, pydicom's plugins do not
 
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))[header.frame or 0]
@@ -199,22 +209,13 @@ def _decoded(header: Header, stream: bytes) -> np.ndarray:
     return pixels
 
 
-def _pixel_bytes(path, offset: int | None) -> bytes:
-    if offset is None:  # deflated
-        dataset = pydicom.dcmread(path, force=True)
-        return dataset.get("PixelData") or dataset.get("FloatPixelData") or dataset.DoubleFloatPixelData
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read()
-
-
 def _without_unused_bits(stored: np.ndarray, header: Header) -> np.ndarray:
     """Clear bits above Bits Stored, where old files keep overlays (PS3.5 section 8.1.1)."""
     spare = 8 * stored.itemsize - header.bits_stored
     low, high = stored_range(header)
-    if spare <= 0 or stored.dtype.kind == "f" or low <= stored.min() and stored.max() <= high:
-        return stored
-    return (stored << spare) >> spare
+    if spare > 0 and stored.dtype.kind != "f" and not low <= stored.min() <= stored.max() <= high:
+        return (stored << spare) >> spare
+    return stored
 
 
 def need_copy(kept: Header, copy: Header) -> None:

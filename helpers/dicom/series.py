@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from tqdm.auto import tqdm
 
 from helpers.dicom.header import Header, images, read_header
 from helpers.dicom.pixels import read_voxels
@@ -97,28 +98,21 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
 
     Taught in: loading DICOM
     """
-    if not os.fspath(folder):
-        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
-    rejected: list[Rejected] = []
-    paths = _paths(Path(folder).expanduser(), rejected)
-    if progress:
-        from tqdm.auto import tqdm
-
-        paths = tqdm(paths, unit="file")
-    files = []  # each a list of frames
-    for path in map(Path, paths):
+    files, rejected = [], []  # a file is a list of frames
+    for path in tqdm(_paths(folder, rejected), unit="file", disable=not progress):
         stated = None
         try:
             stated = read_header(path, force)
             files.append(images(stated))
         except CourseDataError as error:
             rejected.append(Rejected(path, error.code, error.message, stated))
-        except OSError as error:
-            reason = f"cannot be opened: {error.strerror}"
-            rejected.append(Rejected(path, "UNREADABLE", reason))
-        except Exception as error:  # of many classes, by pydicom; their words may quote a name
-            reason = f"the header cannot be parsed ({type(error).__name__})"
-            rejected.append(Rejected(path, "UNREADABLE", reason, stated))
+        except Exception as error:  # by the system, or of many classes by pydicom
+            why = (
+                getattr(error, "strerror", None) or type(error).__name__
+            )  # no words: they may quote
+            rejected.append(
+                Rejected(path, "UNREADABLE", f"cannot be opened or parsed: {why}", stated)
+            )
     series = _series(_without_scouts(_groups(files), rejected), rejected)
     return Scan(tuple(series), tuple(sorted(rejected, key=lambda file: file.path)))
 
@@ -155,7 +149,10 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         same = [file.path for file in series.damaged if file.code == first.code]
         need(False, first.code, f"this series is not whole: {first.reason}", *same)
     stack = arrange(series.headers, fill_gaps=fill_gaps)
-    _need_memory(stack.slices)
+    shape = (len(stack.slices), stack.slices[0].rows, stack.slices[0].columns)
+    needed, free = 4 * math.prod(shape), psutil.virtual_memory().available
+    found = f"{shape} voxels may need {needed} bytes, {free} are free"
+    need(needed <= free, "TOO_LARGE", found, *series.files[:1])
     voxels = read_voxels(stack.slices)
     if stack.even_mm is not None:
         voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
@@ -170,13 +167,16 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
 
 
-def _paths(folder: Path, rejected: list[Rejected]) -> list[str]:
+def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
     """Every file under a folder; a subfolder that cannot be listed is rejected by name.
 
     Links to folders are followed; a folder that is reached twice is listed once.
     """
+    if not os.fspath(folder):
+        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
+    folder = Path(folder).expanduser()
     if folder.is_file():
-        return [str(folder)]
+        return [folder]
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     found, seen = [], set()
@@ -189,10 +189,10 @@ def _paths(folder: Path, rejected: list[Rejected]) -> list[str]:
         status = os.stat(root)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        found += [os.path.join(root, name) for name in names]
-    return sorted(found)
+        else:
+            seen.add((status.st_dev, status.st_ino))
+            found += [os.path.join(root, name) for name in names]
+    return [Path(name) for name in sorted(found)]
 
 
 Group = list[list[Header]]  # files, each a list of frames
@@ -280,15 +280,13 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
 
 def _may_belong(file: Rejected, first: Header) -> bool:
     """Whether nothing that a damaged file states of itself contradicts a series."""
-    for name in ("sop_class", "modality", "study_uid"):
-        if getattr(file.stated, name) not in ("", getattr(first, name)):
-            return False
-    return True
+    names = ("sop_class", "modality", "study_uid")
+    return all(getattr(file.stated, name) in ("", getattr(first, name)) for name in names)
 
 
 def _height(header: Header) -> tuple:
     if not has_place(header):
-        return (1, header.instance_number or 0, header.path, header.frame or 0)
+        return (1, 0.0, header.path, header.frame or 0)
     return (0, float(header.position @ normal(header.orientation)), header.path, header.frame or 0)
 
 
@@ -303,11 +301,3 @@ def _only_series(folder: str | Path) -> Series:
     if len({file.code for file in images}) == 1:
         code, reason = images[0].code, images[0].reason
     raise CourseDataError(code, reason, [file.path for file in images or found.rejected])
-
-
-def _need_memory(slices: Sequence[Header]) -> None:
-    first = slices[0]
-    needed = len(slices) * first.rows * first.columns * 4
-    free = psutil.virtual_memory().available
-    found = f"{len(slices)} slices of {first.rows} x {first.columns} may need {needed} bytes"
-    need(needed <= free, "TOO_LARGE", f"{found}, {free} are free", first.path)

@@ -17,7 +17,7 @@ import numpy as np
 
 from helpers.dicom.header import Header
 from helpers.dicom.pixels import need_copy
-from helpers.errors import CourseDataError, listed, need
+from helpers.errors import listed, need
 
 ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
 SPACING_TOLERANCE = 0.02  # of the distance between slices
@@ -168,30 +168,26 @@ def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, l
     At most as many slices may be made up as were measured.
     """
     gaps, grid = np.diff(heights), best_grid(heights)
+    span_mm = float(heights[-1] - heights[0])
     if grid is not None and grid[0][-1] == len(gaps):
-        return (heights[-1] - heights[0]) / len(gaps), None, []
-    span_mm = heights[-1] - heights[0]
-    between_mm = usual_gap(heights) if grid is None else grid[1]
-    last = int(span_mm / between_mm + SPACING_TOLERANCE) if grid is None else int(grid[0][-1])
-    near_mm = max(SPACING_TOLERANCE * between_mm, 0.1)
-    # Of more than these, too many were made up whatever they are: no need to go on to the stars.
-    even = heights[0] + between_mm * np.arange(min(last, 2 * len(slices)) + 1)
-    made_up = np.flatnonzero(np.abs(even - heights[:, None]).min(axis=0) > near_mm)
-    if not fill_gaps or len(made_up) > len(slices):
-        off_mm = np.abs(gaps - between_mm)
-        worst = int(off_mm.argmax())
-        found = f"{gaps[worst]:.2f} mm lie between {heights[worst]:.2f} and {heights[worst + 1]:.2f} mm"
-        if grid is not None:
-            where = listed([f"{height:.2f}" for height in even[made_up]], most=5)
-            found = f"{last - len(gaps)} missing, none lies at {where} mm"
-        offer = "fill_gaps=True interpolates" if len(made_up) <= len(slices) else "too many to fill"
-        found = f"slices are {between_mm:.2f} mm apart for the most part, but {found}; {offer}"
-        odd = np.flatnonzero(off_mm >= min(near_mm, off_mm[worst]))
-        beside = [slices[i].path for i in sorted({*odd, *(odd + 1)})]
-        raise CourseDataError("UNEVEN_SPACING" if grid is None else "MISSING_SLICE", found, beside)
-    note = f"interpolated from {len(heights)} uneven slices to {last + 1}, {between_mm:g} mm apart"
-    note += f"; made up: {listed(made_up)}" if len(made_up) else ""
-    left_mm = span_mm - last * between_mm
+        return span_mm / len(gaps), None, []
+    code, between_mm = "UNEVEN_SPACING", usual_gap(heights)
+    steps = int(span_mm / between_mm + SPACING_TOLERANCE)
+    if grid is not None:
+        code, between_mm, steps = "MISSING_SLICE", grid[1], int(grid[0][-1])
+    # Of more steps than this, too many are made up whatever they are: no need to list them.
+    even = heights[0] + between_mm * np.arange(min(steps, 2 * len(slices)) + 1)
+    off_mm = np.abs(even - heights[:, None]).min(axis=0)
+    made_up = np.flatnonzero(off_mm > max(SPACING_TOLERANCE * between_mm, 0.1))
+    few = len(made_up) <= len(slices)
+    k = int(np.abs(gaps - between_mm).argmax())
+    lie = f"{gaps[k]:.2f} mm lie between {heights[k]:.2f} and {heights[k + 1]:.2f} mm"
+    offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
+    found = f"slices are {between_mm:.2f} mm apart for the most part, but {lie}; {offer}"
+    need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
+    note = f"interpolated from {len(slices)} uneven slices to {len(even)}, {between_mm:g} mm apart"
+    note += f"; made up: {listed(made_up)}" * bool(len(made_up))
+    left_mm = span_mm - steps * between_mm
     if left_mm > SPACING_TOLERANCE * between_mm:
         note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"
     return between_mm, even, [note]
