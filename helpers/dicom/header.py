@@ -27,6 +27,8 @@ from helpers.errors import need
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
+# SOP classes of waveforms, presentation states, masks and registrations, reports: with pixels or not.
+NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
@@ -229,7 +231,8 @@ def images(stated: Header) -> list[Header]:
     """
     h = copy.copy(stated)
     kind = uid_name(h.sop_class)
-    need("Segmentation" not in kind, "NOT_AN_IMAGE", f"a mask: {kind}", h.path)
+    shows = not f"{h.sop_class}.".startswith(NO_IMAGES)
+    need(shows, "NOT_AN_IMAGE", f"not a picture of a patient: {kind or 'a mask'}", h.path)
     code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
     need(h.pixel_keyword, code, f"no pixels in {kind or 'a file of no stated kind'}", h.path)
     need(h.rows and h.columns, "PIXEL_FORMAT", f"{h.rows} rows, {h.columns} columns", h.path)
