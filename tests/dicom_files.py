@@ -96,7 +96,7 @@ def save(dataset: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian, pre
     dataset.file_meta.TransferSyntaxUID = syntax
     if syntax == JPEGLosslessSV1:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    elif syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8:
+    elif syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8 and "PixelData" in dataset:
         dtype = np.dtype(f"<u{dataset.BitsAllocated // 8}")
         dataset.PixelData = np.frombuffer(dataset.PixelData, dtype).byteswap().tobytes()
     elif syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:

@@ -120,7 +120,10 @@ KINDS = {  # what stands in a file of 64 x 64 pixels, and what it is: a code, or
     "a localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "SCOUT"),
     "a mosaic": (MOSAIC, "MOSAIC"),
     "a mosaic of 4": (MOSAIC | {"AcquisitionMatrix": [32, 0, 0, 32]}, "MOSAIC"),
-    "a mosaic of 25 with gaps": (MOSAIC | {"AcquisitionMatrix": [12, 0, 0, 12], "tiles": 25}, "MOSAIC"),
+    "a mosaic of 25 with gaps": (
+        MOSAIC | {"AcquisitionMatrix": [12, 0, 0, 12], "tiles": 25},
+        "MOSAIC",
+    ),
     "taken apart": (MOSAIC | {"AcquisitionMatrix": [64, 0, 0, 64]}, ""),
     "taken apart, phase partial": (MOSAIC | {"AcquisitionMatrix": [0, 64, 48, 0]}, ""),
     "taken apart, interpolated": (MOSAIC | {"AcquisitionMatrix": [32, 0, 0, 32], "tiles": 25}, ""),
