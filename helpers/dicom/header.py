@@ -6,6 +6,7 @@ which are looked at, and how their bytes are read.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -309,12 +310,11 @@ def undecodable(syntax: str, bits: int) -> str:
     """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
     if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
         return ""
-    name = uid_name(syntax) or "an unknown transfer syntax"
-    try:
-        decoder = get_decoder(uid.UID(syntax, validation_mode=config.IGNORE))
-    except NotImplementedError:
-        decoder = None
+    name, decoder = uid_name(syntax), None
+    with contextlib.suppress(NotImplementedError):
+        decoder = get_decoder(syntax) if name else None
     if decoder is None or bits == 1:
+        name = name or "an unknown transfer syntax"
         return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
     missing = "; ".join(decoder.missing_dependencies)
     return "" if decoder.is_available else f"{name} cannot be decoded here: {missing}"
