@@ -121,15 +121,15 @@ def _convert(chosen: argparse.Namespace, made: list[Path]):
 def _source(chosen: argparse.Namespace) -> tuple:
     """What the source holds, its schema, and the options of `records.write` that go with it."""
     if chosen.kind == "dicom":
-        from helpers import sources_dicom
+        from helpers import dicom
 
-        found = sources_dicom.find(
+        found = dicom.find(
             chosen.input,
             allow_unchecked=chosen.allow_unchecked,
             force=chosen.force,
             progress=True,
         )
-        return found, "volume", {"load": sources_dicom.load}
+        return found, "volume", {"load": dicom.load}
     if chosen.kind == "decathlon":
         from helpers import datalist
         from helpers import sources_decathlon as source

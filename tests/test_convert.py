@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import convert_report, phantoms, records, sources_dicom
+from helpers import convert_report, dicom, phantoms, records
 from helpers.__main__ import main
 from helpers.cases import Rejection
 from helpers.errors import CODES
@@ -630,7 +630,7 @@ def test_a_data_list_with_labels_and_an_unlabelled_test_section_is_converted(run
 
 
 def interrupting(monkeypatch, after: int) -> None:
-    load, calls = sources_dicom.load, []
+    load, calls = dicom.load, []
 
     @functools.wraps(load)
     def last(case):
@@ -639,7 +639,7 @@ def interrupting(monkeypatch, after: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return load(case)
 
-    monkeypatch.setattr(sources_dicom, "load", last)
+    monkeypatch.setattr(dicom, "load", last)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT for one process")
@@ -663,7 +663,7 @@ def test_after_ctrl_c_the_same_command_goes_on(run, series, tmp_path, monkeypatc
 WAITS = """
 import os, signal, sys, time
 import psutil
-from helpers import __main__, sources_dicom
+from helpers import __main__, dicom
 
 def load(case):
     os.kill(os.getppid(), signal.SIGINT)
@@ -671,7 +671,7 @@ def load(case):
 
 if __name__ == "__main__":
     import waits
-    sources_dicom.load = waits.load
+    dicom.load = waits.load
     code = __main__.main(sys.argv[1:])
     commands = [" ".join(one.cmdline()) for one in psutil.Process().children()]
     print(code, [one for one in commands if "resource_tracker" not in one])

@@ -28,7 +28,12 @@ from tests.dicom_files import SERIES, code, each, image, outcome, save, voxels, 
 ROOT = Path(pydicom.data.__file__).parent
 NOWHERE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
 CAPTURE = {"SOPClassUID": uid.SecondaryCaptureImageStorage, **NOWHERE}
-RGB = {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "Rows": 2, "PlanarConfiguration": 0}
+RGB = {
+    "PhotometricInterpretation": "RGB",
+    "SamplesPerPixel": 3,
+    "Rows": 2,
+    "PlanarConfiguration": 0,
+}
 SIDEWAYS = {"orientation": (0, 1, 0, 0, 0, -1), "position": (0, 0, 0)}
 
 
@@ -324,7 +329,9 @@ def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path):
     max_examples=15, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-@given(st.lists(st.tuples(st.sampled_from(list(BESIDE)), st.integers(0, 99)), min_size=1, max_size=7))
+@given(
+    st.lists(st.tuples(st.sampled_from(list(BESIDE)), st.integers(0, 99)), min_size=1, max_size=7)
+)
 def test_every_file_of_a_messy_folder_is_listed_exactly_once(tmp_path_factory, ingredients):
     folder = tmp_path_factory.mktemp("messy")
     for number, (kind, seed) in enumerate(ingredients):

@@ -294,15 +294,15 @@ def test_paths_that_are_asked_for_are_told_on_stdout_only(disc, tmp_path):
 
 KILLED = """
 import os, signal, sys
-from helpers import sources_dicom
+from helpers import dicom
 from helpers.__main__ import main
-load, calls = sources_dicom.load, []
+load, calls = dicom.load, []
 def last(case):
     calls.append(case)
     if len(calls) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
     return load(case)
-sources_dicom.load = last
+dicom.load = last
 main(sys.argv[1:])
 """
 
@@ -625,9 +625,9 @@ def speak():
     logging.getLogger("a library").warning("PLANTED in a log")
 
 if __name__ == "__main__":
-    from helpers import __main__, sources_dicom
+    from helpers import __main__, dicom
     import talks
-    sources_dicom.find, sources_dicom.load = talks.find, talks.load
+    dicom.find, dicom.load = talks.find, talks.load
     sys.exit(__main__.main(sys.argv[1:]))
 """
 ERRORS = {

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from helpers import records, sources_decathlon, sources_dicom
+from helpers import dicom, records, sources_decathlon
 from helpers.cases import Case
 from helpers.errors import CourseDataError
 from helpers.phantoms import dicom_series, torso
@@ -121,7 +121,7 @@ def test_left_is_left_whichever_way_a_file_counts(tmp_path):
 def test_a_series_is_turned_alike_whichever_way_it_was_cut(tmp_path, plane):
     patient = torso(3, shape=(12, 30, 32)).volume
     dicom_series(patient, tmp_path, orientation=plane, seed=3)
-    (one,) = sources_dicom.find(tmp_path).cases
-    element = sources_dicom.load(one)
+    (one,) = dicom.find(tmp_path).cases
+    element = dicom.load(one)
     assert np.array_equal(element["image"], patient.voxels)
     assert element["spacing"] == pytest.approx(patient.spacing)

@@ -1,8 +1,8 @@
 """TFRecords that lose nothing: write cases to shards with a manifest, verify them, read them.
 
-    from helpers import records, sources_dicom
-    found = sources_dicom.find("path/to/dicom")
-    records.write("records", found, "volume", sources_dicom.load, salt="a secret")
+    from helpers import dicom, records
+    found = dicom.find("path/to/dicom")
+    records.write("records", found, "volume", dicom.load, salt="a secret")
     records.verify("records")                             # () where nothing is wrong
     dataset = records.read("records", batch=2, seed=0)    # a tf.data.Dataset of dicts
 
