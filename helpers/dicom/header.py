@@ -28,7 +28,7 @@ from helpers.errors import need
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
-# SOP classes of waveforms, presentation states, masks and registrations, reports: with pixels or not.
+# SOP classes of waveforms, presentation states, masks and registrations, reports.
 NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
@@ -232,29 +232,27 @@ def images(stated: Header) -> list[Header]:
     """
     h = copy.copy(stated)
     kind = uid_name(h.sop_class)
-    shows = not f"{h.sop_class}.".startswith(NO_IMAGES)
-    need(shows, "NOT_AN_IMAGE", f"not a picture of a patient: {kind or 'a mask'}", h.path)
+    picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
+    need(picture, "NOT_AN_IMAGE", f"no picture of a patient: {kind or 'a mask'}", h.path)
     code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
     need(h.pixel_keyword, code, f"no pixels in {kind or 'a file of no stated kind'}", h.path)
     need(h.rows and h.columns, "PIXEL_FORMAT", f"{h.rows} rows, {h.columns} columns", h.path)
     h.image_type = tuple(h.image_type.upper().split("\\"))
     need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
-    found = f"{h.rows} x {h.columns} pixels, tiled with slices"
-    need(not is_mosaic(h), "MOSAIC", found, h.path)
+    need(not is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
     h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
     h.inverted = h.photometric_interpretation == "MONOCHROME1"
-    h.signed = h.pixel_representation == 1
-    if h.signed and h.padding and h.padding >= 2**15:
+    if h.pixel_representation and h.padding and h.padding >= 2**15:
         h.padding -= 2**16  # its sign is that of the pixels (PS3.3 C.7.5.1.1.2)
     # Patient ID with its issuer, as HL7 writes the two (PS3.3 C.7.1.1).
     h.patient += f"^^^{h.issuer}" if h.patient and h.issuer else ""
     frames = _frames(h) if h.frame_groups or h.number_of_frames > 1 else [h]
     for one in frames:
-        slope, intercept = numbers(one.slope, 1), numbers(one.intercept, 1)
-        need(slope and slope[0], "NOT_FINITE", "Rescale Slope is 0 or no number", h.path)
-        need(intercept, "NOT_FINITE", "Rescale Intercept is no finite number", h.path)
-        one.slope, one.intercept = slope[0], intercept[0]
+        rescale = numbers(f"{one.slope}\\{one.intercept}", 2)
+        found = "Rescale Slope or Intercept is no finite number, or the slope is 0"
+        need(rescale and rescale[0], "NOT_FINITE", found, h.path)
+        one.slope, one.intercept = rescale
     return frames
 
 
@@ -262,25 +260,23 @@ def _check_pixels(h: Header) -> None:
     """Of a possible format and size, grey, all there, and with a decoder."""
     h.bits_stored = h.bits_allocated if h.bits_stored is None else h.bits_stored
     known = h.bits_allocated in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= h.bits_allocated
-    found = f"{h.bits_stored} bits stored of {h.bits_allocated} allocated"
-    need(known, "PIXEL_FORMAT", found, h.path)
+    need(known, "PIXEL_FORMAT", f"{h.bits_stored} bits of {h.bits_allocated}", h.path)
     (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
-    found = "Number of Frames is no whole number above 0"
-    need(frames >= 1 and frames % 1 == 0, "PIXEL_FORMAT", found, h.path)
+    need(frames >= 1 and frames % 1 == 0, "PIXEL_FORMAT", "Number of Frames cannot be", h.path)
     h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
-    samples = h.rows * h.columns * h.number_of_frames * h.samples_per_pixel
-    claimed = samples * h.bits_allocated // 8
+    size = (h.rows, h.columns, h.number_of_frames, h.samples_per_pixel, h.bits_allocated)
+    claimed = math.prod(size) // 8
     found = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels are {claimed} bytes"
     need(claimed <= MEMORY, "TOO_LARGE", f"{found}, {MEMORY} are in the machine", h.path)
     h.photometric_interpretation = h.photometric_interpretation.upper()
     grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
-    colour = f"{h.samples_per_pixel} sample(s) a pixel, {'grey' if grey else 'colour'}"
-    need(grey and h.samples_per_pixel == 1, "COLOUR", colour, h.path)
+    several = f"{h.samples_per_pixel} sample(s) a pixel, of colour or of no known meaning"
+    need(grey and h.samples_per_pixel == 1, "COLOUR", several, h.path)
     if h.transfer_syntax in NATIVE:
         there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
         need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
-    fault = undecodable(h.transfer_syntax, h.bits_allocated)
-    need(not fault, "DECODER_MISSING", fault, h.path)
+    why = undecodable(h.transfer_syntax, h.bits_allocated)
+    need(not why, "DECODER_MISSING", why, h.path)
 
 
 def is_mosaic(h: Header) -> bool:

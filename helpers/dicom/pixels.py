@@ -112,7 +112,7 @@ def _mirror(header: Header) -> int:
 
 def stored_range(header: Header) -> tuple[int, int]:
     """The least and the greatest value that Bits Stored can hold."""
-    low = -(2 ** (header.bits_stored - 1)) if header.signed else 0
+    low = -(2 ** (header.bits_stored - 1)) if header.pixel_representation else 0
     return low, low + 2**header.bits_stored - 1
 
 
@@ -186,7 +186,9 @@ def _native_dtype(header: Header) -> np.dtype | None:
     odd = header.bits_allocated not in (8, 16, 32) or (big and header.bits_allocated == 8)
     if odd or header.transfer_syntax not in NATIVE:
         return None  # bits, 64-bit numbers; bytes that big endian stores as swapped words
-    kind = "f" if header.pixel_keyword != "PixelData" else "i" if header.signed else "u"
+    kind = (
+        "f" if header.pixel_keyword != "PixelData" else "i" if header.pixel_representation else "u"
+    )
     return np.dtype(f"{'>' if big else '<'}{kind}{header.bits_allocated // 8}")
 
 
@@ -225,7 +227,7 @@ def need_copy(kept: Header, copy: Header) -> None:
         CourseDataError: `CONFLICTING_DUPLICATE` if they are not, though their UID is the same;
             `SHARED_POSITION` otherwise, and for frames of one file.
     """
-    fields = ("slope", "intercept", "inverted", "signed", "bits_stored")
+    fields = ("slope", "intercept", "inverted", "pixel_representation", "bits_stored")
     alike = all(getattr(kept, name) == getattr(copy, name) for name in fields)
     if alike and np.array_equal(stored_pixels(kept), stored_pixels(copy)):
         return

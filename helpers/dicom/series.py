@@ -186,11 +186,10 @@ def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
         rejected.append(Rejected(Path(error.filename), "UNREADABLE", reason))
 
     for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:
+        if os.path.realpath(root) in seen:
             folders.clear()
         else:
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(os.path.realpath(root))
             found += [os.path.join(root, name) for name in names]
     return [Path(name) for name in sorted(found)]
 
@@ -252,36 +251,34 @@ def _without_scouts(groups: list[Group], rejected: list[Rejected]) -> list[Group
 
 def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
     """Each group with what else is known of its files, by lists so that a scan stays linear."""
-    by_series, cut, unreadable = defaultdict(list), defaultdict(list), Counter()
+    near, unreadable, made = defaultdict(list), Counter(), []
     for file in rejected:
-        stated = file.stated
         unreadable[file.path.parent] += file.code == "UNREADABLE"
-        if stated and stated.series_uid:
-            by_series[stated.series_uid].append(file)
-        elif file.code == "TRUNCATED":
-            # Cut before its series UID, it may belong to any series that it does not contradict.
-            cut[file.path.parent, stated.sop_class].append(file)
-    made = []
+        if file.stated:
+            near[file.stated.series_uid or (file.path.parent, file.stated.sop_class)].append(file)
     for group in groups:
         headers = tuple(sorted((header for file in group for header in file), key=_height))
         first, folders = headers[0], {header.path.parent for header in headers}
-        own = by_series[first.series_uid]
-        near = [file for folder in sorted(folders) for file in cut[folder, first.sop_class]]
-        near += [file for file in own if file.code not in ELSEWHERE]
-        damaged = [file for file in near if not _is_alone(first) and _may_belong(file, first)]
-        scouts = sum(file.code == "SCOUT" for file in own)
+        keys = [first.series_uid, *((folder, first.sop_class) for folder in sorted(folders))]
+        damaged = [file for key in keys for file in near[key] if _may_belong(file, first)]
+        scouts = sum(file.code == "SCOUT" for file in near[first.series_uid])
         beside = sum(unreadable[folder] for folder in folders)
         notes = [f"left out as scouts: {scouts} of this series' images"] * bool(scouts)
         notes += [f"unreadable files beside this series: {beside}"] * bool(beside)
-        series = (first.series_uid, first.modality, headers, tuple(damaged), tuple(notes))
-        made.append(Series(*series))
+        what = (first.series_uid, first.modality, headers, tuple(damaged), tuple(notes))
+        made.append(Series(*what))
     return sorted(made, key=lambda series: min(series.files))
 
 
 def _may_belong(file: Rejected, first: Header) -> bool:
-    """Whether nothing that a damaged file states of itself contradicts a series."""
-    names = ("sop_class", "modality", "study_uid")
-    return all(getattr(file.stated, name) in ("", getattr(first, name)) for name in names)
+    """Whether a file is a damaged part of a series: nothing that it states contradicts that.
+
+    One that was cut before its series UID may belong to any series of its folder.
+    """
+    names, stated = ("sop_class", "modality", "study_uid"), file.stated
+    alike = all(getattr(stated, name) in ("", getattr(first, name)) for name in names)
+    known = stated.series_uid or file.code == "TRUNCATED"
+    return bool(alike and known and file.code not in ELSEWHERE and not _is_alone(first))
 
 
 def _height(header: Header) -> tuple:

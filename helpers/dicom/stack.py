@@ -140,20 +140,11 @@ def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
     tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
     steps = np.round(np.diff(heights) / usual).astype(int)
     index = np.r_[0, np.cumsum(steps)]
-    between_mm = float(np.polyfit(index, heights, 1)[0])
-
-    def astray_mm(distance: float) -> float:
-        return float(np.ptp(heights - distance * index)) / 2
-
-    if astray_mm(between_mm) > tolerance_mm:
-        # Least squares is near the grid that suits the worst slice, but it is another one.
-        from scipy.optimize import minimize_scalar
-
-        around = between_mm + np.array([-0.2, 0.2]) / index[-1]
-        best = minimize_scalar(astray_mm, bounds=around, options={"xatol": 1e-9})
-        if best.fun > tolerance_mm:
-            return None
-    return (index, between_mm) if steps.min() > 0 else None
+    between_mm = np.polyfit(index, heights, 1)[0]
+    # Least squares is near the grid that suits the worst slice, but it is another one.
+    around = between_mm + np.linspace(-0.2, 0.2, 401) / index[-1]
+    astray_mm = np.ptp(heights - np.outer(around, index), axis=1).min() / 2
+    return None if steps.min() < 1 or astray_mm > tolerance_mm else (index, float(between_mm))
 
 
 def usual_gap(heights: np.ndarray) -> float:
