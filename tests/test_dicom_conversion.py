@@ -3,7 +3,6 @@
 import concurrent.futures
 import multiprocessing
 import shutil
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import uid
-from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 
 from helpers import dicom, phantoms
@@ -23,7 +21,15 @@ from helpers.cases import Case, Found
 from helpers.dicom.conversion import MODALITIES, NOTES
 from helpers.errors import CODES, CourseDataError
 from tests.dicom_files import (
-    SAGITTAL, SERIES, each, image, save, voxels, write, write_enhanced, write_series,
+    SAGITTAL,
+    SERIES,
+    each,
+    image,
+    save,
+    voxels,
+    write,
+    write_enhanced,
+    write_series,
 )  # fmt: skip
 
 PLACELESS = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
@@ -74,7 +80,7 @@ BURNED = {
     "ultrasound by its modality alone": ({"Modality": "US"}, "BURNED_IN", ""),
     "ultrasound inside a vessel": ({"Modality": "IVUS"}, "BURNED_IN", ""),
     "a capture by its class alone": ({"SOPClassUID": CAPTURE["SOPClassUID"]}, "BURNED_IN", ""),
-    "a screen saved as CT": ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "BURNED_IN", ""),
+    "a screen saved as CT": ({"ImageType": ["DERIVED", "OTHER", "SCREEN SAVE"]}, "BURNED_IN", ""),
     **{kind: ({"ConversionType": kind}, "BURNED_IN", "")
        for kind in ("DV", "DI", "DF", "WSD", "SD", "SI", "DRW", "SYN")},
     "one slice admits": ({"per_slice": [NO, YES, NO].__getitem__}, "BURNED_IN", "BURNED_IN"),
@@ -408,67 +414,9 @@ def test_every_file_that_comes_with_pydicom_is_loaded_or_rejected():
     for allow in (False, True):
         found = dicom.find(root, allow_unchecked=allow)
         assert each_once(found, root)
-        assert set(file.code for file in found.rejected) <= set(CODES)
+        assert {file.code for file in found.rejected} <= set(CODES)
         assert len({case.name for case in found.cases}) == len(found.cases)
         assert ends(found)["read"] >= (31 if allow else 20)
-
-
-# Names that lead to a person
-
-PLANTED, PLANTED_UID = "ZZPLANTEDZZ", "1.2.826.0.1.3680043.8.498.31415926"
-TEXTUAL = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
-# Of those, what decides whether the series is read at all, and how.
-NEEDED = {
-    "SpecificCharacterSet", "PhotometricInterpretation", "BurnedInAnnotation", "ConversionType",
-}  # fmt: skip
-
-
-def plant(folder: Path, stored: np.ndarray, **elements) -> list[Path]:
-    """Slices with a marker in every text element of the dictionary, and wherever else it fits."""
-    paths = []
-    for number, pixels in enumerate(stored):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dataset = image(pixels, position=(0, 0, number))
-            for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
-                if vr in TEXTUAL and keyword not in NEEDED and tag >> 16 not in (0, 2, 4):
-                    setattr(dataset, keyword, PLANTED)
-            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
-                setattr(dataset, keyword, PLANTED_UID)
-            dataset.SOPInstanceUID = f"{PLANTED_UID}.{number}"
-            dataset.BurnedInAnnotation = elements.get("BurnedInAnnotation", "NO")
-            nested = Dataset()
-            nested.PatientID = nested.PatientName = PLANTED
-            dataset.ReferencedPatientSequence = [nested]
-            dataset.add_new(0x00090010, "LO", PLANTED)
-            dataset.add_new(0x60003000, "OW", PLANTED.encode() + b"Z")
-            dataset.PixelData += PLANTED.encode() + b"Z"  # behind the last row
-            paths.append(save(dataset, folder / PLANTED / f"{PLANTED}_{number}.dcm"))
-    return paths
-
-
-def test_nothing_planted_reaches_an_element_or_what_is_printed(tmp_path):
-    paths = plant(tmp_path / "a", voxels((4, 20, 30)))
-    assert paths[0].read_bytes().count(PLANTED.encode()) > 1000
-    case = only(tmp_path / "a")
-    assert (case.patient, case.name) == (f"{PLANTED}^^^{PLANTED}", PLANTED_UID)
-    element = dicom.load(case)
-    np.testing.assert_array_equal(element["image"], voxels((4, 20, 30)))
-    assert set(element) == {"image", "spacing"}
-    told = [repr(element), str(case), element["image"].tobytes().decode("latin-1")]
-    flat = np.zeros((4, 20, 30), np.int16)
-    plant(tmp_path / "b", flat)
-    told.append(refusal(only(tmp_path / "b")).message)
-    plant(tmp_path / "c", flat, BurnedInAnnotation="YES")
-    write_series(tmp_path / "d", voxels(), series="1.2", PatientID=PLANTED, **US)
-    named = [{"PatientID": f"{PLANTED}{k}"} for k in range(5)]
-    write_series(tmp_path / "e", voxels(), series="1.3", per_slice=named.__getitem__)
-    for folder, expected in (("c", "BURNED_IN"), ("d", "BURNED_IN"), ("e", "MIXED_SLICES")):
-        found = dicom.find(tmp_path / folder)
-        (file,) = found.rejected
-        assert file.code == expected
-        told += [repr(file), repr(found), file.reason]
-    assert not any(PLANTED in text or PLANTED_UID in text for text in told)
 
 
 def test_what_was_done_goes_on_record_in_fixed_words(tmp_path):

@@ -19,7 +19,7 @@ from helpers.errors import CODES
 from tests.dicom_files import code, each, image, save, voxels, write, write_enhanced
 
 ROOT = Path(pydicom.data.__file__).parent
-PLACE = [{"position": (0, 0, 0)}]
+
 KEYWORDS = {
     "sop_uid": "SOPInstanceUID", "series_uid": "SeriesInstanceUID", "modality": "Modality",
     "rows": "Rows", "columns": "Columns", "bits_allocated": "BitsAllocated",
@@ -157,7 +157,7 @@ KINDS = {  # what stands in a file of 64 x 64 pixels, and what it is: a code, or
     "unheard of": (packed("1.2.3.4.5.6"), "DECODER_MISSING"),
     "single bits in RLE": (packed(uid.RLELossless, 1) | {"BitsStored": 1}, "DECODER_MISSING"),
 }
-TEXT = "RescaleSlope RescaleIntercept NumberOfFrames".split()
+TEXT = ["RescaleSlope", "RescaleIntercept", "NumberOfFrames"]
 
 
 def write_kind(path: Path, row: dict) -> Path:

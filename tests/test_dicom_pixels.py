@@ -82,13 +82,6 @@ def test_every_encoding_gives_the_same_values(tmp_path):
     each({str(row): row for row in rows}, check, tmp_path)
 
 
-def test_big_endian_bytes_are_turned_round(tmp_path):
-    stored = np.full((3, 4, 5), 1, np.int16)
-    paths = write_series(tmp_path, stored, syntax=uid.ExplicitVRBigEndian)
-    assert paths[0].read_bytes().endswith(b"\x00\x01")
-    np.testing.assert_array_equal(values(tmp_path, "int16"), 1)
-
-
 def test_frames_are_read_by_their_index_in_every_encoding(tmp_path):
     def check(syntax, folder):
         stored, frames = voxels((4, 33, 36)), [{"position": (0, 0, k)} for k in (2, 0, 3, 1)]
@@ -113,14 +106,6 @@ def test_each_frame_and_each_slice_has_its_own_rescale(tmp_path):
     write_series(tmp_path / "c", stored, per_slice=lambda k: rescale(0.5 + k / 4, k))
     expected = [one * (0.5 + k / 4) + k for k, one in enumerate(stored)]
     np.testing.assert_allclose(values(tmp_path / "c", "float32"), expected, rtol=1e-6)
-
-
-def test_only_the_pixels_are_read(tmp_path):
-    stored = voxels((3, 5, 5), dtype="uint8", low=0, high=255)
-    paths = write_series(tmp_path, stored, DataSetTrailingPadding=b"\0" * 64)
-    before = {path: path.read_bytes() for path in paths}
-    np.testing.assert_array_equal(values(tmp_path, "int16"), stored)
-    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 # Rescale

@@ -23,7 +23,7 @@ from helpers.errors import CODES, CourseDataError
 from helpers.phantoms import traps
 from helpers.phantoms.scanner import dicom_series
 from helpers.volume import Volume
-from tests.dicom_files import SERIES, code, each, image, outcome, save, voxels, write, write_series
+from tests.dicom_files import SERIES, code, each, outcome, voxels, write, write_series
 
 ROOT = Path(pydicom.data.__file__).parent
 NOWHERE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}

@@ -301,12 +301,6 @@ def test_a_tilt_is_told_in_degrees_and_the_shift_in_millimetres(tmp_path):
     assert "34.00 mm lies 30.0 mm beside" in refused(tmp_path / "b").message
 
 
-def test_ten_slices_of_two_acquisitions_at_even_and_odd_heights_are_no_volume(tmp_path):
-    turns = numbered(*[1, 2] * 5)
-    write_series(tmp_path, voxels((10, 4, 5)), between=1, **turns)
-    assert refused(tmp_path).code == "MIXED_SLICES"
-
-
 @pytest.mark.parametrize("text", [b"nan", b"inf", b"1,5", b"abc", b"0.0\\0.0"])
 def test_a_position_that_is_no_number_is_none(tmp_path, text):
     paths = write_series(tmp_path, voxels(), origin=(-10, 20, 30))
@@ -407,16 +401,3 @@ def test_two_times_at_each_position_are_no_copies(tmp_path):
     error = refused(path)
     assert (error.code, error.files) == ("SHARED_POSITION", (path,))
     assert pydicom.dcmread(path).NumberOfFrames == 4
-
-
-def test_a_frame_that_is_missing_is_missed(tmp_path):
-    frames = [{"position": (0, 0, k)} for k in (0, 1, 3, 4)]
-    path = write_enhanced(tmp_path / "enhanced.dcm", voxels((4, 5, 6)), frames)
-    assert refused(path).code == "MISSING_SLICE"
-
-
-def test_blank_slices_side_by_side_are_no_copies(tmp_path):
-    blank = np.zeros((5, 4, 5), np.int16)
-    write_series(tmp_path, blank)
-    write(tmp_path / "z.dcm", blank[0], position=(90, 20, 30), SOPInstanceUID="1.2.3")
-    assert refused(tmp_path).code == "NOT_ALIGNED"

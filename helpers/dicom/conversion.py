@@ -24,7 +24,7 @@ from pathlib import Path
 
 from helpers.cases import Case, Found, Rejection
 from helpers.dicom.header import Header
-from helpers.dicom.pixels import fits_int16, has_whole_values, stored_range
+from helpers.dicom.pixels import fits_int16, stored_range
 from helpers.dicom.series import Series, read_series, scan
 from helpers.errors import CourseDataError, need
 
@@ -177,6 +177,6 @@ def _likely_text(header: Header) -> bool:
 
 def _size(series: Series) -> int:
     """Bytes of the voxels, or up to twice as many: `read_voxels` gives int16 if all fit."""
-    surely = all(has_whole_values(h) and fits_int16(h, *stored_range(h)) for h in series.headers)
+    surely = all(fits_int16(header, *stored_range(header)) for header in series.headers)
     voxels = sum(header.rows * header.columns for header in series.headers)
     return voxels * (2 if surely else 4)

@@ -52,14 +52,17 @@ def read_voxels(slices: Sequence[Header]) -> np.ndarray:
     """
     shape = (len(slices), slices[0].rows, slices[0].columns)
     encoded = functools.lru_cache(maxsize=1)(_encoded)  # frames share their file's
-    # If not all fit int16, read again rather than convert: never are two volumes in memory.
-    for dtype in (np.int16, np.float32):
-        if dtype is np.float32 or all(map(has_whole_values, slices)):
-            voxels = np.empty(shape, dtype)
-            if all(_fill(out, h, encoded) for out, h in zip(voxels, slices, strict=True)):
-                return voxels
-            del voxels
-    raise AssertionError("float32 holds everything, or is refused")
+    voxels = np.empty(shape, np.int16)
+    if not _filled(voxels, slices, encoded):
+        del voxels  # read again rather than convert: never are two volumes in memory
+        voxels = np.empty(shape, np.float32)
+        _filled(voxels, slices, encoded)
+    return voxels
+
+
+def _filled(voxels: np.ndarray, slices: Sequence[Header], encoded) -> bool:
+    """Read the slices into their places, until one does not fit."""
+    return all(_fill(out, h, encoded) for out, h in zip(voxels, slices, strict=True))
 
 
 def _fill(out: np.ndarray, header: Header, encoded) -> bool:
@@ -67,7 +70,7 @@ def _fill(out: np.ndarray, header: Header, encoded) -> bool:
     stored = _without_unused_bits(stored_pixels(header, out, encoded), header)
     slope, intercept = slope_intercept(header)
     if out.dtype == np.int16:
-        if not fits_int16(header, int(stored.min()), int(stored.max())):
+        if not fits_int16(header, *map(float, (stored.min(), stored.max()))):
             return False
         # Arithmetic modulo 2**16 gives the right bits, as the result is known to fit.
         bits = out.view(np.uint16)
@@ -79,7 +82,8 @@ def _fill(out: np.ndarray, header: Header, encoded) -> bool:
             np.add(bits, np.uint16(intercept % 65536), out=bits)
         return True
     if header.modality_lut:
-        stored = (_mirror(header) - stored).astype(stored.dtype) if header.inverted else stored
+        if header.inverted:
+            stored = (sum(stored_range(header)) - stored).astype(stored.dtype)
         dataset = dcmread(header.path, force=True, stop_before_pixels=True)
         out[...] = apply_modality_lut(stored, dataset)
     else:
@@ -102,12 +106,9 @@ def slope_intercept(header: Header) -> tuple[float, float]:
     """
     if not header.inverted:
         return header.slope, header.intercept
-    return -header.slope, header.intercept + header.slope * _mirror(header)
-
-
-def _mirror(header: Header) -> int:
-    """The sum of a stored value and its mirror image; floating point is mirrored at 0."""
-    return sum(stored_range(header)) if header.pixel_keyword == "PixelData" else 0
+    # The sum of a value and its mirror image; floating point is mirrored at 0.
+    both = sum(stored_range(header)) if header.pixel_keyword == "PixelData" else 0
+    return -header.slope, header.intercept + header.slope * both
 
 
 def stored_range(header: Header) -> tuple[int, int]:
@@ -116,17 +117,14 @@ def stored_range(header: Header) -> tuple[int, int]:
     return low, low + 2**header.bits_stored - 1
 
 
-def has_whole_values(header: Header) -> bool:
-    """Whether whole numbers are stored, and stay whole."""
-    whole = float(header.slope).is_integer() and float(header.intercept).is_integer()
-    return whole and header.pixel_keyword == "PixelData" and not header.modality_lut
-
-
 def fits_int16(header: Header, low: int, high: int) -> bool:
     """Whether int16 holds the values that stored ones from `low` to `high` stand for."""
+    if header.pixel_keyword != "PixelData" or header.modality_lut:
+        return False
     slope, intercept = slope_intercept(header)
     ends = slope * low + intercept, slope * high + intercept
-    return min(ends) >= INT16.min and max(ends) <= INT16.max
+    whole = float(slope).is_integer() and float(intercept).is_integer()
+    return whole and min(ends) >= INT16.min and max(ends) <= INT16.max
 
 
 def _encoded(path: Path, syntax: str, keyword: str, offset: int) -> bytes:
