@@ -343,4 +343,4 @@ def test_the_guide_has_every_code_every_option_and_what_its_commands_print(run, 
     (code,) = re.findall("```python\n(.*?)```", guide, re.DOTALL)
     found: dict = {}
     exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
-    assert found["dataset"].cardinality() == row(out, "records")[0]
+    assert found["dataset"].cardinality() == int(row(out, "records")[0])
