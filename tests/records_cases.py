@@ -3,10 +3,9 @@
 A case's source is its number, and everything about the case follows from that.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
+import io
 import multiprocessing
 import os
 import signal
@@ -15,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from helpers import records
 from helpers.cases import Case, Found
@@ -74,18 +74,12 @@ def ids_as_given(case: Case) -> frozenset[int]:
     return frozenset() if mask is None else frozenset(np.unique(mask).astype(int).tolist())
 
 
-def refusing(case: Case, numbers=(1, 4)) -> dict:
+def refusing(case: Case) -> dict:
     """Refuses some cases by name, and finds the file of number 7 gone."""
-    if case.source in numbers:
+    if case.source in (1, 4):
         raise CourseDataError("TRUNCATED", f"{REASON} of {case.patient}", case.files)
     if case.source == 7:
         raise FileNotFoundError(2, "No such file or directory", str(case.files[0]))
-    return volume(case)
-
-
-def crashing(case: Case, number: int = 5) -> dict:
-    if case.source == number:
-        raise RuntimeError("a fault of the loader")
     return volume(case)
 
 
@@ -94,66 +88,74 @@ def without_tensorflow(case: Case) -> dict:
     return volume(case)
 
 
-def pausing(case: Case, numbers: tuple[int, ...] = ()) -> dict:
-    """At one of these numbers: says on stdout which process this is, and waits to be killed."""
-    if case.source in numbers:
-        os.write(1, b"%d\n" % os.getpid())  # in one piece, whoever else writes
-        signal.pause()
-    return volume(case)
+def pausing(case: Case) -> dict:
+    """Says on stdout which process this is, and waits to be killed."""
+    os.write(1, b"%d\n" % os.getpid())
+    signal.pause()
+
+
+def photograph(number: int) -> dict:
+    """A file of JPEG or PNG with its mask, as `encode_deeplab` takes them."""
+    random, file = np.random.default_rng(number), io.BytesIO()
+    pixels = random.integers(0, 255, (12 + number, 9, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG" if number % 2 else "PNG")
+    mask = random.choice(np.array([0, 1, 255], np.uint8), pixels.shape[:2])
+    kind = {"format": "jpeg" if number % 2 else "png", "height": 12 + number, "width": 9}
+    return {"image": file.getvalue(), "mask": mask, **kind}
 
 
 def write(folder: Path, found: Found | tuple[Case, ...], load=volume, **options) -> records.Written:
     """`records.write` with what all of these tests pass; in this process unless told otherwise."""
     known = {"salt": SALT, "classes": CLASSES, "survey": ids, "workers": 1, "progress": False}
-    found = found if isinstance(found, Found) else Found(found)
-    return records.write(folder, found, "volume", load, **(known | options))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    found, schema = found if isinstance(found, Found) else Found(found), "volume"
+    schema = options.pop("schema", schema)
+    return records.write(folder, found, schema, load, **(known | options))
 
 
 def digests(folder: Path) -> dict[str, str]:
     """By name, SHA-256 of all files that are not hidden."""
-    files = [path for path in folder.iterdir() if path.is_file()]
-    return {path.name: digest(path) for path in sorted(files) if not path.name.startswith(".")}
+    files = [path for path in sorted(folder.glob("*")) if path.is_file()]
+    shown = [path for path in files if not path.name.startswith(".")]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
 
 
-def hidden(folder: Path) -> set[str]:
-    """Names that begin with a dot, but for the lock's, which some systems remove."""
-    return {path.name for path in folder.glob(".*")} - {".lock"}
+def name_of(case: Case) -> str:
+    """What a case is called in its record."""
+    return records.case_hash(SALT, case.patient, case.name)
+
+
+def names(dataset) -> list[str]:
+    """The names of one epoch, in order."""
+    return [element["case"].decode() for element in dataset.as_numpy_iterator()]
+
+
+def ending(call, *arguments, **options) -> str:
+    """The code with which a call is refused, empty where it is not."""
+    try:
+        call(*arguments, **options)
+    except CourseDataError as error:
+        return "LEAK" if PATIENT in error.message or REASON in error.message else error.code
+    return ""
 
 
 # Runs that die at a chosen moment.
 
 
-def prepared(kind: str, folder: Path) -> None:
-    """What is in the folder before the run that is killed."""
-    if kind == "overwriting":
-        write(folder, cases(8, test=2), shard_count=4)
-
-
-def disturbed(kind: str, folder: Path, **options) -> records.Written:
+def disturbed(kind: str, folder: Path, **options) -> None:
     """The run that is killed, and the same call again."""
     if kind == "overwriting":
         few = {"shard_count": 2, "salt": "another secret", "overwrite": True}
-        return write(folder, cases(6, test=2), **few, **options)
-    return write(folder, cases(14, test=4), refusing, shard_count=3, **options)
+        write(folder, cases(6, test=2), **few, **options)
+    else:
+        write(folder, cases(14, test=4), refusing, shard_count=3, **options)
 
 
-def killed_at_each_moment(kind: str, root: str, moments: int | None) -> None:
-    """Die by SIGKILL at moments spread over a run, each time in another folder.
+def killed_at_each_moment(kind: str, root: str, moments: int) -> None:
+    """Die by SIGKILL at moments spread over a run, each time in another folder below `root`.
 
-    The moments are steps: each change in the file system, just before it is made, and each record,
-    just before it is written. Folders below `root` are called by the number of the step at which
-    all processes of the run died; "whole" was not disturbed. With kind "workers", two processes
-    write. Needs a process without threads, because it forks.
-
-    Args:
-        kind: of `disturbed`.
-        root: an existing folder.
-        moments: how many; None for all there are.
+    A moment is a change in the file system, just before it is made, or a record, just before it is
+    written. "whole" was not disturbed. With kind "workers", two processes write. Needs a process
+    without threads, because it forks.
     """
     fork = multiprocessing.get_context("fork")
     watched, last, taken = "", -1, fork.Value("i")
@@ -165,34 +167,29 @@ def killed_at_each_moment(kind: str, root: str, moments: int | None) -> None:
             taken.value += 1
 
     def hook(event: str, arguments: tuple) -> None:
-        if not watched or event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-            return
-        # rmtree names what it removes without the folder.
-        if str(arguments[0]).startswith(watched) or event in ("os.remove", "os.rmdir"):
+        changes = ("open", "os.rename", "os.remove", "os.mkdir")
+        if watched and event in changes and str(arguments[0]).startswith(watched):
             step()
 
-    def write_record(writer, pieces, original=tfrecord.Writer.write) -> None:
+    def write_record(writer, message, original=tfrecord.Writer.write) -> int:
         step()
-        original(writer, pieces)
-
-    def run(folder: Path) -> None:
-        nonlocal watched
-        prepared(kind, folder)
-        watched, taken.value = f"{folder}{os.sep}", 0
-        tfrecord.Writer.write = write_record
-        with contextlib.ExitStack() as stack:
-            pool = stack.enter_context(ProcessPoolExecutor(2, fork)) if kind == "workers" else None
-            disturbed(kind, folder, executor=pool)
+        return original(writer, message)
 
     def start(folder: Path, until: int) -> int:
         """Run in a process group of its own, and wait until all of the group are gone."""
-        nonlocal last, taken
+        nonlocal last, taken, watched
         last, taken = until, fork.Value("i")  # the lock of the one before may have died locked
         reader, writer = os.pipe()
         if not (child := os.fork()):
             os.setsid()
             os.close(reader)
-            run(folder)
+            if kind == "overwriting":
+                write(folder, cases(8, test=2), shard_count=4)
+            watched, taken.value = f"{folder}{os.sep}", 0
+            tfrecord.Writer.write = write_record
+            two = ProcessPoolExecutor(2, fork) if kind == "workers" else contextlib.nullcontext()
+            with two as pool:
+                disturbed(kind, folder, executor=pool)
             os._exit(0)
         os.close(writer)
         os.read(reader, 1)  # the end of the file: nobody holds the other end any more
@@ -203,15 +200,5 @@ def killed_at_each_moment(kind: str, root: str, moments: int | None) -> None:
     os.fsync = lambda number: None  # what a killed process has written stays; no power is cut here
     sys.addaudithook(hook)
     steps = start(Path(root) / "whole", -1)
-    for moment in np.linspace(0, steps - 1, moments or steps).astype(int).tolist():
+    for moment in np.unique(np.linspace(0, steps - 1, moments).astype(int)).tolist():
         start(Path(root) / f"{moment:04d}", moment)
-
-
-def name_of(case) -> str:
-    """What a case is called in its record."""
-    return records.case_hash(SALT, case.patient, case.name)
-
-
-def names(dataset) -> list[str]:
-    """The names of one epoch, in order."""
-    return [element["case"].decode() for element in dataset.as_numpy_iterator()]

@@ -96,7 +96,7 @@ def test_help_fits_80_columns_and_comes_without_the_libraries_of_a_conversion(co
     program = f"import sys\nfrom helpers.__main__ import main\ntry:\n    main({command.split()} + "
     program += f"['--help'])\nexcept SystemExit:\n    assert not {heavy} & set(sys.modules)"
     settings = {"cwd": ROOT, "env": os.environ | {"COLUMNS": "80"}, "capture_output": True}
-    done = subprocess.run([sys.executable, "-c", program], text=True, check=True, **settings)
+    done = subprocess.run([sys.executable, "-c", program], encoding="utf-8", check=True, **settings)
     assert max(map(len, done.stdout.splitlines())) < 80
     assert not command or "exit code: 0 " in " ".join(done.stdout.split())
 
@@ -282,7 +282,7 @@ def test_after_ctrl_c_no_worker_lives_on_and_the_same_command_goes_on(
         [sys.executable, *map(str, command), "--workers", "2"],
         capture_output=True,
         env=os.environ | {"PYTHONPATH": paths},
-        text=True,
+        encoding="utf-8",
     )
     assert done.stdout == "130 []\n" and "Interrupted." in done.stderr
     salt = ["--salt-file", tmp_path / "a.salt"]
@@ -343,4 +343,4 @@ def test_the_guide_has_every_code_every_option_and_what_its_commands_print(run, 
     (code,) = re.findall("```python\n(.*?)```", guide, re.DOTALL)
     found: dict = {}
     exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
-    assert found["dataset"].cardinality() == row(out, "records")[0]
+    assert found["dataset"].cardinality() == int(row(out, "records")[0])

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from helpers import memory
 from helpers.cases import Case
-from helpers.datalist import Item
 from helpers.errors import CourseDataError
+from helpers.lists import Item
 from helpers.smart_cache import SmartCache, kept, loading
 
 LONG_S = 300  # for what does happen; a test that fails waits for as long
@@ -573,7 +573,7 @@ def test_a_later_element_that_does_not_fit_is_refused_unless_the_spec_is_given(t
     ("change", "code", "message"),
     [
         ({"mask": 1}, "LOADING_FAILED", "its fields are `image`, `label`, `mask`"),
-        ({"image": np.zeros((2, 3, 4, 1))}, "LOADING_FAILED", "`image` is of float64"),
+        ({"label": np.float32(1)}, "LOADING_FAILED", "`label` is of float32"),
         ({"image": np.zeros((3, 4, 1), np.int16)}, "SHAPE_MISMATCH", "has shape (3, 4, 1)"),
     ],
 )

@@ -95,7 +95,7 @@ def files(written, base: Path | None) -> str:
     total = written.manifest.files["all"] if hasattr(written, "manifest") else lost
     lines = [f"{total} files = {total - lost} written + {lost} rejected"]
     for code in sorted(counts, key=lambda code: (-counts[code], code)):
-        lines.append(hanging(f"{counts[code]:>8}  {code}  ", f"{meaning(code)}; {cure(code)}"))
+        lines.append(hanging(f"{counts[code]:>8}  {code:<15}  ", f"{meaning(code)}; {cure(code)}"))
         for one in written.rejected if base else ():
             if one.code == code:
                 lines.append(hanging(" " * 10, printable(one.reason)))

@@ -54,14 +54,11 @@ class Records:
     def bytes(self) -> int:
         """What the elements take in memory."""
         found = records.load_manifest(self.folder)
-        counts = found.split(self.split or next(iter(found.splits)))
-        wide = max((np.dtype(name).itemsize for name in counts.get("dtypes", ())), default=1)
-        shapes = {text: [int(n) for n in text.split("x")] for text in counts["shapes"]}
-        per_voxel = {text: shape[-1] * wide + 1 for text, shape in shapes.items()}
-        return sum(
-            many * math.prod(shapes[text][:-1]) * per_voxel[text]
-            for text, many in counts["shapes"].items()
-        )
+        known = found.split(self.split or found.splits[0])
+        is_encoded = found.schema == "deeplab"
+        wide = 1 if is_encoded else np.result_type(*{*known["dtype"]}).itemsize
+        shapes = [[int(n) for n in text.split("x")] for text in known["shape"]]
+        return sum(math.prod(shape[:-1]) * (shape[-1] * wide + 1) for shape in shapes)
 
     def whole(self, num_parallel_calls: int) -> tf.data.Dataset:
         """Every record once, in the order of `records.index` where the schema allows it."""

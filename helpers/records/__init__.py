@@ -1,8 +1,8 @@
 """TFRecords that lose nothing: write cases to shards with a manifest, verify them, read them.
 
-    from helpers import records, sources_dicom
-    found = sources_dicom.find("path/to/dicom")
-    records.write("records", found, "volume", sources_dicom.load, salt="a secret")
+    from helpers import dicom, records
+    found = dicom.find("path/to/dicom")
+    records.write("records", found, "volume", dicom.load, salt="a secret")
     records.verify("records")                             # () where nothing is wrong
     dataset = records.read("records", batch=2, seed=0)    # a tf.data.Dataset of dicts
 
@@ -11,29 +11,14 @@ Writing never imports TensorFlow. It starts worker processes, so a script needs 
 """
 
 from helpers.cases import Case, Found, Rejection, case_hash
-from helpers.records.listing import index
 from helpers.records.manifest import Fault, Manifest, Shard, verify
 from helpers.records.manifest import load as load_manifest
-from helpers.records.reading import parser, read
-from helpers.records.schemas import IGNORE, SCHEMAS, narrowest
-from helpers.records.writing import Written, write
+from helpers.records.read import images, index, parser, read
+from helpers.records.schema import DEFAULTS, SCHEMAS, narrowest
+from helpers.records.write import Written, write
 
 __all__ = [
-    "IGNORE",
-    "SCHEMAS",
-    "Case",
-    "Fault",
-    "Found",
-    "Manifest",
-    "Rejection",
-    "Shard",
-    "Written",
-    "case_hash",
-    "index",
-    "load_manifest",
-    "narrowest",
-    "parser",
-    "read",
-    "verify",
+    "DEFAULTS", "SCHEMAS", "Case", "Fault", "Found", "Manifest", "Rejection", "Shard", "Written",
+    "case_hash", "images", "index", "load_manifest", "narrowest", "parser", "read", "verify",
     "write",
-]
+]  # fmt: skip

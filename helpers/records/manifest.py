@@ -1,40 +1,42 @@
 """The manifest: what a folder of records must hold, so that a lost record cannot go unnoticed.
 
 TFRecord files have a checksum for each record, but none that says how many records there should
-be: a file cut between two records, or an empty one, is read without complaint.
+be: a file cut between two records, or an empty one, is read without complaint. And nothing in them
+says where a record begins; the manifest has a row for each, so that nobody has to search.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+import re
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+from helpers.errors import meaning, need
 
-from helpers.errors import CODES, CourseDataError
-from helpers.records import tfrecord
-
-NAME = "manifest.json"
-VERSION = 1
+NAME, VERSION = "manifest.json", 2
+COLUMNS = (
+    "case", "label", "weight", "shape", "dtype", "spacing", "modality", "voxels", "notes",
+    "image_at", "image_bytes", "mask_at",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One TFRecord file; `counts` is what `tally` makes of its records."""
+    """One TFRecord file; `fingerprint` stands for all that decides what is in it."""
 
     file: str
     split: str
     records: int
     bytes: int
     sha256: str
-    counts: dict = dataclasses.field(repr=False)
+    fingerprint: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """A shard that is not as it was written; `code` is a key of `errors.CODES`."""
 
     file: str
@@ -46,20 +48,32 @@ class Fault:
 class Manifest:
     """A finished set of records.
 
+        manifest = records.load_manifest("records")
+        manifest.rows.groupby(["split", "label"]).size()
+
     Args:
-        schema: a key of `schemas.SCHEMAS`.
-        parameters: what the writer was told: seed, class mapping, numbers of shards.
+        schema: a key of `SCHEMAS`.
+        parameters: what the writer was told: seed, number of shards, class mapping.
         classes: names by class id.
         shards: in the order of their names.
+        columns: lists with a value for each record, in the order of the shards: `case` (salted
+            hash), `shape` ("32x112x112x1"), `dtype` ("int16"; of files "jpeg" or "png"),
+            `image_at` and `image_bytes` (where the raw values, or the file, lie in the shard).
+            And where any record has one, with None for those that lack it: `label` (int, or a list
+            of them), `weight`, `spacing` (mm), `modality`, `mask_at`, `voxels` (of the mask, by
+            class id), `notes` (fixed words for what was done to the image).
         rejected: for each case that became no record its hash, code and number of files; files
             that belong to no case have an empty hash.
         files: number of input files: all, written, rejected.
+
+    Taught in: writing TFRecords
     """
 
     schema: str
     parameters: dict
     classes: dict[int, str]
     shards: tuple[Shard, ...]
+    columns: dict[str, list] = dataclasses.field(repr=False)
     rejected: tuple[dict, ...]
     files: dict[str, int]
 
@@ -69,140 +83,99 @@ class Manifest:
         return sum(shard.records for shard in self.shards)
 
     @property
-    def splits(self) -> dict[str, dict]:
-        """For each split what its shards hold together."""
-        names = dict.fromkeys(shard.split for shard in self.shards)
-        return {name: self.split(name) for name in names}
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+
+    def of_records(self, key: str) -> list:
+        """A fact about shards, such as "split" or "file", once for each of their records."""
+        return [value for one in self.shards for value in [getattr(one, key)] * one.records]
 
     def split(self, name: str) -> dict:
-        """Counts of one split: records, patients, labels, mask ids, dtypes, shapes.
+        """The columns of one split, without those that are empty, and `records`: how many.
 
         Raises:
             ValueError: if there is no such split.
         """
-        shards = [shard for shard in self.shards if shard.split == name]
-        if not shards:
-            known = ", ".join(dict.fromkeys(shard.split for shard in self.shards))
-            raise ValueError(f"no split {name!r}; this set has: {known}")
-        return merge(shard.counts for shard in shards)
+        if name not in self.splits:
+            raise ValueError(f"no split {name!r}; this set has: {', '.join(self.splits)}")
+        inside = [split == name for split in self.of_records("split")]
+        found: dict = {"records": sum(inside)}
+        for key, values in self.columns.items():
+            chosen = [*itertools.compress(values, inside)]
+            if any(value is not None for value in chosen):
+                found[key] = chosen
+        return found
+
+    @property
+    def rows(self):
+        """A pandas table, a line for each record: split, shard, patient, and the columns."""
+        import pandas as pd
+
+        places = {"split": self.of_records("split"), "shard": self.of_records("file")}
+        patients = [name.partition("-")[0] for name in self.columns["case"]]
+        return pd.DataFrame(places | {"patient": patients} | self.columns)
+
+    @property
+    def masks(self):
+        """A pandas table, a line for each class in each mask: split, case, id, voxels."""
+        import pandas as pd
+
+        rows = self.rows.reindex(columns=["split", "case", "voxels"]).dropna()
+        found = [(*one[:2], int(id_), n) for one in rows.values for id_, n in one[2].items()]
+        return pd.DataFrame(found, columns=["split", "case", "id", "voxels"])
 
     def to_json(self) -> str:
-        """The manifest as text, with a checksum of itself."""
-        content = {"format": "records", "version": VERSION, **dataclasses.asdict(self)}
-        content["splits"] = self.splits
-        # As JSON will give them back: numbers and text are sorted differently.
-        content["classes"] = {str(number): name for number, name in self.classes.items()}
-        content["sha256"] = _checksum(content)
-        return json.dumps(content, indent=1, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Read what `to_json` wrote.
-
-        Raises:
-            CourseDataError: `MANIFEST_DAMAGED`.
-        """
-        try:
-            content = json.loads(text)
-            stated = content.pop("sha256")
-            if stated != _checksum(content) or content["version"] != VERSION:
-                raise ValueError
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            values["classes"] = {int(number): name for number, name in values["classes"].items()}
-            values["shards"] = tuple(Shard(**shard) for shard in values["shards"])
-            values["rejected"] = tuple(values["rejected"])
-            return cls(**values)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise CourseDataError(
-                "MANIFEST_DAMAGED",
-                "the manifest does not agree with its own checksum, or is of another version than "
-                f"{VERSION}; fetch it again from where the records were written",
-            ) from None
+        """The manifest as text, with a checksum of all that follows it."""
+        content = {"format": "records", "version": VERSION} | vars(self)
+        content["shards"] = [vars(shard) for shard in self.shards]
+        return _sealed(json.dumps(content, separators=(",", ":"))[1:] + "\n")
 
     def __repr__(self) -> str:
-        splits = ", ".join(f"{name} {counts['records']}" for name, counts in self.splits.items())
+        held = ", ".join(f"{name} {self.of_records('split').count(name)}" for name in self.splits)
         rejected = f", {len(self.rejected)} rejected" if self.rejected else ""
-        return f"Manifest({self.schema}: {splits} in {len(self.shards)} shards{rejected})"
+        return f"Manifest({self.schema}: {held} in {len(self.shards)} shards{rejected})"
 
 
-def _checksum(content: dict) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def tally(features: dict, case: str, element: dict) -> dict:
-    """What the manifest counts of one record: its features, its hash, its element's mask and notes.
-
-    Notes are words of the source modules for what was done to an image, never what a file says.
-    """
-    mask = element.get("mask")
-    counts: dict = {"records": 1, "patients": [case.split("-")[0]]}
-    if "image/shape" in features:
-        shape = features["image/shape"]
-        counts["dtypes"] = {features["image/dtype"].decode(): 1}
-    else:
-        shape = (features["image/height"][0], features["image/width"][0], 3)
-    counts["shapes"] = {"x".join(map(str, shape)): 1}
-    counts["fields"] = dict.fromkeys(features, 1)
-    if "label" in features:
-        counts["labels"] = {" ".join(map(str, features["label"])): 1}
-    if element.get("notes"):
-        counts["notes"] = dict.fromkeys(element["notes"], 1)
-    if mask is not None:
-        # Plane by plane: bincount makes eight bytes of each id on its way. It takes no floats.
-        planes = (np.asarray(plane, np.uint8).ravel() for plane in np.asarray(mask))
-        voxels = sum(np.bincount(plane, minlength=256) for plane in planes)
-        ids = np.flatnonzero(voxels).tolist()
-        counts["mask_records"] = {str(i): 1 for i in ids}
-        counts["mask_voxels"] = {str(i): int(voxels[i]) for i in ids}
-        counts["empty_masks"] = int(ids == [0])
-    return counts
-
-
-def merge(several: Iterable[dict]) -> dict:
-    """Counts of several records, or of several shards, added up."""
-    total: dict = {"records": 0, "patients": []}
-    for counts in several:
-        for key, value in counts.items():
-            if isinstance(value, dict):
-                into = total.setdefault(key, {})
-                for name, count in value.items():
-                    into[name] = into.get(name, 0) + count
-            elif isinstance(value, list):
-                total.setdefault(key, []).extend(value)
-            else:
-                total[key] = total.get(key, 0) + value
-    # Once for all, because there may be many thousands.
-    return {key: sorted({*v}) if isinstance(v, list) else v for key, v in total.items()}
+def _sealed(body: str) -> str:
+    return f'{{"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'
 
 
 def load(folder: str | Path) -> Manifest:
     """The manifest of a folder of records.
 
+        records.load_manifest("records").split("train")["records"]
+
     Raises:
-        CourseDataError: `NO_MANIFEST` if there is none, `MANIFEST_DAMAGED`.
+        CourseDataError: `NO_MANIFEST` if there is none; `MANIFEST_DAMAGED` if it is not as it was
+            written, or of another version.
         FileNotFoundError: if there is no such folder.
+
+    Taught in: writing TFRecords
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    path = Path(folder) / NAME
+    if not path.parent.is_dir():
         raise FileNotFoundError("no such folder")
-    path = folder / NAME
-    if not path.is_file():
-        raise CourseDataError(
-            "NO_MANIFEST",
-            f"there is no {NAME} in this folder: it holds no records, or writing them was "
-            "interrupted; run the same conversion again, it goes on where it stopped",
-            [path],
-        )
-    try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (CourseDataError, UnicodeDecodeError) as error:
-        message = getattr(error, "message", "the manifest is not text")
-        raise CourseDataError("MANIFEST_DAMAGED", message, [path]) from None
+    need(path.is_file(), "NO_MANIFEST", f"there is no {NAME} in this folder", path)
+    text = path.read_bytes().decode("utf-8", "replace")
+    version = re.search(r'"version": ?(\d+)', text)
+    found = f"version {version[1]}" if version else "no version"
+    need(found == f"version {VERSION}", "MANIFEST_DAMAGED", f"{found}, expected {VERSION}", path)
+    whole = text == _sealed(text.partition("\n")[2])
+    need(whole, "MANIFEST_DAMAGED", "it does not agree with its own checksum", path)
+    content = json.loads(text)
+    known = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
+    known["classes"] = {int(number): name for number, name in known["classes"].items()}
+    known["shards"] = tuple(Shard(**shard) for shard in known["shards"])
+    known["rejected"] = tuple(known["rejected"])
+    return Manifest(**known)
 
 
 def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -> tuple[Fault, ...]:
     """Compare a folder of records with its manifest.
+
+        for fault in records.verify("records"):
+            print(fault.code, fault.file, fault.reason)
 
     Args:
         folder: holds the shards and the manifest.
@@ -216,34 +189,33 @@ def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -
     Raises:
         CourseDataError: `NO_MANIFEST` or `MANIFEST_DAMAGED`: there is nothing to compare with.
         FileNotFoundError: if there is no such folder.
+
+    Taught in: writing TFRecords
     """
-    folder, manifest = Path(folder), load(folder)
-    faults = []
-    for shard in manifest.shards:
+    folder, shards, faults = Path(folder), load(folder).shards, []
+    for shard in shards:
+        path = folder / shard.file
         if split not in (None, shard.split):
             continue
-        path = folder / shard.file
-        found = path.stat().st_size if path.is_file() else None
-        if found is None:
-            code, reason = "MISSING_SHARD", f"{shard.records} records are gone"
-        elif found < shard.bytes:
-            code, reason = "TRUNCATED_SHARD", f"{found} bytes of {shard.bytes}"
-        elif found > shard.bytes:
-            code, reason = "ALTERED_SHARD", f"{found} bytes, expected {shard.bytes}"
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            faults.append(Fault(shard.file, "MISSING_SHARD", f"{shard.records} records are gone"))
+        elif size != shard.bytes:
+            code = "TRUNCATED_SHARD" if size < shard.bytes else "ALTERED_SHARD"
+            faults.append(Fault(shard.file, code, f"{size} bytes of {shard.bytes}"))
         elif full and sha256(path) != shard.sha256:
-            whole = sum(tfrecord.frames(path))
-            code, reason = "ALTERED_SHARD", f"{whole} of {shard.records} records pass their own CRC"
-        else:
-            continue
-        faults.append(Fault(shard.file, code, reason))
-    known = {shard.file for shard in manifest.shards}
-    for path in folder.glob("*.tfrecord") if split is None else ():
-        if path.name not in known:
-            faults.append(Fault(path.name, "FOREIGN_SHARD", CODES["FOREIGN_SHARD"]))
+            reason = "as many bytes as were written, but not the same"
+            faults.append(Fault(shard.file, "ALTERED_SHARD", reason))
+    foreign = {path.name for path in folder.glob("*.tfrecord")} - {one.file for one in shards}
+    for name in foreign if split is None else ():
+        faults.append(Fault(name, "FOREIGN_SHARD", meaning("FOREIGN_SHARD")))
     return tuple(sorted(faults, key=lambda fault: fault.file))
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal.
+
+    Taught in: writing TFRecords
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
