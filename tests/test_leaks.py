@@ -161,8 +161,6 @@ def test_images_patients_and_cases_on_two_sides_of_records_are_refused(tmp_path,
     error = refused("IMAGE_IN_TWO_SPLITS", "1 of 2 different", leaks.check_records, folder)
     assert {file.name.partition("-")[0] for file in error.files} == {"train", "test"}
     monkeypatch.setattr(splits, "check", lambda cases: None)  # as others may write
-    for module in ("datalist.check_splits", "records.writing.datalist.check_splits"):
-        monkeypatch.setattr(f"helpers.{module}", lambda cases: None, raising=False)
     both = placed(VOLUME, VOLUME + 1, patients={0: "P", 1: "P"})
     torn = kept(tmp_path / "torn", both)
     twins = kept(tmp_path / "twins", [dataclasses.replace(one, name="one") for one in both])
