@@ -56,6 +56,8 @@ def find(
 ) -> Found:
     """Look through both folders and their subfolders; a file's first bytes are all that is read.
 
+        found = pictures.find("images", "masks", mask_suffix="_segmentation")
+
     A picture is what starts as a JPEG or PNG file does, whatever it is called. Stems are compared
     in Unicode's composed form (NFC), so that sets packed on a Mac match.
 
@@ -116,6 +118,8 @@ def find(
 def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[int]:
     """The ids in a case's mask: as stored or, with a mapping, what they become.
 
+        pictures.survey(found.cases[0])      # frozenset({0, 255})
+
     Raises:
         CourseDataError: what `load_pixels` raises for a mask.
 
@@ -127,6 +131,8 @@ def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[in
 
 def load_deeplab(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     """Read a case for a DeepLab record: the image compressed, without metadata; the mask as ids.
+
+        element = pictures.load_deeplab(found.cases[0], mapping={0: 0, 255: 1})
 
     Args:
         case: one that `find` has made.
@@ -160,6 +166,8 @@ def load_deeplab(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
 
 def load_pixels(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     """Read a case for a record of pixels.
+
+        element = pictures.load_pixels(found.cases[0])
 
     Args:
         case: one that `find` has made.
@@ -234,7 +242,16 @@ def decode(data: bytes, *files: Path) -> Image.Image:
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
-    """A picture's grey values or colours: uint8 or uint16 `[y, x]`, or RGB, uint8 `[y, x, 3]`."""
+    """A picture's grey values or colours: uint8 or uint16 `[y, x]`, or RGB, uint8 `[y, x, 3]`.
+
+    >>> pixels(Image.new("1", (3, 2), 1)).tolist()
+    [[255, 255, 255], [255, 255, 255]]
+
+    Args:
+        picture: one that `decode` gives; single bits become 0 and 255, palettes their colours.
+
+    Taught in: no lesson; the converter uses it
+    """
     mode = {"1": "L", "P": "RGB"}.get(picture.mode)
     return np.array(picture.convert(mode) if mode else picture)
 

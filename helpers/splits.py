@@ -55,7 +55,8 @@ def split(
 
     Taught in: writing TFRecords, imbalanced classification
     """
-    names, shares = list(fractions), np.array(list(fractions.values()), float)
+    names = list(fractions)
+    shares = np.array([fractions[name] for name in names], float)
     if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
     cases = tuple(cases)
@@ -91,13 +92,21 @@ def check(cases: Iterable[Case]) -> None:
     for case in cases:
         places[case.person].add(case.split)
     torn = [case for case in cases if len(places[case.person]) > 1]
-    found = f"{len({case.person for case in torn})} of {len(places)} patients, with {len(torn)} "
-    found += "cases, stand in more than one split"
+    people = {case.person for case in torn}
+    found = f"{len(people)} of {len(places)} patients, with {len(torn)} cases,"
+    found += " stand in more than one split"
     need(not torn, "PATIENT_IN_TWO_SPLITS", found, *files(torn))
 
 
 def files(cases: Iterable[Case]) -> list[Path]:
-    """The files of cases, each once, for a message."""
+    """The files of cases, each once, for a message.
+
+    >>> same = files([Case("a", None, (Path("a.png"),)), Case("b", None, (Path("a.png"),))])
+    >>> [file.name for file in same]
+    ['a.png']
+
+    Taught in: no lesson; the converter uses it
+    """
     return list(dict.fromkeys(file for case in cases for file in case.files))
 
 
@@ -151,15 +160,20 @@ def _draw(strata: np.ndarray, sizes: np.ndarray, random: np.random.RandomState) 
     """The number of a split for each patient."""
     from sklearn.model_selection import train_test_split
 
-    where, rest = np.full(len(strata), len(sizes) - 1), np.arange(len(strata))
+    rest = np.arange(len(strata))
+    where = np.full(len(strata), len(sizes) - 1)
     for number, size in enumerate(sizes[:-1]):
         # scikit-learn wants two of each stratum, and room for one of each on both sides.
         room = min(size, len(rest) - size)
-        common = [one for one, n in Counter(strata[rest].tolist()).most_common(room) if n > 1]
+        largest = Counter(strata[rest].tolist()).most_common(room)
+        common = [one for one, count in largest if count > 1]
         groups = np.where(np.isin(strata[rest], common), strata[rest], common[:1] or -1)
-        stratify = groups if len(common) > 1 else None
-        options = {"random_state": random, "stratify": stratify}
-        taken, rest = train_test_split(rest, train_size=int(size), **options)
+        taken, rest = train_test_split(
+            rest,
+            train_size=int(size),
+            random_state=random,
+            stratify=groups if len(common) > 1 else None,
+        )
         where[taken] = number
     for stratum in np.unique(strata[strata >= 0]):
         for number in range(len(sizes)):
