@@ -13,10 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from numbers import Integral
 
-from helpers import quiet
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 LARGEST_SEED = 2**31 - 1  # Dataset.random takes seeds modulo this
 Wrap = Callable[[str, Callable], Callable]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import quiet
-from helpers.errors import CourseDataError
+import tensorflow as tf
 
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+from helpers.errors import CourseDataError
 
 
 def check_image(spec) -> None:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import quiet
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
-from keras import ops  # noqa: E402
+import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="helpers")

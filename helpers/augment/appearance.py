@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import quiet
 from helpers.augment.amounts import between, checked, probability
 from helpers.augment.warp import upsample
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 # Y, I, Q after NTSC: the hue is the angle in the plane of I and Q.
 RGB_TO_YIQ = np.array(

@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from numbers import Real
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import quiet
 from helpers.augment.amounts import NUMBERS, between, checked, probability
 from helpers.augment.warp import IDS, Warp, upsample
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 AXES = "zyx"
 LARGEST_SHEAR_DEGREES = 30  # three shears of more could turn space inside out

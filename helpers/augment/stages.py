@@ -7,14 +7,12 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import draws, quiet
+from helpers import draws
 from helpers.augment import appearance, spatial, warp
 from helpers.elements import check_image, check_mask, fits, require
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def stage(

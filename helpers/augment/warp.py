@@ -12,11 +12,9 @@ import math
 from numbers import Integral, Real
 from typing import NamedTuple
 
-from helpers import quiet
-from helpers.elements import check_mask
+import tensorflow as tf
 
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+from helpers.elements import check_mask
 
 IDS = 256  # a mask is uint8
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from helpers import draws, quiet
+import tensorflow as tf
 
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+from helpers import draws
 
 
 def merge_batch_dims(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import memory, quiet
+from helpers import memory
 from helpers.crops.cuts import Cuts, Drawing, named
 from helpers.crops.fixed import CentreCrop
 from helpers.crops.stages import RandomCrop
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 IMAGE, MASK = ("image",), ("mask",)  # the fields that are cut; all others are repeated
 

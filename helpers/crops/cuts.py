@@ -6,15 +6,12 @@ import weakref
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import quiet
 from helpers.crops.fixed import CentreCrop
 from helpers.crops.laws import ARRAYS, Anywhere, Classes, Sides
 from helpers.crops.stages import RandomCrop
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 Slices = tuple[slice, ...]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from helpers import quiet
+import tensorflow as tf
+
 from helpers.crops.elements import matching
 from helpers.elements import require
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def extent(element: dict, size: tuple[int, ...], allow_smaller: bool) -> tuple:

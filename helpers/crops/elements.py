@@ -5,11 +5,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
-from helpers import quiet
 from helpers.elements import check_image, check_mask, fits
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
 
 
 def checked_size(size: Sequence[int]) -> tuple[int, ...]:

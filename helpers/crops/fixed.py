@@ -6,11 +6,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from helpers import draws, quiet
-from helpers.crops.elements import check, checked_size, matching
+import tensorflow as tf
 
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+from helpers import draws
+from helpers.crops.elements import check, checked_size, matching
 
 
 @dataclasses.dataclass(frozen=True)

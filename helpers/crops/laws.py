@@ -11,12 +11,9 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import quiet
 from helpers.crops.places import SIDES, find_classes, find_sides
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 FINE = 2**52  # steps of a uniform number in [0, 1); a product with it is never rounded up to 1
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
-from helpers import draws, memory, quiet
+import tensorflow as tf
+
+from helpers import draws, memory
 from helpers.crops.copying import Copier
 from helpers.crops.fixed import CentreCrop
 from helpers.crops.stages import RandomCrop
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def from_memory(

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from helpers import draws, quiet
+import tensorflow as tf
+
+from helpers import draws
 from helpers.crops.elements import check, matching
 from helpers.elements import require
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 SIDES = ("foreground", "background")
 ELSEWHERE = 2  # neither side: in the air, below the threshold

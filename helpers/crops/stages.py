@@ -6,15 +6,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from helpers import draws, quiet
+import tensorflow as tf
+
+from helpers import draws
 from helpers.crops.cutting import cropped, extent
 from helpers.crops.elements import check, checked_count, checked_size
 from helpers.crops.laws import GRAPH, Anywhere, Classes, Law, Sides
 from helpers.crops.places import checked_classes, checked_threshold
 from helpers.elements import require
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

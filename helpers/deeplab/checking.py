@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import arguments, elements, quiet
+from helpers import arguments, elements
 from helpers.deeplab import limits
 from helpers.deeplab.limits import IGNORE
 from helpers.errors import CourseDataError, listed
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,9 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-from helpers import quiet
-from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization
+import keras
 
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
+from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization
 
 Conv = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 POINTWISE = (

@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import arguments, quiet
+import keras
+
+from helpers import arguments
 from helpers.deeplab import limits
 from helpers.deeplab.dilation import Grid, Layer, rebuild
 from helpers.deeplab.layers import ChannelNormalization
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
 
 LOW_LEVEL_STRIDE = 4  # of the features that the decoder takes to find edges
 BUILT_AT = 224  # pixels; no layer's weights depend on it

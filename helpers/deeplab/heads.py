@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import arguments, quiet
-from helpers.deeplab.layers import FusedBatchNormalization, Spread, Upsampling
+import keras
+from keras import layers
 
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
-from keras import layers  # noqa: E402
+from helpers import arguments
+from helpers.deeplab.layers import FusedBatchNormalization, Spread, Upsampling
 
 
 class Blocks:

@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import math
 
-from helpers import quiet
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from keras import ops  # noqa: E402
+import keras
+import tensorflow as tf
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="helpers")

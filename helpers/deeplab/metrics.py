@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import quiet
+import keras
+from keras import ops
+
 from helpers.deeplab import limits
 from helpers.deeplab.limits import IGNORE
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
-from keras import ops  # noqa: E402
 
 
 def mean_iou(classes: int, ignore: int = IGNORE, name: str = "mean_iou") -> keras.metrics.Metric:

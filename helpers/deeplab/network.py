@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers import quiet
+import keras
+
 from helpers.deeplab import limits
 from helpers.deeplab.encoders import LOW_LEVEL_STRIDE, encoder
 from helpers.deeplab.heads import aspp, decoder
 from helpers.deeplab.layers import Upsampling
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
 
 RATES = (6, 12, 18)  # at output stride 16
 

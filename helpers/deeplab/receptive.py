@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from helpers import quiet
+import keras
+
 from helpers.deeplab.dilation import Conv
 from helpers.deeplab.layers import CentredMaxPooling2D, Upsampling
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
 
 
 def receptive_field(model: keras.Model, layer: str) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from helpers import arguments, quiet
-from helpers.deeplab.limits import IGNORE
+import keras
 
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
+from helpers import arguments
+from helpers.deeplab.limits import IGNORE
 
 
 def loss(ignore: int = IGNORE) -> keras.losses.Loss:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import crops, draws, memory, quiet
+import tensorflow as tf
+
+from helpers import crops, draws, memory
 from helpers.errors import CourseDataError
 from helpers.pipeline.reading import Kept, Streamed
 from helpers.pipeline.sources import Stage, applied
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def batched(

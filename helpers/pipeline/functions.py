@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from helpers import arguments, draws, labels, quiet
+import tensorflow as tf
+
+from helpers import arguments, draws, labels
 from helpers.pipeline.batching import batched, check_stages, expect, finished
 from helpers.pipeline.order import Order
 from helpers.pipeline.reading import ordered
 from helpers.pipeline.sources import Stage
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 
 def segmentation(

@@ -6,16 +6,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import draws, lists, memory, quiet, verdicts
+from helpers import draws, lists, memory, verdicts
 from helpers.cases import Case
 from helpers.errors import CourseDataError
 from helpers.lists import Item, files_of
 from helpers.pipeline.order import Facts
 from helpers.records.schema import DEFAULTS
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 MOST_CHANNELS = 4  # of three axes, where nothing else tells, a last one beyond this is no channels
 DTYPES = {"label": np.int32, "weight": np.float32, "spacing": np.float32}

@@ -7,12 +7,10 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import arguments, draws, labels, memory, quiet, sampling
+from helpers import arguments, draws, labels, memory, sampling
 from helpers.errors import CourseDataError
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 Draw = tuple[np.ndarray, Sequence | None]  # probabilities, and the groups to keep in proportion
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import keras
 import numpy as np
 
-from helpers import arguments, memory, quiet
+from helpers import arguments, memory
 from helpers.errors import CourseDataError, need
 from helpers.pipeline.listing import Listing
 from helpers.pipeline.order import Order, one_epoch
-
-quiet.tensorflow_greeting()
-import keras  # noqa: E402
 
 
 class PythonBatches(keras.utils.PyDataset):

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import psutil
+import tensorflow as tf
 
-from helpers import memory, quiet
+from helpers import memory
 from helpers.errors import CourseDataError
 from helpers.pipeline.listing import Listing
 from helpers.pipeline.order import Facts, Order
 from helpers.pipeline.sources import Elements, Records, Stage, applied, opened
 from helpers.smart_cache import SmartCache
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 NO_ELEMENTS = "the dataset has no elements; look at what it reads"
 

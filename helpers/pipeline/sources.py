@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
-from helpers import memory, quiet, records
+from helpers import memory, records
 from helpers.pipeline.listing import Listing
 from helpers.pipeline.order import Facts
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
 
 Stage = Callable[[tf.data.Dataset], tf.data.Dataset]
 

@@ -78,9 +78,6 @@ def stream(
         raise ValueError(f"expected 1 epoch or more, or None for no end, not {epochs}")
     units, group, bits = _units(probabilities, groups, size)
 
-    from helpers import quiet
-
-    quiet.tensorflow_greeting()
     import tensorflow as tf
 
     from helpers import draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 
-from helpers import memory, quiet
+from helpers import memory
 
 
 class Reminder:
@@ -64,7 +64,6 @@ def dataset(cache, indices, reminder: Reminder):
 
 def callback(cache):
     """What `SmartCache.callback` returns."""
-    quiet.tensorflow_greeting()
     import keras
 
     class SwapAtEpochEnd(keras.callbacks.Callback):

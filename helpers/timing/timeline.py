@@ -17,11 +17,10 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
-from helpers import draws, quiet, spans
-from helpers.spans import STEP, WAIT, Span
+import tensorflow as tf
 
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
+from helpers import draws, spans
+from helpers.spans import STEP, WAIT, Span
 
 Stage = Callable[[tf.data.Dataset], tf.data.Dataset]
 
