@@ -300,7 +300,7 @@ class Volume:
 
         path = _known_format(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(self.to_sitk(), str(path), useCompression=path.suffix == ".gz")
+        sitk.WriteImage(self.to_sitk(), str(path))
         return path
 
 

@@ -93,7 +93,9 @@ def test_a_4d_image_has_its_channels_last_and_nothing_else_is_4d(tmp_path, kind)
 def test_what_is_no_volume_of_real_numbers_is_refused_by_its_header(tmp_path):
     colour = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Pair(IMAGE, AFFINE), tmp_path / "pair.img")
-    (tmp_path / "pair.hdr").rename(tmp_path / "pair.nii")  # its voxels lie in a second file
+    pair = (tmp_path / "pair.hdr").rename(tmp_path / "pair.nii")  # its voxels: a second file
+    pair.write_bytes(pair.read_bytes().ljust(2000, b"\0"))
+    patched(pair, 108, struct.pack("<f", 352))
     patched(nii(tmp_path / "inner.nii"), 108, struct.pack("<f", 0))  # they begin in the header
     nii(tmp_path / "2d.nii", IMAGE[:, :, 0])
     nii(tmp_path / "5d.nii", np.zeros((3, 3, 3, 2, 2), "i2"))
