@@ -158,6 +158,9 @@ def images(folder: str | Path) -> Iterator[tuple[str, str, Path, np.ndarray | by
 
         for case, split, path, image in records.images("records"): ...
 
+    Args:
+        folder: holds the shards and the manifest.
+
     Returns:
         Images as arrays `[z, y, x, c]` or `[y, x, c]`, views of the shard; JPEG and PNG files as
         bytes.

@@ -47,7 +47,10 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What `write` did: the manifest, each rejection with its files and its reason, shards kept."""
+    """What `write` did: the manifest, each rejection with its files and its reason, shards kept.
+
+    Taught in: writing TFRecords
+    """
 
     manifest: Manifest
     rejected: tuple[Rejection, ...] = dataclasses.field(repr=False)
@@ -56,7 +59,10 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A shard to be written: its cases in their order, each with its hash, and how."""
+    """A shard to be written: its cases in their order, each with its hash, and how.
+
+    Taught in: no lesson; the converter uses it
+    """
 
     file: str
     split: str
@@ -139,7 +145,7 @@ def write(
     names = {int(number): str(name) for number, name in pairs}
     module, described = _described(load)
     here = executor is not None or workers == 1
-    check_arguments(found.cases, schema, salt, names, here or module != "__main__")
+    _check_arguments(found.cases, schema, salt, names, here or module != "__main__")
     splits.check_splits(found.cases)
     mapping = getattr(load, "keywords", {}).get("mapping")
     mapping = mapping and {str(old): int(new) for old, new in mapping.items()}
@@ -174,6 +180,11 @@ def plan(
 ) -> list[Job]:
     """Which cases go into which shard: fixed by the cases, the salt and the seed.
 
+    Args:
+        cases: in any order, which changes nothing.
+        salt, seed, shard_count: as for `write`.
+        parameters: whatever else decides what is written.
+
     Taught in: writing TFRecords
     """
     jobs = []
@@ -197,7 +208,7 @@ def size_of(case: Case) -> int:
     return case.size or sum(os.stat(file).st_size for file in filter(os.path.isfile, case.files))
 
 
-def check_arguments(
+def _check_arguments(
     cases: Sequence[Case], schema: str, salt: str, names: Mapping[int, str], importable: bool
 ) -> None:
     """Refuse what would make every record wrong.
@@ -206,8 +217,6 @@ def check_arguments(
         CourseDataError: `UNKNOWN_LABEL` for labels that nobody has named, or of unequal lengths.
             Where a case has several labels, -1 stands for one that is not known.
         ValueError: with what to pass instead.
-
-    Taught in: no lesson; the converter uses it
     """
     labelled = [case for case in cases if case.label is not None]
     lengths = {np.size(case.label) for case in labelled}
