@@ -22,7 +22,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
 
 import filelock
@@ -156,7 +156,7 @@ def write(
     place = None if dry_run else folder
     work = functools.partial(write_shard, SCHEMAS[schema].encode, load, allowed, place)
     lock = contextlib.nullcontext() if dry_run else _locked(folder)
-    with _pool(executor, workers, len(jobs)) as pool, lock:
+    with lock, _pool(executor, workers, len(jobs)) as pool:  # no worker outlives the lock
         waiting, stale = (jobs, set()) if dry_run else _prepare(folder, jobs, overwrite)
         if survey:
             cases = [case for job in waiting for _, case in job.cases]
@@ -283,8 +283,8 @@ def _pool(executor: Executor | None, workers: int | None, jobs: int) -> Iterator
 
 def _end_with_parent() -> None:
     """In a worker: do not outlive a parent that was killed, and write into its folder."""
-    wait = multiprocessing.parent_process().join
-    threading.Thread(target=lambda: (wait(), os._exit(1)), daemon=True).start()
+    join = multiprocessing.parent_process().join
+    threading.Thread(target=lambda: (join(), os._exit(1)), daemon=True).start()
 
 
 def _all(pool: Executor | None, work: Callable, items: Sequence, title: str, quiet: bool) -> list:
@@ -296,8 +296,7 @@ def _all(pool: Executor | None, work: Callable, items: Sequence, title: str, qui
     try:
         return [future.result() for future in bar(as_completed(waiting))]
     finally:
-        for future in waiting:
-            future.cancel()
+        wait([future for future in waiting if not future.cancel()])
 
 
 def write_shard(
