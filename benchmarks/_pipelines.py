@@ -82,8 +82,10 @@ def whitener(work: Workload, xla: bool = True) -> Callable:
         return (tf.cast(image, tf.float32) - mean) / std
 
     def finish(image, case):
-        mean_std = tf.gather(constants, table.lookup(case))[..., None, None, None, None]
-        return whiten(image, mean_std[..., 0, :, :, :, :], mean_std[..., 1, :, :, :, :])
+        ones = [1] * (len(work.crop) + 1)  # the axes of an image and its channel
+        mean, std = tf.unstack(tf.gather(constants, table.lookup(case)), axis=-1)
+        leading = [-1] if case.shape.rank else []
+        return whiten(image, tf.reshape(mean, leading + ones), tf.reshape(std, leading + ones))
 
     return finish
 

@@ -39,6 +39,7 @@ from helpers import quiet
 
 OURS = "records, mapped"
 STREAMED = "records, streamed"
+SMALL = (OURS, STREAMED, "float_list, as in 2018")  # for small records
 SETTLING = 3  # batches between the checksums and the clock, in which buffers fill again
 # glibc: one heap that gives nothing back, so that a batch finds the pages of the one before it.
 KEEP_PAGES = {

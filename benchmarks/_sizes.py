@@ -24,6 +24,8 @@ class Sizes:
     subjects: int = 10
     head: tuple[int, int, int] = (180, 240, 240)
     crop: tuple[int, int, int] = (128, 224, 224)
+    small: tuple = (40, (48, 128, 128), (32, 112, 112))  # subjects, volume, crop; () for none
+    pictures: tuple[tuple[int, int], ...] = ((4096, 64), (1024, 256))  # how many, and their side
     batches: int = 30
     slow_batches: int = 4
     few: int = 50
@@ -43,6 +45,8 @@ QUICK = Sizes(
     subjects=5,
     head=(48, 128, 128),
     crop=(32, 112, 112),
+    small=(),
+    pictures=((512, 64),),
     batches=10,
     few=5,
     many=25,

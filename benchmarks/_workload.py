@@ -56,12 +56,12 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """The published reading benchmark: crops of whitened MR heads, a few in a batch.
+    """The published reading benchmark: crops of whitened MR heads, or pictures, in batches.
 
     Args:
         folder: holds the images as IXI comes, and what was made from them.
         subjects: in the order of the table.
-        crop: shape `(z, y, x)` of an example; it has one channel.
+        crop: shape `(z, y, x)` of an example, or `(y, x)`; it has one channel.
         batch: examples in a batch.
     """
 
@@ -125,6 +125,40 @@ def reading_workload(
     return loaded(data_dir / name)
 
 
+def picture_workload(data_dir: Path, pictures: int, side: int, batch: int = 32) -> Workload:
+    """Thousands of small records: grey pictures of noise, `side` pixels high and wide.
+
+    Args:
+        data_dir: folder of all data sets.
+        pictures: how many, in whole batches.
+        side: pixels.
+        batch: examples in a batch.
+    """
+    from PIL import Image
+
+    from helpers.phantoms import fresh_set
+
+    name = f"benchmark_pictures_{pictures}_{side}"
+    with fresh_set(data_dir, name, VERSION, {"batch": batch}) as folder:
+        if folder:
+            rng = np.random.default_rng(0)
+            made = []
+            for number in range(pictures):
+                pixels = rng.integers(0, 256, (side, side)).astype(np.uint8)
+                path = folder / "pictures" / f"{number:05d}.png"
+                path.parent.mkdir(exist_ok=True)
+                Image.fromarray(pixels).save(path, compress_level=0)
+                values = pixels.astype(np.float32)
+                mean, std = np.mean(values), np.std(values)
+                crc, relative = zlib.crc32((values - mean) / std), f"pictures/{path.name}"
+                one = (path.stem, number % 2, relative, (0, 0), float(mean), float(std), crc)
+                made.append(dataclasses.asdict(Subject(*one)))
+            content = {"crop": (side, side), "batch": batch, "subjects": made}
+            (folder / "workload.json").write_text(json.dumps(content), encoding="utf-8")
+            _write_float32(loaded(folder))
+    return loaded(data_dir / name)
+
+
 def loaded(folder: Path) -> Workload:
     """The workload that `reading_workload` has made in this folder."""
     made = json.loads((folder / "workload.json").read_text(encoding="utf-8"))
@@ -132,7 +166,7 @@ def loaded(folder: Path) -> Workload:
         Subject(**{**one, "path": folder / one["path"], "start": tuple(one["start"])})
         for one in made["subjects"]
     ]
-    return Workload(folder, tuple(subjects), tuple(made["crop"]))
+    return Workload(folder, tuple(subjects), tuple(made["crop"]), made.get("batch", 5))
 
 
 def _write_subjects(folder: Path, count: int, shape, crop) -> None:

@@ -7,7 +7,8 @@ environment in benchmarks/.venv has no TensorFlow. Four parts:
 
 A  writing int16 volumes from memory, against plain files hashed with SHA-256 as they are written
 B  converting DICOM series with two worker processes, against one
-C  reading the published benchmark, 5 x 128x224x224 float32 a batch, against its own pipelines
+C  reading the published benchmark, 5 x 128x224x224 float32 a batch, against its own pipelines;
+   then small volumes, and thousands of small pictures
 D  memory of `python -m helpers convert`, for few and for many cases
 
 `--tried` adds to part C what was tried to make reading quicker, and what each change gave.
@@ -22,11 +23,19 @@ import json
 import statistics
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from _harness import compare, entry, in_fresh_processes, peak_of_tree, print_times, write_json
 from _sizes import QUICK, Sizes, scratch
-from _workload import SALT, Workload, dicom_set, load_crop, reading_workload
+from _workload import (
+    SALT,
+    Workload,
+    dicom_set,
+    load_crop,
+    picture_workload,
+    reading_workload,
+)
 from _writing import compare_workers, compare_writing
 
 from helpers import records
@@ -39,21 +48,36 @@ DATA_DIR = HERE.parent / "data"
 
 
 def compare_reading(sizes: Sizes, data_dir: Path, tried: bool) -> list[dict]:
-    from _reading import CONTENDERS, OURS, STREAMED
+    """The published benchmark, then small volumes and pictures beside its float lists alone."""
+    from _reading import SMALL
 
     work = reading_workload(data_dir, sizes.subjects, sizes.head, sizes.crop)
+    entries = read_batches(work, sizes, data_dir, tried)
+    small = [reading_workload(data_dir, *sizes.small)] if sizes.small else []
+    small += [picture_workload(data_dir, count, side) for count, side in sizes.pictures]
+    for work in small:
+        entries += read_batches(work, sizes, data_dir, tried=False, only=SMALL)
+    return entries
+
+
+def read_batches(
+    work: Workload, sizes: Sizes, data_dir: Path, tried: bool, only: Sequence[str] = ()
+) -> list[dict]:
+    """Batches of one workload, from the contenders of these names, or of the usual kinds."""
+    from _reading import CONTENDERS, OURS, STREAMED
+
     kinds = ("records", "published", "floor", *(["tried"] if tried else []))
     chosen = {
         name: one
         for name, one in CONTENDERS.items()
-        if one.kind in kinds and (one.quick or not sizes.is_quick)
+        if (name in only if only else one.kind in kinds and (one.quick or not sizes.is_quick))
     }
     with scratch(data_dir) as root:
         for count in {one.shards for one in chosen.values()}:
             write_crops(work, root / str(count), count)
         commands = {}
         for name, one in chosen.items():
-            batches = sizes.slow_batches if one.slow else sizes.batches
+            batches = sizes.slow_batches if one.slow else sizes.batches * (4 if only else 1)
             command = [sys.executable, str(HERE / "_reading.py"), name, str(work.folder)]
             commands[name] = [*command, str(root / str(one.shards)), "--batches", str(batches)]
         env = {name: one.env for name, one in chosen.items()}
@@ -70,6 +94,11 @@ def compare_reading(sizes: Sizes, data_dir: Path, tried: bool) -> list[dict]:
         names = beside + [name for name, one in chosen.items() if one.kind == kind]
         if len(names) > 1:
             print_times(title, names, {name: times_ms[name] for name in names}, OURS)
+    name = f"{work.batch} x {shape}"
+    if only:
+        entries = compare(f"{OURS}, {name}", times_ms, OURS)
+        del times_ms[OURS]
+        return entries + compare(f"{STREAMED}, {name}", times_ms, STREAMED)
     crc = zlib.crc32(json.dumps(results[OURS][0]["crcs"]).encode())
     print(
         f"  all pipelines gave the same {len(work.subjects)} examples, bit for bit (CRC-32 of "
@@ -81,13 +110,14 @@ def compare_reading(sizes: Sizes, data_dir: Path, tried: bool) -> list[dict]:
             continue
         print(f"    {name:42} {statistics.median(one['cpu_ms'] for one in several):6.1f}")
     print("  asked for: at least 4 x the float_list pipeline, at least 25 x the generator")
-    return compare(f"{OURS}, {work.batch} x {shape}", times_ms, OURS)
+    return compare(f"{OURS}, {name}", times_ms, OURS)
 
 
 def write_crops(work: Workload, folder: Path, shards: int) -> None:
     """The stored crops as records; the page cache holds them afterwards."""
+    schema = "volume" if len(work.crop) == 3 else "classification"
     records.write(
-        folder, work.found(), "volume", load_crop,
+        folder, work.found(), schema, load_crop,
         salt=SALT, classes=("male", "female"), shard_count=shards, workers=1, progress=False,
     )  # fmt: skip
 

@@ -86,14 +86,22 @@ def test_an_element_is_as_the_course_has_it(tf, whole):
 
 
 # As the first build gave them; lessons are trained in these orders.
+STREAMED = [11, 18, 13, 2, 1, 5, 6, 10, 17, 15, 0, 19, 14, 8, 7, 3, 12, 9, 4, 16]
+MAPPED = [11, 1, 17, 14, 18, 5, 15, 8, 13, 6, 0, 7, 2, 10, 19, 3, 12, 9, 4, 16]
+STREAMED_3 = [
+    [15, 10, 0, 18, 13, 16, 9, 1, 6, 2, 17, 11, 5, 4, 8, 3, 14, 19, 7, 12],
+    [13, 2, 15, 9, 4, 1, 12, 3, 11, 19, 6, 10, 7, 5, 8, 17, 18, 16, 14, 0],
+]
+MAPPED_3 = [
+    [18, 12, 19, 7, 2, 4, 15, 9, 1, 13, 11, 10, 16, 14, 0, 6, 8, 3, 5, 17],
+    [13, 8, 0, 15, 6, 19, 5, 10, 9, 12, 7, 3, 2, 14, 4, 18, 16, 11, 17, 1],
+]
 ORDERS = [
-    ({}, [[11, 18, 13, 2, 1, 5, 6, 10, 17, 15, 0, 19, 14, 8, 7, 3, 12, 9, 4, 16]] * 2),
-    ({"mapped": True}, [[11, 1, 17, 14, 18, 5, 15, 8, 13, 6, 0, 7, 2, 10, 19, 3, 12, 9, 4, 16]] * 2),
-    ({"seed": 3}, [[15, 10, 0, 18, 13, 16, 9, 1, 6, 2, 17, 11, 5, 4, 8, 3, 14, 19, 7, 12],
-                   [13, 2, 15, 9, 4, 1, 12, 3, 11, 19, 6, 10, 7, 5, 8, 17, 18, 16, 14, 0]]),
-    ({"seed": 3, "mapped": True}, [[18, 12, 19, 7, 2, 4, 15, 9, 1, 13, 11, 10, 16, 14, 0, 6, 8, 3, 5, 17],
-                                   [13, 8, 0, 15, 6, 19, 5, 10, 9, 12, 7, 3, 2, 14, 4, 18, 16, 11, 17, 1]]),
-]  # fmt: skip
+    ({}, [STREAMED] * 2),
+    ({"mapped": True}, [MAPPED] * 2),
+    ({"seed": 3}, STREAMED_3),
+    ({"seed": 3, "mapped": True}, MAPPED_3),
+]
 
 
 @pytest.mark.parametrize(("options", "epochs"), ORDERS)
@@ -114,7 +122,7 @@ def test_a_small_room_to_shuffle_still_gives_each_record_once(tf, whole, monkeyp
     monkeypatch.setattr(reading, "SHUFFLED_BYTES", 1000)
     assert sorted(numbers(records.read(whole, "train", seed=1))) == list(range(20))
     monkeypatch.setattr(reading, "LARGE", 10)  # read without a buffer
-    assert numbers(records.read(whole, "train")) == ORDERS[0][1][0]
+    assert numbers(records.read(whole, "train")) == STREAMED
 
 
 def test_unequal_records_of_a_split_come_in_one_dtype_with_defaults_that_are_no_values(
@@ -144,7 +152,10 @@ def test_unequal_records_of_a_split_come_in_one_dtype_with_defaults_that_are_no_
         with pytest.warns(UserWarning, match="read as float32"):
             (batch,) = records.read(same, batch=3, mapped=mapped).as_numpy_iterator()
         assert batch["image"].dtype == np.float32
-        found = {name: image[..., 0] for name, image in zip(*map(batch.get, ("case", "image")))}
+        found = {
+            name: image[..., 0]
+            for name, image in zip(*map(batch.get, ("case", "image")), strict=True)
+        }
         assert np.array_equal(found[name_of(case(1)).encode()], half)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -173,7 +184,7 @@ def test_what_read_cannot_do_is_refused_before_the_first_element(tf, whole, tmp_
     ]
     wrong = []
     for folder, options, said in rows:
-        with pytest.raises(ValueError) as refused:  # noqa: PT011
+        with pytest.raises(ValueError) as refused:
             records.read(folder, **options)
         if said not in str(refused.value):
             wrong.append((options, said, refused.value))
@@ -254,7 +265,7 @@ def test_the_index_is_what_elements_hold_in_the_order_of_their_numbers(tf, whole
     (kept,) = [one["case"][0].decode() for one in endless.skip(1).take(1).as_numpy_iterator()]
     assert kept == known["case"][0]
     for bad in ([20], [-1]):
-        with pytest.raises(tf.errors.OpError, match="expected 0 to 19: found|expected 0 to 19"):
+        with pytest.raises(tf.errors.OpError, match=r"expected 0 to 19"):
             [
                 *records.read(
                     whole, "train", mapped=True, indices=tf.data.Dataset.from_tensors(bad[0])
@@ -272,7 +283,7 @@ def test_batches_that_are_kept_stay_as_they_are(tf, whole):
     kept = [*dataset]
     copies = [one["image"].numpy().copy() for one in kept]
     for _ in range(3):
-        [*dataset]
+        assert len([*dataset]) == 10
     assert all(np.array_equal(a["image"], b) for a, b in zip(kept, copies, strict=True))
 
 

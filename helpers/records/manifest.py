@@ -26,7 +26,10 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One TFRecord file; `fingerprint` stands for all that decides what is in it."""
+    """One TFRecord file; `fingerprint` stands for all that decides what is in it.
+
+    Taught in: writing TFRecords
+    """
 
     file: str
     split: str
@@ -37,7 +40,10 @@ class Shard:
 
 
 class Fault(NamedTuple):
-    """A shard that is not as it was written; `code` is a key of `errors.CODES`."""
+    """A shard that is not as it was written; `code` is a key of `errors.CODES`.
+
+    Taught in: writing TFRecords
+    """
 
     file: str
     code: str
@@ -213,7 +219,7 @@ def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """SHA-256 of the file at `path`, in hexadecimal.
 
     Taught in: writing TFRecords
     """

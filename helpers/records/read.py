@@ -20,7 +20,8 @@ from helpers.records import manifest
 from helpers.records.manifest import Manifest, Shard
 from helpers.records.schema import DEFAULTS
 
-LARGE = 2**20  # bytes; records beyond this are read straight into place
+LARGE = 2**16  # bytes; records beyond this are read straight into place
+BUFFER = 2**18  # bytes of the reader of each shard, for smaller ones
 SHUFFLED_BYTES = 256 * 2**20  # what a shuffle buffer of serialized records may hold
 AT_A_TIME = 2  # batches decoded at once: each may be more than 100 MB
 TAKING_TURNS = 4  # shards, of which each gives a record in its turn
@@ -156,6 +157,9 @@ def images(folder: str | Path) -> Iterator[tuple[str, str, Path, np.ndarray | by
     """Case, split, shard and image of each record, in the order of the manifest, unchecked.
 
         for case, split, path, image in records.images("records"): ...
+
+    Args:
+        folder: holds the shards and the manifest.
 
     Returns:
         Images as arrays `[z, y, x, c]` or `[y, x, c]`, views of the shard; JPEG and PNG files as
@@ -301,7 +305,7 @@ def _serialized(shards: Sequence[tuple[Path, Shard]], seed: int | None, record_b
 
     def whole(file, count, words):
         # A buffer is one more copy of a large record, but spares small ones a system call each.
-        found = tf.data.TFRecordDataset(file, buffer_size=0 if record_bytes > LARGE else LARGE)
+        found = tf.data.TFRecordDataset(file, buffer_size=0 if record_bytes > LARGE else BUFFER)
         # The range asks for each record at most once: a file that cannot be opened would be asked
         # for ever. After an error inside a file, the reader gives nothing more of it.
         found = tf.data.Dataset.zip(tf.data.Dataset.range(count), found).ignore_errors()

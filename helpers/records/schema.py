@@ -24,7 +24,10 @@ COUNTED_AT_ONCE = 2**18  # bincount makes eight bytes of each id on its way
 
 
 class Field(NamedTuple):
-    """One key of a record: its name, the kind of its list, and what it holds."""
+    """One key of a record: its name, the kind of its list, and what it holds.
+
+    Taught in: writing TFRecords
+    """
 
     key: str
     kind: str
@@ -32,7 +35,10 @@ class Field(NamedTuple):
 
 
 class Schema(NamedTuple):
-    """A kind of record: its fields, and `encode(element, name, case)`, which fills them."""
+    """A kind of record: its fields, and `encode(element, name, case)`, which fills them.
+
+    Taught in: writing TFRecords
+    """
 
     fields: tuple[Field, ...]
     encode: Callable[[Mapping, str, Case], dict[str, object]]
@@ -164,7 +170,9 @@ def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def row(features: Mapping[str, object], element: Mapping) -> dict[str, object]:
-    """What the manifest says of one record; of a file, its format stands for the dtype.
+    """What the manifest says of one record, from its `features` and the `element` they are made of.
+
+    Of a JPEG or PNG file, the format stands for the dtype.
 
     Taught in: no lesson; the converter uses it
     """

@@ -99,7 +99,7 @@ def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], d
 
 
 def masked_crc(pieces: Sequence[bytes | np.ndarray]) -> bytes:
-    """CRC-32C, rotated and shifted, as TFRecord stores it.
+    """CRC-32C of all pieces together, rotated and shifted, as TFRecord stores it.
 
     Taught in: no lesson; the converter uses it
     """

@@ -22,7 +22,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
 from pathlib import Path
 
 import filelock
@@ -47,7 +47,10 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What `write` did: the manifest, each rejection with its files and its reason, shards kept."""
+    """What `write` did: the manifest, each rejection with its files and its reason, shards kept.
+
+    Taught in: writing TFRecords
+    """
 
     manifest: Manifest
     rejected: tuple[Rejection, ...] = dataclasses.field(repr=False)
@@ -56,7 +59,10 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A shard to be written: its cases in their order, each with its hash, and how."""
+    """A shard to be written: its cases in their order, each with its hash, and how.
+
+    Taught in: no lesson; the converter uses it
+    """
 
     file: str
     split: str
@@ -139,7 +145,7 @@ def write(
     names = {int(number): str(name) for number, name in pairs}
     module, described = _described(load)
     here = executor is not None or workers == 1
-    check_arguments(found.cases, schema, salt, names, here or module != "__main__")
+    _check_arguments(found.cases, schema, salt, names, here or module != "__main__")
     splits.check(found.cases)
     mapping = getattr(load, "keywords", {}).get("mapping")
     mapping = mapping and {str(old): int(new) for old, new in mapping.items()}
@@ -150,7 +156,7 @@ def write(
     place = None if dry_run else folder
     work = functools.partial(write_shard, SCHEMAS[schema].encode, load, allowed, place)
     lock = contextlib.nullcontext() if dry_run else _locked(folder)
-    with _pool(executor, workers, len(jobs)) as pool, lock:
+    with lock, _pool(executor, workers, len(jobs)) as pool:  # no worker outlives the lock
         waiting, stale = (jobs, set()) if dry_run else _prepare(folder, jobs, overwrite)
         if survey:
             cases = [case for job in waiting for _, case in job.cases]
@@ -173,6 +179,11 @@ def plan(
     cases: Sequence[Case], salt: str, seed: int, shard_count: int | None, parameters: str = ""
 ) -> list[Job]:
     """Which cases go into which shard: fixed by the cases, the salt and the seed.
+
+    Args:
+        cases: in any order, which changes nothing.
+        salt, seed, shard_count: as for `write`.
+        parameters: whatever else decides what is written.
 
     Taught in: writing TFRecords
     """
@@ -197,7 +208,7 @@ def size_of(case: Case) -> int:
     return case.size or sum(os.stat(file).st_size for file in filter(os.path.isfile, case.files))
 
 
-def check_arguments(
+def _check_arguments(
     cases: Sequence[Case], schema: str, salt: str, names: Mapping[int, str], importable: bool
 ) -> None:
     """Refuse what would make every record wrong.
@@ -206,8 +217,6 @@ def check_arguments(
         CourseDataError: `UNKNOWN_LABEL` for labels that nobody has named, or of unequal lengths.
             Where a case has several labels, -1 stands for one that is not known.
         ValueError: with what to pass instead.
-
-    Taught in: no lesson; the converter uses it
     """
     labelled = [case for case in cases if case.label is not None]
     lengths = {np.size(case.label) for case in labelled}
@@ -274,8 +283,8 @@ def _pool(executor: Executor | None, workers: int | None, jobs: int) -> Iterator
 
 def _end_with_parent() -> None:
     """In a worker: do not outlive a parent that was killed, and write into its folder."""
-    wait = multiprocessing.parent_process().join
-    threading.Thread(target=lambda: (wait(), os._exit(1)), daemon=True).start()
+    join = multiprocessing.parent_process().join
+    threading.Thread(target=lambda: (join(), os._exit(1)), daemon=True).start()
 
 
 def _all(pool: Executor | None, work: Callable, items: Sequence, title: str, quiet: bool) -> list:
@@ -287,8 +296,7 @@ def _all(pool: Executor | None, work: Callable, items: Sequence, title: str, qui
     try:
         return [future.result() for future in bar(as_completed(waiting))]
     finally:
-        for future in waiting:
-            future.cancel()
+        wait([future for future in waiting if not future.cancel()])
 
 
 def write_shard(
