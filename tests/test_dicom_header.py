@@ -108,7 +108,7 @@ def packed(syntax, bits=16) -> dict:
 
 MOSAIC = {"Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-KINDS = {  # what stands in a file of 64 x 64 pixels, and what it is: a code, or nothing for an image
+KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or nothing for an image
     "a CT": ({}, ""),
     "a segmentation": ({"SOPClassUID": SEGMENTATION}, "NOT_AN_IMAGE"),
     "a segmentation, one frame": ({"SOPClassUID": SEGMENTATION, "frames": 1}, "NOT_AN_IMAGE"),
