@@ -129,7 +129,7 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
         at = start + length
 
 
-def value_of(raw: bytes, kind: type | int, order: str = "little"):
+def _value_of(raw: bytes, kind: type | int, order: str = "little"):
     """An element's value: text, a whole number, bytes, or one or more decimal strings, or None."""
     if kind is bytes:
         return raw
@@ -160,6 +160,8 @@ def numbers(text: str, count: int) -> tuple[float, ...] | None:
 
 def read_header(path: Path, force: bool = False) -> Header:
     """What a file states, as far as the fields of `TABLE` go; nothing is checked yet.
+
+        rows = read_header(Path("slice.dcm")).rows
 
     Args:
         path: a file of any kind.
@@ -194,7 +196,7 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
             if tag == 0x00020002:  # files without images often state their kind only here
                 values[0x00080016] = data[start:at]
             if tag == 0x00020010:
-                syntax = value_of(data[start:at], str)
+                syntax = _value_of(data[start:at], str)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
         # By its looks, as some files are not what their transfer syntax says, or have none.
@@ -213,12 +215,14 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
     header = Header(path=path, frame=None, transfer_syntax=syntax)
     header.pixel_keyword, header.pixel_offset, header.pixel_bytes = pixels
     for name, (tag, kind) in TABLE.items():
-        setattr(header, name, value_of(values.get(tag, b""), kind, order))
+        setattr(header, name, _value_of(values.get(tag, b""), kind, order))
     return header
 
 
 def images(stated: Header) -> list[Header]:
     """The grey images of a file, one a frame; or the reason why it has none.
+
+        (header,) = images(read_header(Path("slice.dcm")))
 
     Args:
         stated: what `read_header` gives; it is kept as it is.
@@ -231,7 +235,7 @@ def images(stated: Header) -> list[Header]:
     Taught in: no lesson; `dicom.scan` uses it
     """
     h = copy.copy(stated)
-    kind = uid_name(h.sop_class)
+    kind = _uid_name(h.sop_class)
     picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
     need(picture, "NOT_AN_IMAGE", f"no picture of a patient: {kind or 'a mask'}", h.path)
     code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
@@ -240,7 +244,7 @@ def images(stated: Header) -> list[Header]:
     h.image_type = tuple(h.image_type.upper().split("\\"))
     need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
-    need(not is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
+    need(not _is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
     h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
     h.inverted = h.photometric_interpretation == "MONOCHROME1"
     if h.pixel_representation and h.padding and h.padding >= 2**15:
@@ -275,17 +279,15 @@ def _check_pixels(h: Header) -> None:
     if h.transfer_syntax in NATIVE:
         there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
         need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
-    why = undecodable(h.transfer_syntax, h.bits_allocated)
+    why = _undecodable(h.transfer_syntax, h.bits_allocated)
     need(not why, "DECODER_MISSING", why, h.path)
 
 
-def is_mosaic(h: Header) -> bool:
+def _is_mosaic(h: Header) -> bool:
     """Whether one picture is tiled with slices, as Siemens writes functional and diffusion MR.
 
     The tiles form a square. A file that was taken apart keeps the word, but is no larger than what
     was acquired for one slice. Where nothing tells what that was, it counts as a mosaic.
-
-    Taught in: no lesson; `dicom.scan` uses it
     """
     if "MOSAIC" not in h.image_type or h.number_of_frames > 1 or h.tiles == 1:
         return False
@@ -295,18 +297,18 @@ def is_mosaic(h: Header) -> bool:
 
 
 @functools.cache
-def uid_name(number: str) -> str:
+def _uid_name(number: str) -> str:
     """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
     name = uid.UID(number, validation_mode=config.IGNORE).name if number else ""
     return "" if name == number else name
 
 
 @functools.cache
-def undecodable(syntax: str, bits: int) -> str:
+def _undecodable(syntax: str, bits: int) -> str:
     """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
     if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
         return ""
-    name, decoder = uid_name(syntax), None
+    name, decoder = _uid_name(syntax), None
     with contextlib.suppress(NotImplementedError):
         decoder = get_decoder(syntax) if name else None
     if decoder is None or bits == 1:
@@ -333,5 +335,5 @@ def _frames(h: Header) -> list[Header]:
             tag, kind = TABLE[name]
             if item.get(tag) is not None:
                 text = "\\".join(map(str, np.ravel(item[tag].value)))
-                setattr(frames[frame], name, value_of(text.encode(), kind))
+                setattr(frames[frame], name, _value_of(text.encode(), kind))
     return frames

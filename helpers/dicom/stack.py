@@ -62,14 +62,24 @@ def normal(orientation: tuple[float, ...]) -> np.ndarray:
 
 
 def same_orientation(a: Header, b: Header) -> bool:
-    """Whether two slices are parallel and turned alike; two unknown orientations are alike."""
+    """Whether two slices are parallel and turned alike; two unknown orientations are alike.
+
+        same_orientation(series.headers[0], series.headers[1])
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
     if a.orientation == b.orientation or a.orientation is None or b.orientation is None:
         return a.orientation == b.orientation
     return np.abs(np.subtract(a.orientation, b.orientation)).max() <= ORIENTATION_TOLERANCE
 
 
 def has_place(header: Header) -> bool:
-    """Whether an image says where in the patient it lies."""
+    """Whether an image says where in the patient it lies.
+
+        all(map(has_place, series.headers))
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
     return header.position is not None and header.orientation is not None
 
 
@@ -93,7 +103,7 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     if len(headers) == 1 or (placeless and {h.sop_uid for h in headers} == {first.sop_uid} != {""}):
         return _single(first, list(itertools.pairwise(headers)))
     _check_alike(headers)
-    direction, pixel_mm = axes(first), min(first.pixel_spacing)
+    direction, pixel_mm = _axes(first), min(first.pixel_spacing)
     positions = np.array([header.position for header in headers])
     heights = positions @ direction[:, 2]
     order = np.argsort(heights, kind="stable")
@@ -135,7 +145,7 @@ def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
 
     Taught in: loading DICOM
     """
-    usual = usual_gap(heights)
+    usual = _usual_gap(heights)
     # Positions written with one decimal lie up to 0.05 mm off some grid; a little more is allowed.
     tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
     steps = np.round(np.diff(heights) / usual).astype(int)
@@ -147,7 +157,7 @@ def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
     return None if steps.min() < 1 or astray_mm > tolerance_mm else (index, float(between_mm))
 
 
-def usual_gap(heights: np.ndarray) -> float:
+def _usual_gap(heights: np.ndarray) -> float:
     """The usual distance between neighbours: their lower median, which a few gaps do not move."""
     gaps = np.sort(np.diff(heights))
     return float(gaps[(len(gaps) - 1) // 2])
@@ -162,7 +172,7 @@ def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, l
     span_mm = float(heights[-1] - heights[0])
     if grid is not None and grid[0][-1] == len(gaps):
         return span_mm / len(gaps), None, []
-    code, between_mm = "UNEVEN_SPACING", usual_gap(heights)
+    code, between_mm = "UNEVEN_SPACING", _usual_gap(heights)
     steps = int(span_mm / between_mm + SPACING_TOLERANCE)
     if grid is not None:
         code, between_mm, steps = "MISSING_SLICE", grid[1], int(grid[0][-1])
@@ -206,7 +216,7 @@ def interpolated(voxels: np.ndarray, heights: np.ndarray, even: np.ndarray) -> n
     return np.rint(result).astype(voxels.dtype) if whole else result
 
 
-def axes(header: Header) -> np.ndarray:
+def _axes(header: Header) -> np.ndarray:
     """3 x 3: in columns, the patient directions in which the image's x, y and z index grows."""
     row, column = np.reshape(header.orientation, (2, 3))
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -234,7 +244,7 @@ def _single(header: Header, copies: list[tuple[Header, Header]]) -> Stack:
         between_mm = 1.0
         thick = f" (Slice Thickness is {header.thickness:g} mm)" if header.thickness else ""
         notes.append(f"a single slice has no neighbour: 1 mm to the next one assumed{thick}")
-    place = (header.position, axes(header)) if has_place(header) else ((0.0, 0.0, 0.0), np.eye(3))
+    place = (header.position, _axes(header)) if has_place(header) else ((0.0, 0.0, 0.0), np.eye(3))
     return Stack([header], (between_mm, *pixel_spacing), *place, notes)
 
 
