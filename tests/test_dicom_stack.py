@@ -298,7 +298,7 @@ def test_a_tilt_is_told_in_degrees_and_the_shift_in_millimetres(tmp_path):
     write_series(tmp_path / "a", voxels(), **tilted(0.67))
     assert f"{np.degrees(np.arctan(0.67 / 2.5)):.1f} degrees" in refused(tmp_path / "a").message
     write_series(tmp_path / "b", voxels(), **STACKS["a slice beside"][0])
-    assert "34.00 mm lies 30.0 mm beside" in refused(tmp_path / "b").message
+    assert "slice 2 of 5 lies 30.0 mm beside" in refused(tmp_path / "b").message
 
 
 @pytest.mark.parametrize("text", [b"nan", b"inf", b"1,5", b"abc", b"0.0\\0.0"])

@@ -103,29 +103,23 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     if len(headers) == 1 or (placeless and {h.sop_uid for h in headers} == {first.sop_uid} != {""}):
         return _single(first, list(itertools.pairwise(headers)))
     _check_alike(headers)
-    direction, pixel_mm = _axes(first), min(first.pixel_spacing)
+    direction = _axes(first)
     positions = np.array([header.position for header in headers])
     heights = positions @ direction[:, 2]
     order = np.argsort(heights, kind="stable")
-    slices, positions, heights = [headers[i] for i in order], positions[order], heights[order]
+    slices, heights = [headers[i] for i in order], heights[order]
+    _check_upright(slices, positions[order], direction)
 
-    fresh = np.r_[True, np.diff(heights) > SAME_PLACE * pixel_mm]
+    fresh = np.r_[True, np.diff(heights) > SAME_PLACE * min(first.pixel_spacing)]
     copies = [(slices[i - 1], slices[i]) for i in np.flatnonzero(~fresh)]
-    for one, other in copies:
-        beside_mm = np.abs(np.subtract(one.position, other.position)).max()
-        found = f"two slices lie at one height, {beside_mm:.1f} mm beside each other"
-        need(beside_mm <= pixel_mm / 2, "NOT_ALIGNED", found, one.path, other.path)
-    slices = [header for header, keep in zip(slices, fresh, strict=True) if keep]
+    slices, heights = [slices[i] for i in np.flatnonzero(fresh)], heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], copies)
-    positions, heights = positions[fresh], heights[fresh]
-    _check_upright(slices, positions, direction, heights)
     notes = _copies_left_out(copies)
     _check_acquisitions(slices)
     between_mm, even_mm, filled = _even(slices, heights, fill_gaps)
-    spacing = (between_mm, *first.pixel_spacing)
-    notes += filled
-    return Stack(slices, spacing, tuple(positions[0]), direction, notes, heights, even_mm)
+    spacing, origin = (between_mm, *first.pixel_spacing), slices[0].position
+    return Stack(slices, spacing, origin, direction, notes + filled, heights, even_mm)
 
 
 def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
@@ -252,9 +246,8 @@ def _copies_left_out(copies: list[tuple[Header, Header]]) -> list[str]:
     """A note of the copies, if they are copies."""
     for kept, copy in copies:
         need_copy(kept, copy)
-    more = f" and {len(copies) - 1} more" if len(copies) > 1 else ""
-    first = [f"{copy.path.name} of {kept.path.name}{more}" for kept, copy in copies[:1]]
-    return [f"copies counted once: {one}" for one in first]
+    names = [f"{copy.path.name} of {kept.path.name}" for kept, copy in copies]
+    return [f"copies counted once: {listed(names, most=1)}"] if names else []
 
 
 def _check_alike(headers: Sequence[Header]) -> None:
@@ -266,8 +259,7 @@ def _check_alike(headers: Sequence[Header]) -> None:
     for h in headers:
         if (h.orientation, h.pixel_spacing) != (first.orientation, first.pixel_spacing):
             alike = np.allclose(h.pixel_spacing, first.pixel_spacing, rtol=1e-3, atol=0)
-            found = f"orientation {h.orientation} and pixel spacing {h.pixel_spacing} mm in one, "
-            found += f"{first.orientation} and {first.pixel_spacing} mm in another"
+            found = f"slices differ in orientation or spacing: {h.pixel_spacing} mm in one"
             need(alike and same_orientation(h, first), "MIXED_SLICES", found, h.path)
         other = seen.setdefault(h.sop_uid or h.path, h)
         moved = other.path != h.path and not np.allclose(other.position, h.position)
@@ -275,16 +267,16 @@ def _check_alike(headers: Sequence[Header]) -> None:
         need(not moved, "CONFLICTING_DUPLICATE", found, other.path, h.path)
 
 
-def _check_upright(slices, positions, direction, heights) -> None:
+def _check_upright(slices, positions, direction) -> None:
     """Slices above each other: found from positions; the tilt element is often wrong or absent."""
-    sideways = (positions - positions[0]) @ direction[:, :2]
-    advance = (heights - heights[0]) / (heights[-1] - heights[0])
+    moved = (positions - positions[0]) @ direction  # along x, y and the normal
+    sideways, advance = moved[:, :2], moved[:, 2] / (moved[-1, 2] or 1.0)
     stray = np.linalg.norm(sideways - advance[:, None] * sideways[-1], axis=1)
     worst, half_pixel_mm = int(stray.argmax()), 0.5 * min(slices[0].pixel_spacing)
-    found = f"the slice at {heights[worst]:.2f} mm lies {stray[worst]:.1f} mm beside the others"
+    found = f"slice {worst} of {len(slices)} lies {stray[worst]:.1f} mm beside the others"
     need(stray[worst] <= half_pixel_mm, "NOT_ALIGNED", found, slices[worst].path)
     drift_mm = np.linalg.norm(sideways[-1])
-    angle = np.degrees(np.arctan2(drift_mm, heights[-1] - heights[0]))
+    angle = np.degrees(np.arctan2(drift_mm, moved[-1, 2]))
     leans = angle > TILT_TOLERANCE_DEGREES and drift_mm > half_pixel_mm
     found = f"slices shift sideways as they advance, as with a gantry tilted by {angle:.1f} degrees"
     need(not leans, "GANTRY_TILT", found, *(header.path for header in slices))
