@@ -30,6 +30,9 @@ PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7F
 LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
 # SOP classes of waveforms, presentation states, masks and registrations, reports.
 NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
+# How an element begins, with and without its value representation, by byte order.
+HEADS = {"little": ("<HH2sHL", "<HHL"), "big": (">HH2sHL", ">HHL")}
+HEADS = {order: [struct.Struct(one).unpack_from for one in both] for order, both in HEADS.items()}
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
@@ -105,30 +108,31 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
 
     Taught in: loading DICOM
     """
-    sign = "<" if order == "little" else ">"
-    head = {True: struct.Struct(f"{sign}HH2sHL"), False: struct.Struct(f"{sign}HHL")}
-    around = []  # of each sequence that has begun: whether what is around it is explicit
+    with_kind, without = HEADS[order]
+    around, kind = [], b""  # of each sequence that has begun: whether what is around it is explicit
     while True:
-        group, element, *kind, length = head[explicit].unpack_from(data, at)
+        if explicit:
+            group, element, kind, length, long = with_kind(data, at)
+        else:
+            group, element, length = without(data, at)
         tag, start = group << 16 | element, at + 8
         if group == 0xFFFE:  # an item begins or ends, or a sequence ends
             if tag == SEQUENCE_END and around:
                 explicit = around.pop()
             at = start
             continue
-        if explicit and kind[0] in LONG:
-            start += 4
-        elif explicit:
-            length = kind[1]
+        if explicit and kind in LONG:
+            start, length = at + 12, long
         if not around:
             yield tag, start, length
         if length == UNDEFINED:
             around.append(explicit)
-            explicit = explicit and kind[0] != b"UN"
+            explicit = explicit and kind != b"UN"
             length = 0
         at = start + length
 
 
+@functools.lru_cache(maxsize=4096)  # most values are the same in every slice
 def _value_of(raw: bytes, kind: type | int, order: str = "little"):
     """An element's value: text, a whole number, bytes, or one or more decimal strings, or None."""
     if kind is bytes:
@@ -142,7 +146,6 @@ def _value_of(raw: bytes, kind: type | int, order: str = "little"):
     return values[0] if values and kind == 1 else values
 
 
-@functools.lru_cache(maxsize=1024)  # orientation, spacing, slope repeat from slice to slice
 def numbers(text: str, count: int) -> tuple[float, ...] | None:
     """The first `count` of some decimal strings, or None if they are not all finite numbers.
 
