@@ -108,7 +108,7 @@ def packed(syntax, bits=16) -> dict:
 
 MOSAIC = {"Modality": "MR", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-KINDS = {  # what stands in a file of 64 x 64 pixels, and what it is: a code, or nothing for an image
+KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or nothing for an image
     "a CT": ({}, ""),
     "a segmentation": ({"SOPClassUID": SEGMENTATION}, "NOT_AN_IMAGE"),
     "a segmentation, one frame": ({"SOPClassUID": SEGMENTATION, "frames": 1}, "NOT_AN_IMAGE"),
@@ -250,7 +250,7 @@ def test_a_missing_decoder_is_named_with_what_to_install(tmp_path, monkeypatch):
         uid.JPEG2000Lossless: "pylibjpeg-openjpeg",
     }
     assert all(get_decoder(syntax).is_available for syntax in packages)
-    header.undecodable.cache_clear()
+    header._undecodable.cache_clear()
     for syntax, package in packages.items():
         decoder = get_decoder(syntax)
         needed = {"old": ("gdcm>=1", "pylibjpeg-rle", "pylibjpeg-openjpeg", "jpeg_ls")}
@@ -260,7 +260,7 @@ def test_a_missing_decoder_is_named_with_what_to_install(tmp_path, monkeypatch):
         (file,) = dicom.scan(path).rejected
         assert file.code == "DECODER_MISSING"
         assert syntax.name in file.reason and package in file.reason
-    header.undecodable.cache_clear()
+    header._undecodable.cache_clear()
 
 
 def test_a_header_prints_nothing_that_leads_to_a_person(tmp_path):

@@ -158,7 +158,7 @@ def test_small_steps_that_add_up_are_refused():
 
 # Gaps
 
-GAPS = {  # heights in mm: the code; the neighbours of the widest gap; the slices that filling makes up
+GAPS = {  # heights in mm: the code, the neighbours of the gap, the slices that filling makes up
     (0, 5, 10, 20): ("MISSING_SLICE", (2, 3), [3]),
     (0, 10, 15, 20): ("MISSING_SLICE", (0, 1), [1]),
     (0, 5, 15): ("MISSING_SLICE", (1, 2), [2]),
@@ -253,7 +253,7 @@ STACKS = {  # what is odd about five slices: the code, and which slices are name
     "a tilt backwards": (tilted(-0.67, GantryDetectorTilt="0"), "GANTRY_TILT", range(5)),
     "a slight tilt": (tilted(0.2), "GANTRY_TILT", range(5)),
     "upright, whatever the tag says": ({"GantryDetectorTilt": "15"}, "", ()),
-    "a slice beside": (at((0, 0, 0), (0, 0, 2), (30, 0, 4), (0, 0, 6), (0, 0, 8)), "NOT_ALIGNED", [2]),
+    "a slice beside": (at(*((30 * (k == 2), 0, 2 * k) for k in range(5))), "NOT_ALIGNED", [2]),
     "two stacks": (at(*((90 * (k % 2), 0, 2 * (k // 2)) for k in range(5))), "NOT_ALIGNED", None),
     "no position": (third(ImagePositionPatient=None), "NO_GEOMETRY", [2]),
     "no orientation": (third(ImageOrientationPatient=None), "NO_GEOMETRY", [2]),
@@ -298,7 +298,7 @@ def test_a_tilt_is_told_in_degrees_and_the_shift_in_millimetres(tmp_path):
     write_series(tmp_path / "a", voxels(), **tilted(0.67))
     assert f"{np.degrees(np.arctan(0.67 / 2.5)):.1f} degrees" in refused(tmp_path / "a").message
     write_series(tmp_path / "b", voxels(), **STACKS["a slice beside"][0])
-    assert "34.00 mm lies 30.0 mm beside" in refused(tmp_path / "b").message
+    assert "slice 2 of 5 lies 30.0 mm beside" in refused(tmp_path / "b").message
 
 
 @pytest.mark.parametrize("text", [b"nan", b"inf", b"1,5", b"abc", b"0.0\\0.0"])

@@ -30,6 +30,9 @@ PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7F
 LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
 # SOP classes of waveforms, presentation states, masks and registrations, reports.
 NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
+# How an element begins, with and without its value representation, by byte order.
+HEADS = {"little": ("<HH2sHL", "<HHL"), "big": (">HH2sHL", ">HHL")}
+HEADS = {order: [struct.Struct(one).unpack_from for one in both] for order, both in HEADS.items()}
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
@@ -105,31 +108,32 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
 
     Taught in: loading DICOM
     """
-    sign = "<" if order == "little" else ">"
-    head = {True: struct.Struct(f"{sign}HH2sHL"), False: struct.Struct(f"{sign}HHL")}
-    around = []  # of each sequence that has begun: whether what is around it is explicit
+    with_kind, without = HEADS[order]
+    around, kind = [], b""  # of each sequence that has begun: whether what is around it is explicit
     while True:
-        group, element, *kind, length = head[explicit].unpack_from(data, at)
+        if explicit:
+            group, element, kind, length, long = with_kind(data, at)
+        else:
+            group, element, length = without(data, at)
         tag, start = group << 16 | element, at + 8
         if group == 0xFFFE:  # an item begins or ends, or a sequence ends
             if tag == SEQUENCE_END and around:
                 explicit = around.pop()
             at = start
             continue
-        if explicit and kind[0] in LONG:
-            start += 4
-        elif explicit:
-            length = kind[1]
+        if explicit and kind in LONG:
+            start, length = at + 12, long
         if not around:
             yield tag, start, length
         if length == UNDEFINED:
             around.append(explicit)
-            explicit = explicit and kind[0] != b"UN"
+            explicit = explicit and kind != b"UN"
             length = 0
         at = start + length
 
 
-def value_of(raw: bytes, kind: type | int, order: str = "little"):
+@functools.lru_cache(maxsize=4096)  # most values are the same in every slice
+def _value_of(raw: bytes, kind: type | int, order: str = "little"):
     """An element's value: text, a whole number, bytes, or one or more decimal strings, or None."""
     if kind is bytes:
         return raw
@@ -142,7 +146,6 @@ def value_of(raw: bytes, kind: type | int, order: str = "little"):
     return values[0] if values and kind == 1 else values
 
 
-@functools.lru_cache(maxsize=1024)  # orientation, spacing, slope repeat from slice to slice
 def numbers(text: str, count: int) -> tuple[float, ...] | None:
     """The first `count` of some decimal strings, or None if they are not all finite numbers.
 
@@ -160,6 +163,8 @@ def numbers(text: str, count: int) -> tuple[float, ...] | None:
 
 def read_header(path: Path, force: bool = False) -> Header:
     """What a file states, as far as the fields of `TABLE` go; nothing is checked yet.
+
+        rows = read_header(Path("slice.dcm")).rows
 
     Args:
         path: a file of any kind.
@@ -194,7 +199,7 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
             if tag == 0x00020002:  # files without images often state their kind only here
                 values[0x00080016] = data[start:at]
             if tag == 0x00020010:
-                syntax = value_of(data[start:at], str)
+                syntax = _value_of(data[start:at], str)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
         # By its looks, as some files are not what their transfer syntax says, or have none.
@@ -213,12 +218,14 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
     header = Header(path=path, frame=None, transfer_syntax=syntax)
     header.pixel_keyword, header.pixel_offset, header.pixel_bytes = pixels
     for name, (tag, kind) in TABLE.items():
-        setattr(header, name, value_of(values.get(tag, b""), kind, order))
+        setattr(header, name, _value_of(values.get(tag, b""), kind, order))
     return header
 
 
 def images(stated: Header) -> list[Header]:
     """The grey images of a file, one a frame; or the reason why it has none.
+
+        (header,) = images(read_header(Path("slice.dcm")))
 
     Args:
         stated: what `read_header` gives; it is kept as it is.
@@ -231,7 +238,7 @@ def images(stated: Header) -> list[Header]:
     Taught in: no lesson; `dicom.scan` uses it
     """
     h = copy.copy(stated)
-    kind = uid_name(h.sop_class)
+    kind = _uid_name(h.sop_class)
     picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
     need(picture, "NOT_AN_IMAGE", f"no picture of a patient: {kind or 'a mask'}", h.path)
     code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
@@ -240,7 +247,7 @@ def images(stated: Header) -> list[Header]:
     h.image_type = tuple(h.image_type.upper().split("\\"))
     need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
-    need(not is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
+    need(not _is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
     h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
     h.inverted = h.photometric_interpretation == "MONOCHROME1"
     if h.pixel_representation and h.padding and h.padding >= 2**15:
@@ -275,17 +282,15 @@ def _check_pixels(h: Header) -> None:
     if h.transfer_syntax in NATIVE:
         there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
         need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
-    why = undecodable(h.transfer_syntax, h.bits_allocated)
+    why = _undecodable(h.transfer_syntax, h.bits_allocated)
     need(not why, "DECODER_MISSING", why, h.path)
 
 
-def is_mosaic(h: Header) -> bool:
+def _is_mosaic(h: Header) -> bool:
     """Whether one picture is tiled with slices, as Siemens writes functional and diffusion MR.
 
     The tiles form a square. A file that was taken apart keeps the word, but is no larger than what
     was acquired for one slice. Where nothing tells what that was, it counts as a mosaic.
-
-    Taught in: no lesson; `dicom.scan` uses it
     """
     if "MOSAIC" not in h.image_type or h.number_of_frames > 1 or h.tiles == 1:
         return False
@@ -295,18 +300,18 @@ def is_mosaic(h: Header) -> bool:
 
 
 @functools.cache
-def uid_name(number: str) -> str:
+def _uid_name(number: str) -> str:
     """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
     name = uid.UID(number, validation_mode=config.IGNORE).name if number else ""
     return "" if name == number else name
 
 
 @functools.cache
-def undecodable(syntax: str, bits: int) -> str:
+def _undecodable(syntax: str, bits: int) -> str:
     """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
     if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
         return ""
-    name, decoder = uid_name(syntax), None
+    name, decoder = _uid_name(syntax), None
     with contextlib.suppress(NotImplementedError):
         decoder = get_decoder(syntax) if name else None
     if decoder is None or bits == 1:
@@ -333,5 +338,5 @@ def _frames(h: Header) -> list[Header]:
             tag, kind = TABLE[name]
             if item.get(tag) is not None:
                 text = "\\".join(map(str, np.ravel(item[tag].value)))
-                setattr(frames[frame], name, value_of(text.encode(), kind))
+                setattr(frames[frame], name, _value_of(text.encode(), kind))
     return frames

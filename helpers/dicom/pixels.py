@@ -68,7 +68,7 @@ def _filled(voxels: np.ndarray, slices: Sequence[Header], encoded) -> bool:
 def _fill(out: np.ndarray, header: Header, encoded) -> bool:
     """Read one slice into its place; False if it does not fit int16."""
     stored = _without_unused_bits(stored_pixels(header, out, encoded), header)
-    slope, intercept = slope_intercept(header)
+    slope, intercept = _slope_intercept(header)
     if out.dtype == np.int16:
         if not fits_int16(header, *map(float, (stored.min(), stored.max()))):
             return False
@@ -96,7 +96,7 @@ def _fill(out: np.ndarray, header: Header, encoded) -> bool:
     return True
 
 
-def slope_intercept(header: Header) -> tuple[float, float]:
+def _slope_intercept(header: Header) -> tuple[float, float]:
     """Rescale slope and intercept, with the inversion of MONOCHROME1 folded in.
 
     MONOCHROME1 says that low values are shown white (PS3.3 C.7.6.3.1.2). Mirroring stored values
@@ -112,16 +112,26 @@ def slope_intercept(header: Header) -> tuple[float, float]:
 
 
 def stored_range(header: Header) -> tuple[int, int]:
-    """The least and the greatest value that Bits Stored can hold."""
+    """The least and the greatest value that Bits Stored can hold.
+
+        low, high = stored_range(series.headers[0])
+
+    Taught in: no lesson; `read_voxels` uses it
+    """
     low = -(2 ** (header.bits_stored - 1)) if header.pixel_representation else 0
     return low, low + 2**header.bits_stored - 1
 
 
 def fits_int16(header: Header, low: int, high: int) -> bool:
-    """Whether int16 holds the values that stored ones from `low` to `high` stand for."""
+    """Whether int16 holds the values that stored ones from `low` to `high` stand for.
+
+        fits_int16(header, *stored_range(header))
+
+    Taught in: no lesson; `read_voxels` uses it
+    """
     if header.pixel_keyword != "PixelData" or header.modality_lut:
         return False
-    slope, intercept = slope_intercept(header)
+    slope, intercept = _slope_intercept(header)
     ends = slope * low + intercept, slope * high + intercept
     whole = float(slope).is_integer() and float(intercept).is_integer()
     return whole and min(ends) >= INT16.min and max(ends) <= INT16.max
@@ -138,6 +148,8 @@ def _encoded(path: Path, syntax: str, keyword: str, offset: int) -> bytes:
 
 def stored_pixels(header: Header, out: np.ndarray | None = None, encoded=_encoded) -> np.ndarray:
     """The pixels as stored, `[y, x]`, in the file's own range and this machine's byte order.
+
+        stored = stored_pixels(dicom.scan(folder).series[0].headers[0])
 
     Args:
         header: of the image or frame.
@@ -221,9 +233,13 @@ def _without_unused_bits(stored: np.ndarray, header: Header) -> np.ndarray:
 def need_copy(kept: Header, copy: Header) -> None:
     """Two images at one place have to be the same image, by their values if not by their UID.
 
+        need_copy(headers[0], headers[1])
+
     Raises:
         CourseDataError: `CONFLICTING_DUPLICATE` if they are not, though their UID is the same;
             `SHARED_POSITION` otherwise, and for frames of one file.
+
+    Taught in: no lesson; `read_series` uses it
     """
     fields = ("slope", "intercept", "inverted", "pixel_representation", "bits_stored")
     alike = all(getattr(kept, name) == getattr(copy, name) for name in fields)
