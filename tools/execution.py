@@ -38,14 +38,16 @@ def shorten_error(error: NotebookNode) -> None:
     """Make an error output publishable, in place: no machine paths, and short.
 
     Steps in the notebook's own cells stay as they are. Of those in libraries and helpers only the
-    innermost is kept, and of it only the place: its source is not what the reader looks for.
+    innermost is kept, and of it only the place: its source is not what the reader looks for. What
+    raises for others (`helpers.errors.need`) is no place.
     """
     *steps, message = error.traceback
     plain = [ANSI_COLOUR.sub("", step) for step in steps]
     other = [
         (k, shorten_path(steps[k]).split("\n", 1)[0])
         for k, text in enumerate(plain)
-        if text.startswith("File ") and "__autograph_generated_file" not in text
+        if text.startswith("File ")
+        and not any(name in text for name in ("__autograph_generated_file", "helpers/errors.py"))
     ]
     kept = {k: step for k, step in enumerate(steps) if not plain[k].startswith("File ")}
     kept.update(other[-1:])
