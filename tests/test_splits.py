@@ -92,6 +92,8 @@ def test_classes_keep_their_share():
     single = splits.split(made({f"P{k}": [k] for k in range(20)}))  # nothing to stratify by
     assert Counter(case.split for case in single) == {"train": 14, "validation": 3, "test": 3}
     assert len(positive(splits.split(made({"a": [1] * 7, "b": [0], "c": [0]}), TWO))) == 1
+    ten = Counter(case.split for case in splits.split(made({f"P{k}": [0] for k in range(10)})))
+    assert ten == {"train": 7, "validation": 2, "test": 1}  # of 1.5 and 1.5, the first gets 2
 
 
 def test_positives_are_spread_evenly_where_patients_have_1_to_15_slices():
