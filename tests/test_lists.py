@@ -285,6 +285,12 @@ def test_images_masks_and_channels_are_turned_alike_and_notes_say_what_was_done(
         np.testing.assert_allclose(element["spacing"], (3, 0.7, 0.8), rtol=1e-6)
         assert element["notes"] == (TURNED,)
     for path, voxels in zip(case.files, (IMAGE, MASK), strict=True):
+        nii(path, voxels.transpose(2, 0, 1), AFFINE[:, [2, 0, 1, 3]])  # its x runs along our z
+    element = lists.load(case)
+    np.testing.assert_array_equal(element["image"], IMAGE.T)
+    np.testing.assert_array_equal(element["mask"], MASK.T)
+    np.testing.assert_allclose(element["spacing"], (3, 0.7, 0.8), rtol=1e-6)
+    for path, voxels in zip(case.files, (IMAGE, MASK), strict=True):
         nii(path, voxels, forms=((SHIFTED, 4), (AFFINE, 1)))
     assert lists.load(case)["notes"] == (nifti.TWO_PLACES,)
     assert "notes" not in lists.load(one(tmp_path))
