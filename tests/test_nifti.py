@@ -128,6 +128,7 @@ def test_two_forms_that_differ_are_noted_with_the_one_taken_or_refused_if_an_axi
         "rounded": ((AFFINE, 2), (near, 1), False),
         "only sform": ((AFFINE, 2), (None, 0), False),
         "only qform": ((None, 0), (AFFINE, 1), False),
+        "further off": ((AFFINE + FIRST * [0, 0, 0, 0.05], 2), (AFFINE, 1), True),
         "registered": ((SHIFTED, 4), (AFFINE, 1), True),
         "by the scanner": ((SHIFTED, 1), (AFFINE, 1), True),
         "mirrored": ((AFFINE, 2), (MIRRORED, 1), None),
