@@ -6,7 +6,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from helpers import sources_pictures
+from helpers import pictures
 from helpers.phantoms import fresh_set, skin_lesions
 
 CLASSES = ("background", "lesion")
@@ -81,13 +81,13 @@ def make_records(count: int, data_dir: Path) -> Path:
     lesions = skin_lesions(data_dir / f"{name}_pictures", count)
     with fresh_set(data_dir, name, 1, {"count": count}) as folder:
         if folder:
-            found = sources_pictures.find(lesions / "images", lesions / "masks")
+            found = pictures.find(lesions / "images", lesions / "masks")
             records.write(
                 folder / "records",
                 found,
                 "deeplab",
-                partial(sources_pictures.load_deeplab, mapping=MAPPING),
-                survey=partial(sources_pictures.survey, mapping=MAPPING),
+                partial(pictures.load_deeplab, mapping=MAPPING),
+                survey=partial(pictures.survey, mapping=MAPPING),
                 salt="for synthetic lesions only",
                 classes=CLASSES,
                 workers=1,

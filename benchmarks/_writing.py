@@ -22,7 +22,7 @@ from _harness import compare, interleave, print_times
 from _sizes import Sizes, places, scratch
 from _workload import SALT, dicom_set, ready, volumes_in_memory
 
-from helpers import records, sources_dicom
+from helpers import dicom, records
 from helpers.cases import Case, Found
 
 WRITTEN, PLAIN, UNSYNCED = "records.write", "plain files, fsync", "plain files, no fsync"
@@ -129,7 +129,7 @@ def compare_writing(sizes: Sizes, data_dir: Path) -> list[dict]:
 def compare_workers(sizes: Sizes, data_dir: Path) -> list[dict]:
     folder, crcs = dicom_set(data_dir, sizes.series, sizes.slices, sizes.pixels)
     start = time.perf_counter()
-    found = sources_dicom.find(folder / "series")
+    found = dicom.find(folder / "series")
     find_ms = 1000 * (time.perf_counter() - start)
     megabytes = sum(case.size for case in found.cases) / 1e6
     seen: dict[str, list] = {}
@@ -140,7 +140,7 @@ def compare_workers(sizes: Sizes, data_dir: Path) -> list[dict]:
     def convert(target: Path, workers: int) -> Path:
         # As many cases in each shard: what is measured is the work, not how it happens to divide.
         write = functools.partial(
-            records.write, target, found, "volume", sources_dicom.load,
+            records.write, target, found, "volume", dicom.load,
             salt=SALT, shard_count=len(found.cases) // 2, progress=False,
         )  # fmt: skip
         write(executor=pools[workers])
@@ -188,5 +188,5 @@ def start_up_ms(workers: int) -> float:
     """From nothing to workers that have imported what converting needs, and back."""
     start = time.perf_counter()
     with fresh_pool(workers) as pool:
-        list(pool.map(ready, [records.write] * workers, [sources_dicom.load] * workers))
+        list(pool.map(ready, [records.write] * workers, [dicom.load] * workers))
     return 1000 * (time.perf_counter() - start)

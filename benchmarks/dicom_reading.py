@@ -3,8 +3,8 @@
     python benchmarks/dicom_reading.py [--quick] [--slices 200] [--json PATH]
 
 Compares `helpers.dicom.read_series`, with all its checks, to what people use instead, on one
-synthetic CT series, uncompressed, as RLE and as lossless JPEG 2000. README.md says how it is kept
-fair.
+synthetic CT series, uncompressed, as RLE and as lossless JPEG 2000, and on series of 4 and 32
+slices. README.md says how it is kept fair.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ ENCODINGS = {
     "RLE": RLELossless,
     "JPEG 2000 lossless": JPEG2000Lossless,
 }
+SMALL = (4, 32)  # slices of the small series: there the cost of a file decides, not of a voxel
 DISTINCT = 16  # slices of anatomy that are computed; more are made from these
 MEMORY_LIMIT = 1.3  # times the voxels
 DATA_DIR = Path(__file__).resolve().parent.parent / "data"
@@ -266,7 +268,7 @@ def touch(result: np.ndarray | sitk.Image) -> None:
 def compare_readers(folder: Path, repeats: int, label: str) -> dict[str, list[float]]:
     """Time all installed readers on one series; every result is compared voxel for voxel."""
     expected = read_pydicom(folder).astype(np.int16)
-    native = label == "uncompressed"
+    native = label.startswith("uncompressed")
     readers = {
         name: reader
         for name, reader in READERS.items()
@@ -381,6 +383,12 @@ def main() -> None:
             title = f"Folder to sorted files, headers only, {count} files"
             print_times(title, list(SCANNERS), times_ms, OUR_SCAN)
             entries += compare(f"{OUR_SCAN}, {count} files", times_ms, OUR_SCAN)
+    for encoding, count in itertools.product(("uncompressed", "RLE"), SMALL):
+        folder = make_series(options.data_dir, encoding, count)
+        times_ms = compare_readers(folder, options.repeats, f"{encoding}, {count} slices")
+        title = f"A small series, {count} x 512 x 512, {encoding}"
+        print_times(title, list(times_ms), times_ms, OURS)
+        entries += compare(f"{OURS}, {encoding}, {count} slices, small", times_ms, OURS)
     if options.json:
         write_json(options.json, entries)
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import SimpleITK as sitk
 
 from helpers.verdicts import VerdictError, ask, few, judged, wrong
 from helpers.volume import Volume
@@ -177,20 +178,28 @@ def _mistakes(ids, grid: Volume, scan: Volume, at) -> Iterator[tuple[str, np.nda
     ends = np.reshape(ids.shape, (3, 1, 1, 1))
     covered = ((at >= -0.5) & (at <= ends - 0.5)).all(0)
 
-    def linear(values: np.ndarray) -> np.ndarray:
+    def smoothed(values: np.ndarray) -> np.ndarray:
         made = grid.with_voxels(values.astype(np.float32)).resample_like(scan).voxels
         return np.where(covered, made, 0)
 
-    yield "interpolated linearly, then cut to whole numbers: is_mask=True", np.floor(linear(ids))
-    # With ids 0 and 1, rounding and a vote give the same: one name, true of both.
-    known = np.union1d(ids, 0)
-    vote = known[np.argmax([linear(ids == one) for one in known], axis=0)]
-    for made in (np.rint(linear(ids)), vote):
-        yield (
-            "the ids around have a say in it, by rounding or by a vote; each voxel takes the id of "
-            "the nearest voxel alone, is_mask=True",
-            made,
-        )
+    def plain(values: np.ndarray) -> np.ndarray:
+        image = grid.with_voxels(values.astype(np.float32)).to_sitk()
+        edge = float(values.min())
+        made = sitk.Resample(image, scan.to_sitk(), sitk.Transform(), sitk.sitkLinear, edge)
+        return np.where(covered, sitk.GetArrayFromImage(made), 0)
+
+    for linear in (plain, smoothed):
+        cut = np.floor(linear(ids))
+        yield "interpolated linearly, then cut to whole numbers: is_mask=True", cut
+        # With ids 0 and 1, rounding and a vote give the same: one name, true of both.
+        known = np.union1d(ids, 0)
+        vote = known[np.argmax([linear(ids == one) for one in known], axis=0)]
+        for made in (np.rint(linear(ids)), vote):
+            yield (
+                "the ids around have a say in it, by rounding or by a vote; each voxel takes the "
+                "id of the nearest voxel alone, is_mask=True",
+                made,
+            )
     for half in (-0.5, 0.5):
         yield (
             "all lies half a voxel of the grid beside its place: are indices rounded down, or is "

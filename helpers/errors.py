@@ -45,7 +45,7 @@ CODES = {  # what is wrong: what to do
     "DATA_LIST": "a list (JSON or CSV) that does not say what it should: mend it",
     "UNSAFE_PATH": "a path that leaves the set's folder: write it below, with forward slashes",
     "NO_PAIR": "an image without its mask, or the reverse: find it, or leave the other out",
-    "SAME_CASE": "two cases with one name: leave the copies out",
+    "SAME_CASE": "cases, or masks, of one name: leave copies out, merge the parts of a mask",
     "PATIENT_IN_TWO_SPLITS": "the test would know its answers: `splits.split` splits by patient",
     "IMAGE_IN_TWO_SPLITS": "the same pixels in two splits: leave copies out, or share a patient",
     "UNKNOWN_LABEL": "an id that no class names: name it in `classes`, or map it (--map 0=0,255=1)",

@@ -1,21 +1,21 @@
 """Splits by patient: every image of a person on one side, every class on each.
 
-cases = splits.split(cases, {"train": 0.8, "test": 0.2}, seed=7)
-splits.check_splits(cases)      # what `records.write` does before it writes
+cases = splits.split(found.cases, {"train": 0.8, "test": 0.2}, seed=7)
+splits.check(cases)      # what `records.write` does before it writes
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 
 from helpers.cases import Case
-from helpers.errors import CourseDataError
+from helpers.errors import need
 from helpers.labels import MISSING
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -38,6 +38,8 @@ def split(
     each class is drawn with the rarest classes taken together. A class without a case, and a label
     that is not known (-1 or None), changes nothing.
 
+        splits.split(cases, {"train": 0.8, "test": 0.2}, seed=7)
+
     Args:
         cases: in any order, which changes nothing.
         fractions: of each split, by name; positive, 1 in all. Each split gets a patient at least.
@@ -50,102 +52,89 @@ def split(
         ValueError: if the fractions are not positive or do not sum to 1.
         CourseDataError: `SAME_CASE` for two cases with one name, `DATA_LIST` for fewer patients
             than splits, `UNKNOWN_LABEL` for labels that are no class ids, such as names.
+
+    Taught in: writing TFRecords, imbalanced classification
     """
     names, shares = list(fractions), np.array(list(fractions.values()), float)
-    if not (shares > 0).all() or not math.isclose(shares.sum(), 1, abs_tol=1e-6):
+    if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
     cases = tuple(cases)
-    _refuse_same_names(cases)
+    _check_names(cases)
     patients = defaultdict(list)
     for case in cases:
-        patients[person(case)].append(case)
+        patients[case.person].append(case)
     people = sorted(patients)
-    if len(people) < len(names):
-        raise CourseDataError(
-            "DATA_LIST",
-            f"{len(people)} patients for {len(names)} splits, expected one patient each at least; "
-            "ask for fewer splits",
-        )
-    counts, strata = _classes([patients[person] for person in people], len(names))
+    found = f"{len(people)} patients for {len(names)} splits, expected one each at least"
+    need(len(people) >= len(names), "DATA_LIST", found)
+    counts, strata = _classes([patients[one] for one in people], len(names))
     sizes = _sizes(len(people), shares)
     random = np.random.RandomState(seed)
-    drawn = (_draw(strata, sizes, random) for _ in range(DRAWS))
-    best = min(drawn, key=lambda where: _unevenness(where, counts, shares))
+    draws = [_draw(strata, sizes, random) for _ in range(DRAWS)]
+    best = min(draws, key=lambda where: _unevenness(where, counts, shares))
     chosen = {one: names[number] for one, number in zip(people, best, strict=True)}
-    return tuple(dataclasses.replace(case, split=chosen[person(case)]) for case in cases)
+    return tuple(dataclasses.replace(case, split=chosen[case.person]) for case in cases)
 
 
-def check_splits(cases: Iterable[Case]) -> None:
+def check(cases: Iterable[Case]) -> None:
     """Refuse cases of one patient in two splits, and cases with one name.
+
+        splits.check(found.cases)
 
     Raises:
         CourseDataError: `PATIENT_IN_TWO_SPLITS` or `SAME_CASE`, with the files at fault.
+
+    Taught in: writing TFRecords
     """
     cases = tuple(cases)
-    _refuse_same_names(cases)
+    _check_names(cases)
     places = defaultdict(set)
     for case in cases:
-        places[person(case)].add(case.split)
-    wrong = [case for case in cases if len(places[person(case)]) > 1]
-    if wrong:
-        torn = len({person(case) for case in wrong})
-        raise CourseDataError(
-            "PATIENT_IN_TWO_SPLITS",
-            f"{torn} of {len(places)} patients, with {len(wrong)} cases, stand in more than one "
-            "split; expected each patient in one: split by patient (datalist.split)",
-            [file for case in wrong for file in case.files],
-        )
+        places[case.person].add(case.split)
+    torn = [case for case in cases if len(places[case.person]) > 1]
+    found = f"{len({case.person for case in torn})} of {len(places)} patients, with {len(torn)} "
+    found += "cases, stand in more than one split"
+    need(not torn, "PATIENT_IN_TWO_SPLITS", found, *files(torn))
 
 
-def person(case: Case) -> tuple[bool, str]:
-    """Whom a case belongs to; without a patient it is one of its own."""
-    return (True, case.patient) if case.patient else (False, case.name)
+def files(cases: Iterable[Case]) -> list[Path]:
+    """The files of cases, each once, for a message."""
+    return list(dict.fromkeys(file for case in cases for file in case.files))
 
 
-def _refuse_same_names(cases: tuple[Case, ...]) -> None:
+def _check_names(cases: tuple[Case, ...]) -> None:
     times = Counter(case.name for case in cases)
     twice = [case for case in cases if times[case.name] > 1]
-    if twice:
-        raise CourseDataError(
-            "SAME_CASE",
-            f"{len(twice)} of {len(cases)} cases share their name with another, expected a name "
-            "for each; leave the copies out",
-            [file for case in twice for file in case.files],
-        )
+    found = f"{len(twice)} of {len(cases)} cases share their name with another"
+    need(not twice, "SAME_CASE", found, *files(twice))
 
 
 def _classes(patients: list[list[Case]], splits: int) -> tuple[np.ndarray, np.ndarray]:
     """How many cases of each class a patient has, `[patient, class]`, and each one's stratum.
 
-    The last column counts all cases. A stratum is a class, or -1 where a class has too few
-    patients to be in each split.
+    The last column counts all cases. A stratum is the patient's rarest class, or -1 where there
+    is none, or too few patients have it to be in each split.
     """
     found = [Counter(one for case in cases for one in _labels(case)) for cases in patients]
     having = Counter(one for counter in found for one in counter)
-    # Rarest first; of two equally rare, the higher id.
-    order = sorted(having, key=lambda one: (having[one], [-number for number in one]))
-    counts = [[*(counter[one] for one in order), 0] for counter in found]
-    counts = np.array(counts, float).reshape(len(patients), -1)
+    order = sorted(having, key=lambda one: (having[one], one))  # rarest first
+    counts = np.array([[counter[one] for one in (*order, "all")] for counter in found])
     counts[:, -1] = [len(cases) for cases in patients]
-    strata = np.where(counts[:, :-1].any(1), (counts > 0).argmax(1), -1)
-    few = [stratum for stratum, size in Counter(strata.tolist()).items() if size < splits]
-    strata[np.isin(strata, few)] = -1
+    strata = (counts > 0).argmax(axis=1)
+    few = np.bincount(strata)[strata] < splits
+    strata[few | (strata == len(order))] = -1
     return counts, strata
 
 
 def _labels(case: Case) -> list[tuple[int, int]]:
-    """The classes of a case that are known: which label of several, and its id."""
-    if case.label is None:
-        return []
+    """The classes of a case that are known: which label of several, and its id.
+
+    Both are counted downwards: of classes that are equally rare, the highest comes first.
+    """
     labels = case.label if isinstance(case.label, tuple) else (case.label,)
-    if not all(isinstance(one, Integral) for one in labels):
-        raise CourseDataError(
-            "UNKNOWN_LABEL",
-            f"a case has the label {case.label!r:.40}; expected a class id, or a tuple of them: "
-            "number the classes from 0",
-            case.files,
-        )
-    return [(which, one) for which, one in enumerate(labels) if one != MISSING]
+    known = [(which, one) for which, one in enumerate(labels) if one not in (None, MISSING)]
+    sound = all(isinstance(one, Integral) for _, one in known)
+    need(sound, "UNKNOWN_LABEL", "labels that are no class ids from 0", *case.files)
+    return [(-which, -one) for which, one in known]
 
 
 def _sizes(patients: int, shares: np.ndarray) -> np.ndarray:
@@ -162,37 +151,34 @@ def _draw(strata: np.ndarray, sizes: np.ndarray, random: np.random.RandomState) 
     """The number of a split for each patient."""
     from sklearn.model_selection import train_test_split
 
-    where = np.full(len(strata), len(sizes) - 1)
-    rest = np.arange(len(strata))
+    where, rest = np.full(len(strata), len(sizes) - 1), np.arange(len(strata))
     for number, size in enumerate(sizes[:-1]):
         # scikit-learn wants two of each stratum, and room for one of each on both sides.
         room = min(size, len(rest) - size)
         common = [one for one, n in Counter(strata[rest].tolist()).most_common(room) if n > 1]
         groups = np.where(np.isin(strata[rest], common), strata[rest], common[:1] or -1)
         stratify = groups if len(common) > 1 else None
-        taken, rest = train_test_split(
-            rest, train_size=int(size), random_state=random, stratify=stratify
-        )
+        options = {"random_state": random, "stratify": stratify}
+        taken, rest = train_test_split(rest, train_size=int(size), **options)
         where[taken] = number
-    _spread(where, strata, len(sizes))
+    for stratum in np.unique(strata[strata >= 0]):
+        for number in range(len(sizes)):
+            _spread(where, strata, stratum, number)
     return where
 
 
-def _spread(where: np.ndarray, strata: np.ndarray, splits: int) -> None:
-    """Exchange patients until each stratum is in each split, which a draw may miss by rounding."""
-    for stratum in np.unique(strata[strata >= 0]):
-        for number in range(splits):
-            held = np.bincount(where[strata == stratum], minlength=splits)
-            if held[number]:
-                continue
-            giver = held.argmax()
-            moved = np.flatnonzero((strata == stratum) & (where == giver))[0]
-            here = np.flatnonzero(where == number)
-            often = Counter(strata[here].tolist())
-            spare = [one for one in here if strata[one] < 0 or often[strata[one]] > 1]
-            where[moved] = number
-            if spare:  # else the split grows by one patient
-                where[spare[0]] = giver
+def _spread(where: np.ndarray, strata: np.ndarray, stratum: int, number: int) -> None:
+    """Give a split that has nobody of a stratum, as a draw may by rounding, one in exchange."""
+    held = np.bincount(where[strata == stratum], minlength=number + 1)
+    if held[number]:
+        return
+    giver = held.argmax()
+    moved = np.flatnonzero((strata == stratum) & (where == giver))[0]
+    here = np.flatnonzero(where == number)
+    often = Counter(strata[here].tolist())
+    spare = [one for one in here if strata[one] < 0 or often[strata[one]] > 1]
+    where[moved] = number
+    where[spare[:1]] = giver  # where nobody can be spared, the split grows
 
 
 def _unevenness(where: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> float:

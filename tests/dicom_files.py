@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
@@ -26,6 +27,7 @@ from helpers.volume import Volume
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
 SERIES = "1.2.826.0.1.3680043.8.498.1"
 
 
@@ -94,7 +96,7 @@ def save(dataset: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian, pre
     dataset.file_meta.TransferSyntaxUID = syntax
     if syntax == JPEGLosslessSV1:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    elif syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8:
+    elif syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8 and "PixelData" in dataset:
         dtype = np.dtype(f"<u{dataset.BitsAllocated // 8}")
         dataset.PixelData = np.frombuffer(dataset.PixelData, dtype).byteswap().tobytes()
     elif syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
@@ -193,6 +195,29 @@ def outcome(source, **options) -> Volume | CourseDataError:
         return dicom.read_series(source, **options)
     except CourseDataError as refused:
         return refused
+
+
+def code(source, **options) -> str:
+    """The code that reading ends in, or nothing if there is a volume."""
+    return getattr(outcome(source, **options), "code", "")
+
+
+def each(rows: dict, check, folder: Path) -> None:
+    """Try every row in a folder of its own, and report all that fail."""
+    failed = {}
+    for number, (name, row) in enumerate(rows.items()):
+        try:
+            check(row, folder / str(number))
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"[:300]
+    assert not failed, "\n".join(f"{name}: {why}" for name, why in failed.items())
+
+
+def by_simpleitk(folder: Path) -> Volume:
+    """A folder with one series through GDCM's sorting and ITK's series reader."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return Volume.from_sitk(reader.Execute())
 
 
 def _item(**elements) -> Dataset:

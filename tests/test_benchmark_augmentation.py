@@ -174,7 +174,7 @@ def test_a_worker_ends_with_its_parent_even_if_that_is_killed(toys):
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True)
     pid = int(done.stdout)
     if psutil.pid_exists(pid):
-        gone, _ = psutil.wait_procs([psutil.Process(pid)], timeout=20)
+        gone, _ = psutil.wait_procs([psutil.Process(pid)], timeout=300)
         assert gone
 
 

@@ -15,6 +15,21 @@ from tests import imbalance_answers, segmentation_answers, tuning_answers
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
 
+WRITTEN = []
+
+
+@pytest.fixture(autouse=True)
+def _the_slow_files_are_written_once(tmp_path_factory, monkeypatch):
+    # Those of the exercise `faster` take longer to write than it takes to judge most answers.
+    write = checks_tuning.write_slow
+
+    def once(folder):
+        if not WRITTEN:
+            WRITTEN.append(write(tmp_path_factory.mktemp("slow")))
+        return WRITTEN[0]
+
+    monkeypatch.setattr(checks_tuning, "write_slow", once)
+
 
 def said(capsys, check, answer) -> str:
     check(answer)

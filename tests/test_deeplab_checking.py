@@ -133,13 +133,13 @@ def test_a_mask_of_one_class_and_ignored_pixels_is_not_taken_for_a_mask_of_0():
         deeplab.check(tf.data.Dataset.from_tensors(signs), 2, ignore=-1)
     assert "masks of 0" not in caught.value.message
     # No interpolation makes an id below all others.
-    with pytest.raises(CourseDataError, match=r"ids -1; expected 0 to 1, or 255 to be ignored$"):
+    with pytest.raises(CourseDataError, match=r"ids -1; expected 0 to 1, or 255 to be ignored;"):
         deeplab.check(tf.data.Dataset.from_tensors(signs), 2)
 
 
 def test_without_an_ignored_id_none_is_offered():
     bad = tf.data.Dataset.from_tensors(fields(*SIZE, ids=(0, 1, 255)))
-    with pytest.raises(CourseDataError, match=r"ids 255; expected 0 to 1$"):
+    with pytest.raises(CourseDataError, match=r"ids 255; expected 0 to 1;"):
         deeplab.check(bad, 2, ignore=None)
 
 

@@ -13,8 +13,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tools import cells, course, stored, study_lesson
 from tools.style import tagged
 
-# A lesson ends with fewer steps, too, as a teacher may want it.
+# A lesson ends with fewer steps and rounds, too, as a teacher may want it.
 SHORTER = {
+    "02_augmentation": {"ROUNDS": 2},
+    "03_writing_tfrecords": {"ROUNDS": 2, "EPOCHS": 1},
+    "04_tuning_the_pipeline": {"ROUNDS": 2},
     "05_imbalanced_classification": {"STEPS": 40},
     "06_segmentation_with_deeplab": {"EPOCHS": 1, "CT_EPOCHS": 1},
 }

@@ -325,7 +325,7 @@ def test_an_interrupted_run_leaves_nothing_or_the_old_set(tmp_path, error):
 def test_a_killed_run_is_not_taken_for_complete_and_is_swept_up_later(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_die_half_way, args=(tmp_path,))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 9
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".things") and not (left / MARKER).exists()

@@ -6,15 +6,16 @@ import re
 import textwrap
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import augment, crops, memory, pipeline, records, sampling
+from helpers import augment, crops, memory, pipeline, records, sampling, volume
 from helpers.cases import Case
-from helpers.datalist import Item
 from helpers.errors import CourseDataError
+from helpers.lists import Item
 from helpers.pipeline.listing import Listing
 from helpers.smart_cache import SmartCache
 from helpers.volume import Volume
@@ -256,6 +257,85 @@ def test_nifti_files_of_a_data_list_need_no_loader(tmp_path):
         (expected,) = middle.as_numpy_iterator()
         np.testing.assert_array_equal(found["image"][n], expected["image"].astype(np.float16))
         np.testing.assert_array_equal(found["mask"][n], expected["mask"])
+
+
+def mixed(tmp_path) -> list[Item]:
+    """NIfTI items of two stored dtypes: whole numbers first, then fractions."""
+    images = [voxels(n)["image"].astype(np.uint8) for n in range(3)]
+    images[1] = images[1] + np.float32(0.25)
+    items = []
+    for n, image in enumerate(images):
+        scan = Volume(image, (2.0, 1.0, 0.5))
+        mask = scan.with_voxels(voxels(n)["mask"]).save(tmp_path / f"{n}_mask.nii.gz")
+        items.append(Item(scan.save(tmp_path / f"{n}.nii.gz"), mask))
+    return items
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_list_of_several_stored_dtypes_is_read_in_the_one_that_holds_all(tmp_path, cache):
+    items, middle = mixed(tmp_path), crops.centre((9, 9, 9))
+    options = {"crop": middle, "shuffle": False, "cache": cache, "dtype": "float64"}
+    with pytest.warns(UserWarning, match="stored as float32, uint8; all come as float32"):
+        dataset = pipeline.segmentation(items, batch_size=1, **options)
+    for item, batch in zip(items, batches(dataset), strict=True):
+        image = nibabel.load(item.image).get_fdata().T[..., np.newaxis]
+        expected = tf.data.Dataset.from_tensors({"image": image}).apply(middle)
+        np.testing.assert_array_equal(batch["image"][0], *(one["image"] for one in expected))
+
+
+def test_a_smart_cache_holds_several_stored_dtypes_in_the_one_that_holds_all(tmp_path):
+    items = mixed(tmp_path)
+
+    def read(item):
+        return {"image": volume.load(item.image).voxels[..., np.newaxis]}
+
+    options = {"replace_rate": 1.0, "shuffle": False}
+    spec = {"image": tf.TensorSpec([None, None, None, 1], tf.float32)}
+    with pytest.warns(UserWarning, match="all come as float32"):
+        SmartCache(items, read, cache_num=1, **options).close()
+    with SmartCache(items, read, cache_num=1, element_spec=spec, **options) as cache:
+        for item in items:
+            assert cache[0]["image"].dtype == np.float32
+            np.testing.assert_array_equal(cache[0]["image"], read(item)["image"])
+            cache.swap()
+
+
+def test_a_loader_with_an_own_dtype_keeps_it_whatever_the_files_hold(tmp_path):
+    def windowed(item):
+        return {"image": np.clip(volume.load(item.image).voxels, 0, 9).astype(np.int16)}
+
+    dataset = Listing(mixed(tmp_path), windowed).whole(1)
+    assert dataset.element_spec["image"].dtype == tf.int16
+
+
+def test_values_that_half_precision_cannot_hold_are_refused_and_do_not_become_infinite():
+    middle = crops.centre((4, 4, 4))
+    options = {"batch_size": 1, "shuffle": False, "dtype": "float16"}
+
+    def loaded(value):
+        mask = np.zeros((4, 4, 4, 1), np.uint8)
+        return {"image": np.full((4, 4, 4, 1), value, np.float32), "mask": mask}
+
+    def fed(values, **more):
+        dataset = pipeline.segmentation(values, load=loaded, **options, **more)
+        return [batch["image"] for batch in dataset.as_numpy_iterator()]
+
+    def python_batches(values):
+        return [batch["image"] for batch in pipeline.PythonBatches(values, loaded, **options)]
+
+    ways = {
+        "cut from memory": lambda values: fed(values, crop=middle),
+        "augmented": lambda values: fed(
+            values, crop=middle, augment=[augment.stage([augment.Clip(0, 1e6)], seed=1)]
+        ),
+        "streamed": lambda values: fed(values, cache=False, crop=middle),
+        "PythonBatches": python_batches,
+    }
+    for name, way in ways.items():
+        assert np.asarray(way([1000])).max() == 1000, name
+        with pytest.raises((CourseDataError, tf.errors.InvalidArgumentError)) as told:
+            way([1000, 200_000])
+        assert "[NOT_FINITE]" in str(told.value), name
 
 
 def test_cached_items_are_loaded_once_and_streamed_ones_in_each_epoch():

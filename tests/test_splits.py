@@ -1,97 +1,163 @@
-"""Splits of sets as they come: rare classes, labels that are missing, names in place of numbers.
-
-The laws of `splits.split` are tested in test_datalist.py.
-"""
+"""Patients stay whole, classes are spread, and what stands on two sides is found."""
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from helpers import sources_pictures, splits
+from helpers import splits
 from helpers.cases import Case
 from helpers.errors import CourseDataError
 
+LAWFUL = settings(derandomize=True, deadline=None, max_examples=25)
 TWO = {"train": 0.75, "test": 0.25}
+THREE = splits.FRACTIONS
 
 
 def made(patients: dict[str, list]) -> list[Case]:
-    return [
-        Case(f"{who} {n}", None, patient=who, label=label)
-        for who, labels in patients.items()
-        for n, label in enumerate(labels)
-    ]
+    """A case for each label of each patient."""
+    listed = [(who, n, label) for who, labels in patients.items() for n, label in enumerate(labels)]
+    return [Case(f"{who}/{n}", None, patient=who, label=label) for who, n, label in listed]
 
 
-def sides(cases, label) -> set[str]:
-    return {case.split for case in cases if case.label == label}
+def positive(cases) -> Counter:
+    """How many cases of each split have label 1, or 1 as their first label."""
+    return Counter(case.split for case in cases if np.ravel(case.label)[0] == 1)
 
 
-def test_a_patient_with_both_labels_counts_as_positive_and_stays_whole():
+labels = st.none() | st.integers(-1, 3) | st.tuples(st.integers(0, 1), st.integers(-1, 2))
+names = st.text("abcdefgh", min_size=1, max_size=3)
+sets = st.dictionaries(names, st.lists(labels, min_size=1, max_size=5), min_size=3)
+shares = st.sampled_from([THREE, TWO, {"a": 0.98, "b": 0.01, "c": 0.01}, {"all of it": 1.0}])
+
+
+def rarest(patients: dict[str, list]) -> dict[str, tuple | None]:
+    """The class of each patient that fewest patients have, worked out the slow way."""
+    classes = defaultdict(set)
+    for patient, known in patients.items():
+        for label in known:
+            several = enumerate(label if isinstance(label, tuple) else (label,))
+            classes[patient] |= {pair for pair in several if pair[1] not in (None, -1)}
+    having = Counter(pair for found in classes.values() for pair in found)
+    key = {pair: (having[pair], -pair[0], -pair[1]) for pair in having}
+    return {patient: min(found, key=key.get, default=None) for patient, found in classes.items()}
+
+
+@LAWFUL
+@given(sets, shares, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_a_split_is_by_patient_with_each_class_on_each_side(patients, fractions, seed, random):
+    cases = made(patients)
+    found = splits.split(cases, fractions, seed=seed)
+    assert [dataclasses.replace(case, split="all") for case in found] == cases
+    sides = {(case.patient, case.split) for case in found}
+    assert len(sides) == len(patients) and {split for _, split in sides} == set(fractions)
+    order = random.sample(range(len(cases)), len(cases))  # which changes nothing
+    again = splits.split([cases[n] for n in order], fractions, seed=seed)
+    assert again == tuple(found[n] for n in order)
+    splits.check(found)
+    groups, where = defaultdict(list), dict(sides)
+    for patient, label in rarest(patients).items():
+        groups[label].append(patient)
+    for label, members in groups.items():
+        if label is not None and len(members) >= len(fractions):
+            assert {where[patient] for patient in members} == set(fractions)
+
+
+@LAWFUL
+@given(st.integers(3, 400), shares, st.integers(0, 3))
+def test_split_sizes_are_the_nearest_whole_numbers_of_patients(number, fractions, seed):
+    cases = [Case(f"{k}", None, patient=f"P{k}") for k in range(number)]
+    sizes = Counter(case.split for case in splits.split(cases, fractions, seed=seed))
+    forced = sum(share * number < 1 for share in fractions.values())
+    for name, share in fractions.items():
+        assert abs(sizes[name] - max(1, share * number)) < 1 + forced
+
+
+def test_classes_keep_their_share():
+    sizes = {0: 1000, 1: 500, 2: 300, 3: 140, 4: 60}
+    cases = [Case(f"{one} {k}", None, label=one) for one in sizes for k in range(sizes[one])]
+    counts = Counter((case.split, case.label) for case in splits.split(cases, seed=1))
+    assert all(abs(n - THREE[name] * sizes[one]) <= 2 for (name, one), n in counts.items())
     # Every positive slice has negative ones beside it; eight such patients, 6 and 2 by hand.
     patients = {f"P{k:02d}": [1, 0, 0] if k < 8 else [0] * 3 for k in range(40)}
-    for seed in range(5):
+    few = {f"P{k}": [int(k < 3), 0] for k in range(60)}
+    for seed in range(3):
         found = splits.split(made(patients), TWO, seed=seed)
-        assert Counter(case.split for case in found if case.label == 1) == {"train": 6, "test": 2}
-        assert len({(case.patient, case.split) for case in found}) == 40
+        assert positive(found) == {"train": 6, "test": 2}
+        assert positive(splits.split(made(few), seed=seed)) == dict.fromkeys(THREE, 1)
+    single = splits.split(made({f"P{k}": [k] for k in range(20)}))  # nothing to stratify by
+    assert Counter(case.split for case in single) == {"train": 14, "validation": 3, "test": 3}
+    assert len(positive(splits.split(made({"a": [1] * 7, "b": [0], "c": [0]}), TWO))) == 1
 
 
-@pytest.mark.parametrize("slices", [1, 7])
-def test_a_class_of_one_patient_is_in_one_split(slices):
-    patients = {f"P{k}": [0] * 3 for k in range(12)} | {"alone": [2] * slices}
-    found = splits.split(made(patients), TWO, seed=3)
-    assert len(sides(found, 2)) == 1
-    assert sides(found, 0) == {"train", "test"}
+def test_positives_are_spread_evenly_where_patients_have_1_to_15_slices():
+    for seed in range(5):  # half of the slices of every sixth patient are positive
+        random = np.random.default_rng(seed)
+        ill = random.random(150) < 0.15
+        slices = [random.random(random.integers(1, 16)) < 0.5 * one for one in ill]
+        cases = made({f"P{k:04d}": one.astype(int).tolist() for k, one in enumerate(slices)})
+        held = positive(splits.split(cases, seed=seed))
+        assert max(abs(held[name] / held.total() - THREE[name]) for name in THREE) < 0.05
 
 
-def test_a_class_without_a_case_changes_nothing():
-    # Ids 0 and 5 are split as 0 and 1 are: nobody asks for what lies between.
-    apart = made({f"P{k}": [5 * (k % 4 == 0)] for k in range(40)})
-    beside = [dataclasses.replace(case, label=case.label // 5) for case in apart]
-    found = [[case.split for case in splits.split(some, TWO, seed=1)] for some in (apart, beside)]
-    assert found[0] == found[1]
-
-
-def test_a_label_that_is_not_known_is_no_class_of_its_own():
+def test_a_label_that_is_not_known_or_has_no_case_changes_nothing():
     # Were -1 a class, it would be the rarest: one of its two patients would have to be in each
     # split, and one of the other two positive ones as well.
-    patients = {f"P{k:02d}": [int(k < 4), -1 if k < 2 else 0] for k in range(40)}
-    unknown = made(patients)
-    nothing = [dataclasses.replace(one, label=None) if one.label == -1 else one for one in unknown]
-    for seed in range(3):
-        found = splits.split(unknown, TWO, seed=seed)
-        assert Counter(case.split for case in found if case.label == 1) == {"train": 3, "test": 1}
-        assert [case.split for case in splits.split(nothing, TWO, seed=seed)] == [
-            case.split for case in found
-        ]
+    patients = {f"P{k:02d}": [np.int32(k < 4), -1 if k < 2 else 0] for k in range(40)}
+    found = splits.split(made(patients), TWO, seed=2)
+    assert positive(found) == {"train": 3, "test": 1}
+    for change in ({-1: None}, {1: 5}, {0: 7}):  # no case has an id between 0 and 5
+        other = [dataclasses.replace(one, label=change.get(one.label, one.label)) for one in found]
+        again = splits.split(other, TWO, seed=2)
+        assert [one.split for one in again] == [one.split for one in found]
     several = made({f"P{k:02d}": [(int(k < 4), -1 if k % 2 else 0)] for k in range(16)})
-    found = splits.split(several, TWO, seed=0)
-    positive = Counter(case.split for case in found if case.label[0] == 1)
-    assert positive == {"train": 3, "test": 1}
+    assert positive(splits.split(several, TWO)) == {"train": 3, "test": 1}
 
 
-@pytest.mark.parametrize("label", ["malignant", ("benign", 0), 0.5], ids=str)
-def test_labels_that_are_no_class_ids_are_refused_with_what_to_do(label):
-    with pytest.raises(CourseDataError, match="number the classes from 0") as error:
-        splits.split([Case(f"{k}", None, label=label) for k in range(9)], TWO)
-    assert error.value.code == "UNKNOWN_LABEL"
+def test_seeds_differ_old_splits_go_and_nobody_is_taken_for_another():
+    cases = made({f"{k}": [k % 2] for k in range(40)})
+    cases = [dataclasses.replace(case, split="old") for case in cases]
+    drawn = {tuple(case.split for case in splits.split(cases, seed=seed)) for seed in range(5)}
+    assert len(drawn) == 5 and "old" not in set().union(*drawn)
+    alone = [Case("A", None), Case("B", None), Case("C", None, patient="A")]
+    assert len({case.split for case in splits.split(alone, dict.fromkeys("xyz", 1 / 3))}) == 3
 
 
-def test_ids_of_numpy_are_class_ids():
-    cases = made({f"P{k}": [np.int32(k % 2)] for k in range(12)})
-    assert sides(splits.split(cases, TWO), 1) == {"train", "test"}
+def test_what_cannot_be_split_is_refused():
+    wrong = [{}, {"a": 0.5, "b": 0.4}, {"a": 1.0, "b": 0.0}, {"a": 1.5, "b": -0.5}, {"a": np.nan}]
+    for fractions in wrong:
+        with pytest.raises(ValueError, match="positive and sum to 1") as error:
+            splits.split(made({"P": [0] * 9}), fractions)
+        assert not isinstance(error.value, CourseDataError)
+    for patients in ({}, {"A": [0, 1]}, {"A": [0] * 9, "B": [1] * 9}):
+        with pytest.raises(CourseDataError, match=f"{len(patients)} patients for 3 splits"):
+            splits.split(made(patients))
+    for label in ("malignant", ("benign", 0), 0.5):
+        with pytest.raises(CourseDataError, match="no class ids from 0"):
+            splits.split(made({f"P{k}": [label] for k in range(9)}), TWO)
 
 
-def test_a_csv_that_names_its_classes_is_refused_with_what_to_do(tmp_path):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    table = tmp_path / "labels.csv"
-    table.write_text("file,patient,label\na.png,P1,malignant\n", encoding="utf-8")
-    with pytest.raises(CourseDataError) as error:
-        sources_pictures.find(tmp_path / "images", patients=table)
-    assert error.value.code == "UNKNOWN_LABEL"
-    assert error.value.message == (
-        "row 2: expected a class id, 0 or more, in the column label; number the classes"
-    )
-    assert [file.name for file in error.value.files] == ["labels.csv"]
+def test_one_name_twice_and_one_patient_on_two_sides_are_refused_with_files_but_no_name():
+    def case(name, patient, split, *files):
+        return Case(name, None, tuple(map(Path, files)), patient, split)
+
+    torn = [case("1", "Surname", "train", "a", "b"), case("2", "Surname", "test", "c")]
+    torn.append(case("3", "Other", "test", "d"))
+    twice = [case("Surname", f"P{k}", "train", f"{k}") for k in range(2)]
+    twice.append(case("4", "", "train", "e"))
+    right = "1 of 2 patients, with 2 cases, stand in more than one split"
+    for call, cases, code, words, files in (
+        (splits.check, torn, "PATIENT_IN_TWO_SPLITS", right, "a b c"),
+        (splits.check, twice, "SAME_CASE", "2 of 3 cases share their name", "0 1"),
+        (lambda some: splits.split(some, {"all": 1}), twice, "SAME_CASE", "2 of 3 cases", "0 1"),
+    ):
+        with pytest.raises(CourseDataError, match=words) as error:
+            call(cases)
+        assert (error.value.code, " ".join(map(str, error.value.files))) == (code, files)
+        assert "Surname" not in str(error.value)
+    splits.check(torn[1:])
+    splits.check([case("1", "", "train"), case("2", "", "test")])  # no patient: each its own

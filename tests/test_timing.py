@@ -319,10 +319,20 @@ def test_the_peak_is_seen_though_the_memory_is_given_back(kept_by_the_system, mo
         if kept_by_the_system and peak._watcher is not None:
             pytest.skip("only Linux keeps the peak itself")
         held = np.ones(25_000_000)  # 200 MB
-        threading.Event().wait(0.0 if kept_by_the_system else 0.2)
+        if not kept_by_the_system:
+            wait_until(lambda: peak.mb > 190)
         del held
     assert 190 < peak.mb < 260
     del before
+
+
+def wait_until(done):
+    """Give another thread time, as much as it may need on a busy machine."""
+    for _ in range(12_000):
+        if done():
+            return
+        threading.Event().wait(0.01)
+    pytest.fail("two minutes were not enough")
 
 
 def test_memory_that_was_given_back_before_is_not_counted():
@@ -516,11 +526,22 @@ CASES = [
 ]
 
 
+def explained(dataset, slow, elements):
+    """An explanation that names the slow stage, if one of several does.
+
+    On a busy machine a quick stage may stand still for longer than the slow one takes. Clocks that
+    are read at a wrong place name a wrong one every time.
+    """
+    for _ in range(6):
+        seen = timing.explain(dataset, elements=elements)
+        if seen.bottleneck.name == slow:
+            return seen
+    pytest.fail(f"{slow} is the slow one:\n{seen}")
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_slow_stage_is_named(tf, case):
-    dataset, slow = pipelines(tf)[case]
-    seen = timing.explain(dataset, elements=12)
-    assert seen.bottleneck.name == slow, str(seen)
+    seen = explained(*pipelines(tf)[case], elements=12)
     assert seen.ms > 0 and seen.elements == 12 and seen.cores >= 1
 
 
@@ -575,11 +596,13 @@ def test_the_time_is_per_element_of_the_result(tf):
     read = draws.map_named(numbers, waiting(tf, 0.004), name="read", num_parallel_calls=2)
     options = tf.data.Options()
     options.experimental_optimization.map_and_batch_fusion = False
-    seen = timing.explain(read.batch(5).prefetch(1).with_options(options), elements=6)
+    seen = timing.explain(read.batch(5).prefetch(1).with_options(options), elements=20)
     stage = next(stage for stage in seen.stages if "read" in stage.name)
     assert stage.python
-    assert stage.self_ms > 0.8 * 5 * 4  # 5 waits of 4 ms for one batch, less what lay ready
-    assert stage.self_ms / stage.parallelism < 1.25 * seen.ms
+    # 5 waits of 4 ms for one batch; more or fewer by what lay ready at the start and at the end.
+    assert 80 <= stage.calls <= 120
+    assert 20 * stage.self_ms > 4 * (stage.calls - 10)
+    assert stage.self_ms / stage.parallelism < 1.5 * seen.ms  # in place of twice
 
 
 def test_what_a_complete_cache_spares_is_not_in_the_tree(tf):
@@ -604,14 +627,26 @@ def test_short_epochs_are_watched_whole(tf):
     assert next(s for s in seen.stages if s.name == "read").calls == 14
 
 
-def test_with_a_step_it_tells_whether_the_input_matters(tf):
-    numbers = tf.data.Dataset.range(10**9)
-    fed = timing.explain(numbers.prefetch(4), elements=8, step=waiting(tf, 0.04))
-    assert fed.waiting < 0.15 and "it is fed" in fed.advice
-    assert "<-- bottleneck" not in str(fed) and "the step waits" in str(fed)
-    read = draws.map_named(numbers, waiting(tf), name="read", num_parallel_calls=1)
-    starved = timing.explain(read, elements=8, step=light)
-    assert starved.waiting > 0.6 and starved.bottleneck.name == "read"
+def test_with_a_step_it_tells_whether_the_input_matters(tf, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def taking(ms):
+        def work(x):
+            clock.now_s += ms / 1000
+            return x
+
+        return lambda x: tf.ensure_shape(tf.numpy_function(work, [x], tf.int64), [])
+
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # nothing is read ahead
+    numbers = tf.data.Dataset.range(10**9).with_options(options)
+    fed = timing.explain(numbers.map(taking(4), name="read"), elements=8, step=taking(36))
+    assert fed.waiting == pytest.approx(0.1) and "it is fed" in fed.advice
+    assert "<-- bottleneck" not in str(fed) and "the step waits 10% of the time" in str(fed)
+    starved = timing.explain(numbers.map(taking(30), name="read"), elements=8, step=taking(10))
+    assert starved.waiting == pytest.approx(0.75) and "it is fed" not in starved.advice
+    assert timing.explain(numbers, elements=4, step=taking(1)).waiting == 0
+    monkeypatch.undo()
     assert timing.explain(numbers, elements=4).waiting is None
 
 
@@ -619,7 +654,7 @@ def test_a_dataset_without_autotuning_is_explained_in_silence(tf, capfd):
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = tf.data.Dataset.range(100).map(heavy(tf, 100), name="work").with_options(options)
-    assert timing.explain(dataset, elements=5).bottleneck.name == "work"
+    explained(dataset, "work", elements=5)
     assert capfd.readouterr().err == ""
 
 

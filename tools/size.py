@@ -40,7 +40,7 @@ PRESENT = {
     "doctor arguments": 230,
 }
 # Whole files, blank lines and docstrings included.
-RAW = {"tests": 32760, "benchmarks": 6200, "tools": 2320}
+RAW = {"tests": 32430, "benchmarks": 6200, "tools": 2350}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11

@@ -140,13 +140,16 @@ def run(chosen: argparse.Namespace) -> int:
     finally:
         if is_new and not output.exists():  # nobody needs the salt of nothing
             salt.unlink(missing_ok=True)
-    print("This is a dry run: nothing was written, this is what would be.\n" * chosen.dry_run)
+    if chosen.dry_run:
+        print("This is a dry run: nothing was written, this is what would be.\n")
     print(report.summary(written.manifest), report.files(written, base), sep="\n\n")
     return 1 if written.rejected else 0
 
 
 def refuse_nesting(output: Path, salt: Path, folders: list[Path]) -> None:
     """Refuse places that lie in each other, before anything is read."""
+    if output.is_file():
+        raise UsageError("OUTPUT is a file, not a folder")
     found = "lies inside of INPUT, where the next run would find it"
     lost = "lies inside of OUTPUT, and would be handed on with the records"
     for place, name in ((output, "OUTPUT"), (salt, "the salt file")):
@@ -166,6 +169,8 @@ def converted(chosen: argparse.Namespace, salt: Path):
     if chosen.split:
         found = Found(divided(found.cases, chosen.split, chosen.seed), found.rejected)
     secret = salt.read_text(errors="replace").strip() if salt.exists() else secrets.token_hex(32)
+    if len(secret) < 8:
+        raise UsageError("the salt file: less than 8 characters keep no secret")
     if not (salt.exists() or chosen.dry_run):
         with open(os.open(salt, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(f"{secret}\n")

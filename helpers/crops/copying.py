@@ -40,6 +40,7 @@ class Copier:
             self._drawing.prepare(self._element(position))
         stored = self._fields[IMAGE].dtype
         self._dtype = dtype or stored
+        self._overflows = memory.overflows(stored, self._dtype)
         holds = np.can_cast(stored.as_numpy_dtype, self._dtype.as_numpy_dtype)
         if not (holds or self._dtype.is_floating):
             raise ValueError(
@@ -98,6 +99,8 @@ class Copier:
                 result = self._copied(path, values, cuts)
             else:
                 result = np.repeat(np.stack(values), crops or 1, axis=0)
+            if path == IMAGE and self._overflows:
+                self._refuse_infinite(chosen, result)
             results.append(result[0] if single and crops is None else result)
         return results
 
@@ -113,8 +116,15 @@ class Copier:
                     fill = self._stage.fill if path == IMAGE else self._stage.mask_fill
                     row[...] = value.min() if fill == "min" else value.dtype.type(fill)
                     row = row[target]
-                np.copyto(row, value[source], casting="unsafe")  # other threads run meanwhile
+                with np.errstate(over="ignore"):  # infinite values are refused
+                    np.copyto(row, value[source], casting="unsafe")  # other threads run meanwhile
         return out
+
+    def _refuse_infinite(self, chosen: list[dict], crops: np.ndarray) -> None:
+        for element, own in zip(chosen, np.split(crops, len(chosen)), strict=True):
+            if not np.isfinite(own).all():
+                problem = f"a crop holds values beyond the range of {self._dtype.name}"
+                raise named("NOT_FINITE", problem, element)
 
     def _element(self, index: int) -> dict:
         if not 0 <= index < len(self._elements):

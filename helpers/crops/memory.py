@@ -51,7 +51,7 @@ def from_memory(
             `batch_size * per_image` long; the last batch of a finite `indices` may be shorter. None
             gives elements one by one, as the stage does.
         dtype: of the image in the result, "float32" for instance; None leaves it as it is stored. A
-            narrower float rounds, and what it cannot hold becomes infinite, as with `tf.cast`.
+            narrower float rounds, as with `tf.cast`; what it cannot hold is refused.
         num_parallel_calls: batches worked on at a time, each of which takes memory of its own.
 
     Returns:
@@ -63,7 +63,8 @@ def from_memory(
         CourseDataError: `EMPTY_LIST`; and what the stage refuses, of any element that is there now:
             `CROP_TOO_LARGE`, `MASK_MISMATCH`, `NO_PAIR`, `SHAPE_MISMATCH`.
         tf.errors.InvalidArgumentError: while running, the same codes for an element that came
-            later; `NO_PLACE`; an index that is not there. It names the case.
+            later; `NO_PLACE`; `NOT_FINITE` for values beyond the range of `dtype`; an index that is
+            not there. It names the case.
     """
     if not isinstance(stage, RandomCrop | CentreCrop):
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from helpers import crops, draws, quiet
+from helpers import crops, draws, memory, quiet
 from helpers.errors import CourseDataError
 from helpers.pipeline.reading import Kept, Streamed
 from helpers.pipeline.sources import Stage, applied
@@ -53,7 +53,7 @@ def batched(
     dataset = applied(dataset, batch_transforms)
     return draws.map_named(
         dataset,
-        lambda batch: batch | {"image": tf.cast(batch["image"], dtype)},
+        lambda batch: batch | {"image": _cast(batch["image"], dtype)},
         name="pipeline.cast",
         num_parallel_calls=num_parallel_calls,
     )
@@ -96,6 +96,14 @@ def check_stages(**lists: Sequence[Stage]) -> None:
     for name, stages in lists.items():
         if callable(stages):
             raise ValueError(f"{name} is a list of stages: {name}=[stage]")
+
+
+def _cast(image: tf.Tensor, dtype: str) -> tf.Tensor:
+    found = tf.cast(image, dtype)
+    if memory.overflows(image.dtype, found.dtype):
+        problem = f"an image holds values beyond the range of {found.dtype.name}"
+        found = tf.debugging.check_numerics(found, f"[NOT_FINITE] {problem}")
+    return found
 
 
 def _whole(elements: Sequence[dict]) -> Stage:

@@ -51,13 +51,13 @@ def segmentation(
         dataset = dataset.map(lambda x: x | {"image": tf.cast(x["image"], "float32")}).prefetch(1)
 
     Args:
-        source: a folder of records; a list of `datalist.Item`, `cases.Case` or paths, with a
+        source: a folder of records; a list of `lists.Item`, `cases.Case` or paths, with a
             loader; a `SmartCache`; or a `tf.data.Dataset` of elements.
         batch_size: images in a batch; with `per_image=k` in the crop, k times as many crops. The
             last batch may be smaller, unless the pipeline repeats.
         split: of records and of cases; may be left out where there is only one.
         load: for lists, as of `pipeline.listing.Listing`: `load(item)` gives `image`, `mask` and
-            what else there is. None reads `datalist.Item` as NIfTI.
+            what else there is. None reads `lists.Item` as NIfTI.
         transforms: stages without chance in them, before the cache.
         cache: keep the transformed elements in memory, in their stored dtype; they are read when
             this function is called. False reads them anew in each epoch.

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from helpers import draws, memory, quiet, sources_decathlon, verdicts
+from helpers import draws, lists, memory, quiet, verdicts
 from helpers.cases import Case
-from helpers.datalist import Item, files_of
 from helpers.errors import CourseDataError
+from helpers.lists import Item, files_of
 from helpers.pipeline.order import Facts
 from helpers.records.schema import DEFAULTS
 
@@ -26,12 +26,12 @@ class Listing:
     """Items that a loader turns into elements.
 
     Args:
-        items: `datalist.Item`, `cases.Case`, `pathlib.Path`, or whatever the loader understands;
+        items: `lists.Item`, `cases.Case`, `pathlib.Path`, or whatever the loader understands;
             text may be anything, so it is not taken for a path.
         load: `load(item)` gives a dict with `image` and, if there are any, `mask`, `spacing` and
             further fields. A missing axis for channels is added: `spacing` and `mask` tell which
             axes are in space; without them three axes of which the last is at most 4 long are
-            `[y, x, c]`. None reads `datalist.Item` as NIfTI.
+            `[y, x, c]`. None reads `lists.Item` as NIfTI.
         split: of cases, the ones to take; may be left out where all are in one.
 
     An item's own `label` and `weight` come along; a loader's go before them. `case` is "item 7",
@@ -50,9 +50,7 @@ class Listing:
             raise CourseDataError("EMPTY_LIST", "no items to load; look at the list, and its split")
         if load is None:
             if not all(isinstance(item, Item) for item in self.items):
-                raise ValueError(
-                    "these items need a loader: load=sources_decathlon.load, or one of your own"
-                )
+                raise ValueError("these items need a loader: load=lists.load, or one of your own")
             load = _load_nifti
         self.load = load
         self.error: CourseDataError | None = None  # the last one, as TensorFlow keeps only text
@@ -134,7 +132,8 @@ class Listing:
 
         Returns:
             Elements with the fields and dtypes of the first item's; lengths in space are not known
-            beforehand.
+            beforehand. Images that come as their NIfTI files hold them, in several dtypes, come in
+            the narrowest one that holds all, with a warning.
 
         Raises:
             CourseDataError: what the first item's loader raises.
@@ -143,6 +142,9 @@ class Listing:
         first = self._first = self.element(0)
         spec = {field: _spec(field, value) for field, value in first.items()}
         like = {field: (value.dtype, value.shape) for field, value in first.items()}
+        dtype = lists.common_dtype(self.items, [first["image"].dtype])
+        spec["image"] = tf.TensorSpec(spec["image"].shape, dtype)
+        like["image"] = (dtype, first["image"].shape)
 
         def arrays(number: np.ndarray) -> list[np.ndarray]:
             kept = None
@@ -188,7 +190,7 @@ def _of_split(items: tuple, split: str | None) -> tuple:
 
 
 def _load_nifti(item: Item) -> dict:
-    return sources_decathlon.load(Case("", (item.image, item.mask, "")))
+    return lists.load(Case("", (item.image, item.mask, "")))
 
 
 def _arrays(found: dict) -> dict[str, np.ndarray]:

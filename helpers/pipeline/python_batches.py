@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from helpers import arguments, quiet
-from helpers.errors import CourseDataError
+from helpers import arguments, memory, quiet
+from helpers.errors import CourseDataError, need
 from helpers.pipeline.listing import Listing
 from helpers.pipeline.order import Order, one_epoch
 
@@ -28,7 +28,7 @@ class PythonBatches(keras.utils.PyDataset):
     Args:
         items: as for `pipeline.segmentation`.
         load: `load(item)` gives a dict with an `image`, ready for a batch: all of one shape. None
-            reads `datalist.Item` as NIfTI.
+            reads `lists.Item` as NIfTI.
         batch_size: items in a batch; the last one of an epoch may be smaller.
         target: "mask" or "label" for Keras' pairs `(image, target)`; None gives dicts.
         weight: with a target, also the `weight` of each item: `(image, target, weight)`.
@@ -103,7 +103,12 @@ class PythonBatches(keras.utils.PyDataset):
         places = range(len(self._order))[index * self.batch_size :][: self.batch_size]
         elements = [self._element(place) for place in places]
         batch = {field: self._stacked(elements, field, places) for field in elements[0]}
-        batch["image"] = batch["image"].astype(self._dtype, copy=False)
+        stored = batch["image"]
+        with np.errstate(over="ignore"):
+            batch["image"] = stored.astype(self._dtype, copy=False)
+        if memory.overflows(stored.dtype, self._dtype):
+            problem = f"an image holds values beyond the range of {self._dtype}"
+            need(np.isfinite(batch["image"]).all(), "NOT_FINITE", problem)
         if self._target is None:
             return batch
         fields = ("image", self._target, *(["weight"] if self._weight else []))

@@ -131,7 +131,7 @@ def _streamed(
     if isinstance(found, Listing) and not order.knows_enough(facts):
         raise ValueError(
             f"sampling={order.sampling!r} needs what only the loader gives; say cache=True, or let "
-            "the items have it, as datalist.Item and cases.Case do"
+            "the items have it, as lists.Item and cases.Case do"
         )
     numbers = order.numbers(len(found), facts)
     if isinstance(found, Records):

@@ -146,7 +146,7 @@ def write(
     module, described = _described(load)
     here = executor is not None or workers == 1
     _check_arguments(found.cases, schema, salt, names, here or module != "__main__")
-    splits.check_splits(found.cases)
+    splits.check(found.cases)
     mapping = getattr(load, "keywords", {}).get("mapping")
     mapping = mapping and {str(old): int(new) for old, new in mapping.items()}
     parameters = {"seed": seed, "shard_count": shard_count, "mapping": mapping}

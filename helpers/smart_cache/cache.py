@@ -50,7 +50,7 @@ class SmartCache:
     epochs the circle has turned once and each item was used in 10 of them.
 
     Args:
-        items: of the set: paths, `datalist.Item`, `cases.Case` or anything else that `load` takes.
+        items: of the set: paths, `lists.Item`, `cases.Case` or anything else that `load` takes.
         load: gives an item's element, a dict of arrays or tensors, after the deterministic work:
             what is random belongs behind the cache. It runs in other threads, at the start in
             several at once. Elements agree in fields, dtypes and numbers of axes.

@@ -88,6 +88,15 @@ def form_of_spec(spec: Mapping) -> Form:
     }
 
 
+def conformed(form: Form, element: dict) -> dict:
+    """The element with its image in the form's dtype, if that holds any image of its own."""
+    dtype, _ = form.get(("image",), (None, None))
+    image = element.get("image")
+    if dtype is None or not isinstance(image, np.ndarray) or not np.can_cast(image.dtype, dtype):
+        return element  # `misfit` says what is wrong, if anything is
+    return element if image.dtype == dtype else kept(element | {"image": image.astype(dtype)})
+
+
 def misfit(form: Form, element: Mapping, *, ranks_only: bool = False) -> tuple[str, str] | None:
     """Code and description of what an element has other than the rest, None if it fits.
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers import verdicts
-from helpers.datalist import files_of
+from helpers import lists, verdicts
 from helpers.errors import CourseDataError
+from helpers.lists import files_of
 from helpers.smart_cache import kept
 
+IMAGE = ("image",)  # the path of that field
 OTHERWISE = "repair the item or leave it out, then make the cache anew"
 LOOK_AGAIN_S = 1.0  # where a call to go on may have been missed
 
@@ -44,10 +45,12 @@ class Source:
         with ThreadPoolExecutor(workers, "SmartCache") as pool:
             elements = list(pool.map(self._read, numbers))  # an error calls off the rest
         if self.form is not None:
+            elements = [kept.conformed(self.form, element) for element in elements]
             for number, element in zip(numbers, elements, strict=True):
                 self._check(number, element)
             return elements
-        self.form = kept.form_of(elements[0])
+        self.form = self._form(elements)
+        elements = [kept.conformed(self.form, element) for element in elements]
         for number, element in zip(numbers, elements, strict=True):
             self._check(number, element, ranks_only=True)
             self.form = kept.widened(self.form, element)
@@ -60,9 +63,17 @@ class Source:
             CourseDataError: the loader's own, or `LOADING_FAILED`; `SHAPE_MISMATCH` for a shape
                 that does not fit the others.
         """
-        element = self._read(number)
+        element = kept.conformed(self.form, self._read(number))
         self._check(number, element)
         return element
+
+    def _form(self, elements: Sequence[dict]) -> kept.Form:
+        """The form of the first element, with a dtype that holds all images."""
+        form, forms = kept.form_of(elements[0]), map(kept.form_of, elements)
+        dtypes = [one[IMAGE][0] for one in forms if IMAGE in one]
+        if IMAGE in form and all(dtype.kind in "iuf" for dtype in dtypes):
+            form[IMAGE] = (lists.common_dtype(self.items, dtypes), form[IMAGE][1])
+        return form
 
     def _read(self, number: int) -> dict:
         try:

@@ -1,0 +1,337 @@
+"""What one DICOM file says of itself, up to its pixels, and which grey images it holds.
+
+A DICOM file is a list of elements: a tag, a length, a value. `elements` walks them; `TABLE` says
+which are looked at, and how their bytes are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import itertools
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+from pydicom import config, dcmread, uid
+from pydicom.pixels import get_decoder
+
+from helpers.errors import need
+
+NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 bytes of length
+# SOP classes of waveforms, presentation states, masks and registrations, reports.
+NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
+UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
+SEQUENCE_END = 0xFFFEE0DD
+READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
+MEMORY = psutil.virtual_memory().total
+TABLE = {  # a field of Header: its tag (PS3.6) and what it is; a number counts decimal strings
+    "image_type": (0x00080008, str),
+    "sop_class": (0x00080016, str),
+    "sop_uid": (0x00080018, str),
+    "modality": (0x00080060, str),
+    "conversion_type": (0x00080064, str),
+    "patient": (0x00100020, str),
+    "issuer": (0x00100021, str),
+    "thickness": (0x00180050, 1),
+    "spacing_between": (0x00180088, 1),
+    "detector_spacing": (0x00181164, 2),
+    "acquired": (0x00181310, bytes),  # Acquisition Matrix: samples of one slice
+    "tiles": (0x0019100A, int),  # Siemens: how many slices a mosaic holds
+    "study_uid": (0x0020000D, str),
+    "series_uid": (0x0020000E, str),
+    "acquisition": (0x00200012, 1),
+    "position": (0x00200032, 3),
+    "orientation": (0x00200037, 6),
+    "samples_per_pixel": (0x00280002, int),
+    "photometric_interpretation": (0x00280004, str),
+    "number_of_frames": (0x00280008, str),
+    "rows": (0x00280010, int),
+    "columns": (0x00280011, int),
+    "pixel_spacing": (0x00280030, 2),
+    "bits_allocated": (0x00280100, int),
+    "bits_stored": (0x00280101, int),
+    "pixel_representation": (0x00280103, int),  # 1 if signed
+    "padding": (0x00280120, int),
+    "burned_in": (0x00280301, str),
+    "intercept": (0x00281052, str),
+    "slope": (0x00281053, str),
+    "modality_lut": (0x00283000, bytes),
+    "dose_scaling": (0x3004000E, str),
+    "frame_groups": (0x52009230, bytes),
+}
+TAGS = {tag for tag, _ in TABLE.values()}
+FRAME = ("position", "orientation", "pixel_spacing", "spacing_between", "slope", "intercept")
+
+
+class Header(SimpleNamespace):
+    """One image: a file, or one frame of a multi-frame file; the fields of `TABLE` and a few more.
+
+    Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
+    (between rows, between columns) in mm. What a file does not state is None or empty. Besides:
+    `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
+    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None.
+    """
+
+    def __repr__(self) -> str:  # the rest may lead to a person
+        return f"Header({self.rows} x {self.columns})"
+
+
+def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple[int, int, int]]:
+    """The elements of a data set, one after another (PS3.5 section 7.1).
+
+        tags = [hex(tag) for tag, start, length in elements(data, 132, True, "little")]
+
+    Args:
+        data: the file's bytes.
+        at: where the first element starts.
+        explicit: whether each element says how its value is represented.
+        order: "little" or "big".
+
+    Yields:
+        Tag, where its value starts, how many bytes it has. What is inside of sequences is left out.
+
+    Raises:
+        struct.error: where the bytes end.
+
+    Taught in: loading DICOM
+    """
+    sign = "<" if order == "little" else ">"
+    head = {True: struct.Struct(f"{sign}HH2sHL"), False: struct.Struct(f"{sign}HHL")}
+    around = []  # of each sequence that has begun: whether what is around it is explicit
+    while True:
+        group, element, *kind, length = head[explicit].unpack_from(data, at)
+        tag, start = group << 16 | element, at + 8
+        if group == 0xFFFE:  # an item begins or ends, or a sequence ends
+            if tag == SEQUENCE_END and around:
+                explicit = around.pop()
+            at = start
+            continue
+        if explicit and kind[0] in LONG:
+            start += 4
+        elif explicit:
+            length = kind[1]
+        if not around:
+            yield tag, start, length
+        if length == UNDEFINED:
+            around.append(explicit)
+            explicit = explicit and kind[0] != b"UN"
+            length = 0
+        at = start + length
+
+
+def value_of(raw: bytes, kind: type | int, order: str = "little"):
+    """An element's value: text, a whole number, bytes, or one or more decimal strings, or None."""
+    if kind is bytes:
+        return raw
+    if kind is int:
+        return int.from_bytes(raw[:2], order) if raw else None
+    text = raw.decode("latin-1").strip(" \0")
+    if kind is str:
+        return text
+    values = numbers(text, kind)
+    return values[0] if values and kind == 1 else values
+
+
+@functools.lru_cache(maxsize=1024)  # orientation, spacing, slope repeat from slice to slice
+def numbers(text: str, count: int) -> tuple[float, ...] | None:
+    """The first `count` of some decimal strings, or None if they are not all finite numbers.
+
+    >>> numbers("0.5\\\\0.7", 2), numbers("1e400", 1), numbers("1,5", 1)
+    ((0.5, 0.7), None, None)
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
+    try:
+        values = tuple(map(float, text.split("\\")))
+    except ValueError:
+        return None
+    return values if len(values) == count and all(map(math.isfinite, values)) else None
+
+
+def read_header(path: Path, force: bool = False) -> Header:
+    """What a file states, as far as the fields of `TABLE` go; nothing is checked yet.
+
+    Args:
+        path: a file of any kind.
+        force: also try files without the preamble and `DICM` mark of PS3.10 section 7.1.
+
+    Raises:
+        CourseDataError: `NOT_DICOM`, or `UNREADABLE` for a pipe or a broken link.
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
+    regular = os.path.isfile(path)  # opening a pipe would wait for ever
+    need(regular, "UNREADABLE", "no regular file: a pipe, a device or a broken link", path)
+    with open(path, "rb", buffering=0) as file:
+        data = b""
+        for size in READ_AT_ONCE:
+            data += file.read(size - len(data))
+            marked = data[128:132] == b"DICM"
+            need(marked or force, "NOT_DICOM", "no DICM mark after 128 bytes", path)
+            header = _stated(path, data, 132 if marked else 0)
+            if header.pixel_keyword or len(data) < size:
+                break
+    return header
+
+
+def _stated(path: Path, data: bytes, at: int) -> Header:
+    """The header in a file's first bytes; without pixels, if those do not reach as far."""
+    values, syntax, order, pixels = {}, "", "little", (None, None, None)
+    try:
+        while data[at : at + 2] == b"\2\0":
+            tag, start, length = next(elements(data, at, True, "little"))
+            at = start + length
+            if tag == 0x00020002:  # files without images often state their kind only here
+                values[0x00080016] = data[start:at]
+            if tag == 0x00020010:
+                syntax = value_of(data[start:at], str)
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
+            data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
+        # By its looks, as some files are not what their transfer syntax says, or have none.
+        explicit, big = data[at + 4 : at + 6].isupper(), data[at : at + 1] == b"\0"
+        syntax = syntax or NATIVE[0 if not explicit else 2 if big else 1]
+        order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
+        for tag, start, length in elements(data, at, explicit, order):
+            if tag in PIXELS:
+                pixels = PIXELS[tag], start, None if length == UNDEFINED else length
+                break
+            if tag in TAGS and (length == UNDEFINED or start + length <= len(data)):
+                values[tag] = data[start : start + length]
+    except (struct.error, zlib.error, StopIteration):
+        pass  # cut, damaged, or longer than what was read
+    need(values, "NOT_DICOM", "no DICOM element was found", path)
+    header = Header(path=path, frame=None, transfer_syntax=syntax)
+    header.pixel_keyword, header.pixel_offset, header.pixel_bytes = pixels
+    for name, (tag, kind) in TABLE.items():
+        setattr(header, name, value_of(values.get(tag, b""), kind, order))
+    return header
+
+
+def images(stated: Header) -> list[Header]:
+    """The grey images of a file, one a frame; or the reason why it has none.
+
+    Args:
+        stated: what `read_header` gives; it is kept as it is.
+
+    Raises:
+        CourseDataError: what a file is comes first (`NOT_AN_IMAGE`, `SCOUT`, `MOSAIC`), then
+            `PIXEL_FORMAT`, `TOO_LARGE`, `COLOUR`, `TRUNCATED`, `DECODER_MISSING`, `MULTI_FRAME`
+            and `NOT_FINITE`.
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
+    h = copy.copy(stated)
+    kind = uid_name(h.sop_class)
+    picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
+    need(picture, "NOT_AN_IMAGE", f"no picture of a patient: {kind or 'a mask'}", h.path)
+    code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
+    need(h.pixel_keyword, code, f"no pixels in {kind or 'a file of no stated kind'}", h.path)
+    need(h.rows and h.columns, "PIXEL_FORMAT", f"{h.rows} rows, {h.columns} columns", h.path)
+    h.image_type = tuple(h.image_type.upper().split("\\"))
+    need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
+    _check_pixels(h)
+    need(not is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
+    h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
+    h.inverted = h.photometric_interpretation == "MONOCHROME1"
+    if h.pixel_representation and h.padding and h.padding >= 2**15:
+        h.padding -= 2**16  # its sign is that of the pixels (PS3.3 C.7.5.1.1.2)
+    # Patient ID with its issuer, as HL7 writes the two (PS3.3 C.7.1.1).
+    h.patient += f"^^^{h.issuer}" if h.patient and h.issuer else ""
+    frames = _frames(h) if h.frame_groups or h.number_of_frames > 1 else [h]
+    for one in frames:
+        rescale = numbers(f"{one.slope}\\{one.intercept}", 2)
+        found = "Rescale Slope or Intercept is no finite number, or the slope is 0"
+        need(rescale and rescale[0], "NOT_FINITE", found, h.path)
+        one.slope, one.intercept = rescale
+    return frames
+
+
+def _check_pixels(h: Header) -> None:
+    """Of a possible format and size, grey, all there, and with a decoder."""
+    h.bits_stored = h.bits_allocated if h.bits_stored is None else h.bits_stored
+    known = h.bits_allocated in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= h.bits_allocated
+    need(known, "PIXEL_FORMAT", f"{h.bits_stored} bits of {h.bits_allocated}", h.path)
+    (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
+    need(frames >= 1 and frames % 1 == 0, "PIXEL_FORMAT", "Number of Frames cannot be", h.path)
+    h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
+    size = (h.rows, h.columns, h.number_of_frames, h.samples_per_pixel, h.bits_allocated)
+    claimed = math.prod(size) // 8
+    found = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels are {claimed} bytes"
+    need(claimed <= MEMORY, "TOO_LARGE", f"{found}, {MEMORY} are in the machine", h.path)
+    h.photometric_interpretation = h.photometric_interpretation.upper()
+    grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
+    several = f"{h.samples_per_pixel} sample(s) a pixel, of colour or of no known meaning"
+    need(grey and h.samples_per_pixel == 1, "COLOUR", several, h.path)
+    if h.transfer_syntax in NATIVE:
+        there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
+        need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
+    why = undecodable(h.transfer_syntax, h.bits_allocated)
+    need(not why, "DECODER_MISSING", why, h.path)
+
+
+def is_mosaic(h: Header) -> bool:
+    """Whether one picture is tiled with slices, as Siemens writes functional and diffusion MR.
+
+    The tiles form a square. A file that was taken apart keeps the word, but is no larger than what
+    was acquired for one slice. Where nothing tells what that was, it counts as a mosaic.
+
+    Taught in: no lesson; `dicom.scan` uses it
+    """
+    if "MOSAIC" not in h.image_type or h.number_of_frames > 1 or h.tiles == 1:
+        return False
+    samples = [n for n in np.frombuffer(h.acquired, np.uint16) if n]
+    across = math.ceil(math.sqrt(h.tiles or 2))
+    return max(h.rows, h.columns) >= across * min(samples, default=0)
+
+
+@functools.cache
+def uid_name(number: str) -> str:
+    """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
+    name = uid.UID(number, validation_mode=config.IGNORE).name if number else ""
+    return "" if name == number else name
+
+
+@functools.cache
+def undecodable(syntax: str, bits: int) -> str:
+    """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
+    if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
+        return ""
+    name, decoder = uid_name(syntax), None
+    with contextlib.suppress(NotImplementedError):
+        decoder = get_decoder(syntax) if name else None
+    if decoder is None or bits == 1:
+        name = name or "an unknown transfer syntax"
+        return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
+    missing = "; ".join(decoder.missing_dependencies)
+    return "" if decoder.is_available else f"{name} cannot be decoded here: {missing}"
+
+
+def _frames(h: Header) -> list[Header]:
+    """One header a frame, from the functional groups of an enhanced image (PS3.3 C.7.6.16)."""
+    names = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+    dataset = dcmread(h.path, stop_before_pixels=True, specific_tags=names)
+    shared, groups = (dataset.get(name, ()) for name in names)
+    if h.number_of_frames == 1 and len(groups) != 1:
+        return [h]
+    found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
+    need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
+    frames = [copy.copy(h) for _ in groups]
+    for frame, group in enumerate(groups):
+        frames[frame].frame = frame
+        sequences = [element.value for element in itertools.chain(*shared, group)]
+        for item, name in itertools.product(itertools.chain(*sequences), FRAME):
+            tag, kind = TABLE[name]
+            if item.get(tag) is not None:
+                text = "\\".join(map(str, np.ravel(item[tag].value)))
+                setattr(frames[frame], name, value_of(text.encode(), kind))
+    return frames

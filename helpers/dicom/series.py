@@ -1,0 +1,300 @@
+"""From a folder of DICOM files to volumes: `scan` says what is there, `read_series` reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import psutil
+from tqdm.auto import tqdm
+
+from helpers.dicom.header import Header, images, read_header
+from helpers.dicom.pixels import read_voxels
+from helpers.dicom.stack import arrange, has_place, interpolated, normal, same_orientation
+from helpers.errors import CourseDataError, listed, need
+from helpers.volume import Volume
+
+ELSEWHERE = {"NOT_DICOM", "NOT_AN_IMAGE", "UNREADABLE", "SCOUT"}
+# Without a place in the patient each of these is an image of its own, never a slice of a stack.
+FLAT = {"CR", "DX", "IO", "MG", "PX", "RG", "XC", "RF", "US", "XA"}
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP classes of what was captured from a screen, or scanned
+STACK = 3  # images that make a stack, beside which a lone one is a scout
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+    """A file that is no slice of any series, and why: `code` is a key of `errors.CODES`.
+
+    `stated` is what the file says of itself, if it got that far.
+    """
+
+    path: Path
+    code: str
+    reason: str
+    stated: Header | None = dataclasses.field(default=None, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The files of one series with one size and one orientation, in order along the normal.
+
+    `damaged` lists rejected files that say they belong here: the series is not whole. `notes` are
+    handed on to the volume. UIDs lead to a patient, so they stay out of what is printed.
+    """
+
+    uid: str = dataclasses.field(repr=False)
+    modality: str
+    headers: tuple[Header, ...] = dataclasses.field(repr=False)
+    damaged: tuple[Rejected, ...] = dataclasses.field(default=(), repr=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The series' files, each once, ordered by position where there is one."""
+        return tuple(dict.fromkeys(header.path for header in self.headers))
+
+    def __repr__(self) -> str:
+        first = self.headers[0]
+        hurt = f", {len(self.damaged)} damaged" if self.damaged else ""
+        return (
+            f"Series({self.modality}, {len(self.files)} files, {len(self.headers)} images of "
+            f"{first.rows} x {first.columns}{hurt})"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What lies under a folder: `series` to read, `rejected` files with their reasons."""
+
+    series: tuple[Series, ...]
+    rejected: tuple[Rejected, ...]
+
+    def __repr__(self) -> str:
+        reasons = Counter(file.code for file in self.rejected)
+        counts = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items()))
+        return f"Scan({len(self.series)} series; rejected: {counts or 'nothing'})"
+
+
+def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> Scan:
+    """Read the header of every file under a folder and sort the files into series.
+
+        found = dicom.scan("data/messy_folder/disc")
+        found.series, found.rejected     # every file stands in exactly one of the two
+
+    Pixels are not read. Files are split by Series Instance UID, by kind (SOP class), by size and by
+    orientation. Beside a stack, a localizer, a capture of a screen, or an image that lies across
+    the others is listed as `SCOUT`.
+
+    Args:
+        folder: searched with its subfolders; a single file is taken as a folder of one.
+        force: also parse files that lack the DICOM preamble.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+
+    Taught in: loading DICOM
+    """
+    files, rejected = [], []  # a file is a list of frames
+    for path in tqdm(_paths(folder, rejected), unit="file", disable=not progress):
+        stated = None
+        try:
+            stated = read_header(path, force)
+            files.append(images(stated))
+        except CourseDataError as error:
+            rejected.append(Rejected(path, error.code, error.message, stated))
+        except Exception as error:  # by the system, or of many classes by pydicom
+            why = (
+                getattr(error, "strerror", None) or type(error).__name__
+            )  # no words: they may quote
+            rejected.append(
+                Rejected(path, "UNREADABLE", f"cannot be opened or parsed: {why}", stated)
+            )
+    series = _series(_without_scouts(_groups(files), rejected), rejected)
+    return Scan(tuple(series), tuple(sorted(rejected, key=lambda file: file.path)))
+
+
+def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volume:
+    """Read one series into a `Volume`, or say by name why it is none.
+
+        volume = dicom.read_series("data/ct_torso/case_00")
+
+    Args:
+        source: a `Series` of `scan`, or a folder (or file) that holds exactly one series.
+        fill_gaps: interpolate linearly to an even grid where slices are missing or unevenly
+            spaced; the volume's notes record it and name the slices made up. By default such a
+            series is refused, and always if more slices would be made up than were measured.
+
+    Returns:
+        Voxels `[z, y, x]`, z along the slice normal: int16 where rescale slope and intercept
+        allow, else float32. Geometry equals that of SimpleITK. `notes` tell what was done:
+        MONOCHROME1 inverted, a copy left out, gaps filled, a spacing assumed. Voxels that the
+        scanner padded (outside its circle) keep the padding value; a window hides them.
+
+    Raises:
+        CourseDataError: the codes of `errors.CODES` that speak of files, pixels and stacks.
+        FileNotFoundError: if there is no such folder.
+        TypeError: for a `Scan`; choose one of its series.
+
+    Taught in: loading DICOM
+    """
+    if isinstance(source, Scan):
+        raise TypeError("pass one of scan.series: a scan can hold several")
+    series = source if isinstance(source, Series) else _only_series(source)
+    if series.damaged:
+        first = series.damaged[0]
+        same = [file.path for file in series.damaged if file.code == first.code]
+        need(False, first.code, f"this series is not whole: {first.reason}", *same)
+    stack = arrange(series.headers, fill_gaps=fill_gaps)
+    shape = (len(stack.slices), stack.slices[0].rows, stack.slices[0].columns)
+    needed, free = 4 * math.prod(shape), psutil.virtual_memory().available
+    found = f"{shape} voxels may need {needed} bytes, {free} are free"
+    need(needed <= free, "TOO_LARGE", found, *series.files[:1])
+    voxels = read_voxels(stack.slices)
+    if stack.even_mm is not None:
+        voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
+    notes = [*series.notes, *stack.notes]
+    padding = {header.padding for header in stack.slices} - {None}
+    if padding:
+        values = ", ".join(map(str, sorted(padding)))
+        notes.append(f"Pixel Padding Value {values} (stored): kept where nothing was measured")
+    inverted = sum(header.inverted for header in stack.slices)
+    if inverted:
+        notes.append(f"MONOCHROME1 inverted on {inverted} of {len(stack.slices)} slices")
+    return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
+
+
+def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
+    """Every file under a folder; a subfolder that cannot be listed is rejected by name.
+
+    Links to folders are followed; a folder that is reached twice is listed once.
+    """
+    if not os.fspath(folder):
+        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
+    folder = Path(folder).expanduser()
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    found, seen = [], set()
+
+    def note(error: OSError) -> None:
+        reason = f"this folder cannot be listed: {error.strerror}"
+        rejected.append(Rejected(Path(error.filename), "UNREADABLE", reason))
+
+    for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        if os.path.realpath(root) in seen:
+            folders.clear()
+        else:
+            seen.add(os.path.realpath(root))
+            found += [os.path.join(root, name) for name in names]
+    return [Path(name) for name in sorted(found)]
+
+
+Group = list[list[Header]]  # files, each a list of frames
+
+
+def _groups(files: Group) -> list[Group]:
+    """Files of one series UID, kind, size and orientation.
+
+    An image that states no orientation stays with its series, so that it is missed there.
+    """
+    groups = defaultdict(list)
+    for file in sorted(files, key=lambda file: file[0].orientation is None):
+        first = file[0]
+        alone = _is_alone(first) and (first.sop_uid or str(first.path))
+        like = groups[first.series_uid, alone, first.sop_class, first.rows, first.columns]
+        for group in like:
+            if first.orientation is None or same_orientation(group[0][0], first):
+                group.append(file)
+                break
+        else:
+            like.append([file])
+    return [group for like in groups.values() for group in like]
+
+
+def _is_alone(header: Header) -> bool:
+    """Whether nothing links an image to others, but copies of it."""
+    flat = header.modality.upper() in FLAT and header.frame is None and not has_place(header)
+    return flat or not header.series_uid
+
+
+def _without_scouts(groups: list[Group], rejected: list[Rejected]) -> list[Group]:
+    """The groups that are no scouts beside the stack of their series; those become rejected."""
+    stacks = {}
+    for group in sorted(groups, key=len):
+        if len(group) >= STACK and group[0][0].series_uid:
+            stacks[group[0][0].series_uid] = group
+
+    def odd(stated: Header) -> bool:
+        """Whether it is of another kind than the stack of its series."""
+        stack = stacks.get(stated.series_uid)
+        return bool(stack and stated.sop_class and stated.sop_class != stack[0][0].sop_class)
+
+    kept = []
+    for group in groups:
+        first = group[0][0]
+        lone = len(group) == 1 and first.series_uid in stacks
+        if lone or (odd(first) and first.sop_class.startswith(CAPTURE)):
+            reason = "of another kind, plane or size than the rest of its series"
+            rejected += [Rejected(file[0].path, "SCOUT", reason, file[0]) for file in group]
+        else:
+            kept.append(group)
+    for k, file in enumerate(rejected):
+        if file.code == "COLOUR" and odd(file.stated):
+            rejected[k] = dataclasses.replace(file, code="SCOUT")
+    return kept
+
+
+def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
+    """Each group with what else is known of its files, by lists so that a scan stays linear."""
+    near, unreadable, made = defaultdict(list), Counter(), []
+    for file in rejected:
+        unreadable[file.path.parent] += file.code == "UNREADABLE"
+        if file.stated:
+            near[file.stated.series_uid or (file.path.parent, file.stated.sop_class)].append(file)
+    for group in groups:
+        headers = tuple(sorted((header for file in group for header in file), key=_height))
+        first, folders = headers[0], {header.path.parent for header in headers}
+        keys = [first.series_uid, *((folder, first.sop_class) for folder in sorted(folders))]
+        damaged = [file for key in keys for file in near[key] if _may_belong(file, first)]
+        scouts = sum(file.code == "SCOUT" for file in near[first.series_uid])
+        beside = sum(unreadable[folder] for folder in folders)
+        notes = [f"left out as scouts: {scouts} of this series' images"] * bool(scouts)
+        notes += [f"unreadable files beside this series: {beside}"] * bool(beside)
+        what = (first.series_uid, first.modality, headers, tuple(damaged), tuple(notes))
+        made.append(Series(*what))
+    return sorted(made, key=lambda series: min(series.files))
+
+
+def _may_belong(file: Rejected, first: Header) -> bool:
+    """Whether a file is a damaged part of a series: nothing that it states contradicts that.
+
+    One that was cut before its series UID may belong to any series of its folder.
+    """
+    names, stated = ("sop_class", "modality", "study_uid"), file.stated
+    alike = all(getattr(stated, name) in ("", getattr(first, name)) for name in names)
+    known = stated.series_uid or file.code == "TRUNCATED"
+    return bool(alike and known and file.code not in ELSEWHERE and not _is_alone(first))
+
+
+def _height(header: Header) -> tuple:
+    if not has_place(header):
+        return (1, 0.0, header.path, header.frame or 0)
+    return (0, float(header.position @ normal(header.orientation)), header.path, header.frame or 0)
+
+
+def _only_series(folder: str | Path) -> Series:
+    found = scan(folder)
+    if len(found.series) == 1:
+        return found.series[0]
+    several = f"{len(found.series)} series where one is expected: {listed(found.series, most=6)}"
+    need(not found.series, "SEVERAL_SERIES", several, *(one.files[0] for one in found.series))
+    images = [file for file in found.rejected if file.code not in ELSEWHERE]
+    code, reason = "NO_SERIES", f"no series that can be read here: {found}"
+    if len({file.code for file in images}) == 1:
+        code, reason = images[0].code, images[0].reason
+    raise CourseDataError(code, reason, [file.path for file in images or found.rejected])

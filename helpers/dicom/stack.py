@@ -1,0 +1,292 @@
+"""Put the slices of a series in order, and refuse a stack that is no volume.
+
+Everything follows from two header elements: Image Position (Patient), the centre of a slice's
+first pixel, and Image Orientation (Patient), the directions of its rows and columns (DICOM PS3.3
+C.7.6.2.1.1). File names and instance numbers are not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from helpers.dicom.header import Header
+from helpers.dicom.pixels import need_copy
+from helpers.errors import listed, need
+
+ORIENTATION_TOLERANCE = 1e-3  # of a direction cosine: 0.06 degrees
+SPACING_TOLERANCE = 0.02  # of the distance between slices
+SAME_PLACE = 0.01  # of a pixel
+TILT_TOLERANCE_DEGREES = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Slices in order and the geometry they give: see `helpers.volume.Volume`.
+
+    `heights_mm` are the slices' places along the normal; `even_mm` those of the volume, where they
+    differ and are to be interpolated.
+    """
+
+    slices: Sequence[Header]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: np.ndarray
+    notes: Sequence[str]
+    heights_mm: np.ndarray | None = None
+    even_mm: np.ndarray | None = None
+
+
+@functools.lru_cache(maxsize=1024)
+def normal(orientation: tuple[float, ...]) -> np.ndarray:
+    """The unit vector along which slices are stacked: rows x columns.
+
+    >>> normal((1, 0, 0, 0, 0, -1)).tolist()
+    [0.0, 1.0, 0.0]
+
+    Args:
+        orientation: direction cosines of rows, then columns (x, y, z each), LPS.
+
+    Returns:
+        (x, y, z); zero for an orientation that is none.
+
+    Taught in: loading DICOM
+    """
+    vector = np.cross(orientation[:3], orientation[3:])
+    return vector / (np.linalg.norm(vector) or 1.0)
+
+
+def same_orientation(a: Header, b: Header) -> bool:
+    """Whether two slices are parallel and turned alike; two unknown orientations are alike."""
+    if a.orientation == b.orientation or a.orientation is None or b.orientation is None:
+        return a.orientation == b.orientation
+    return np.abs(np.subtract(a.orientation, b.orientation)).max() <= ORIENTATION_TOLERANCE
+
+
+def has_place(header: Header) -> bool:
+    """Whether an image says where in the patient it lies."""
+    return header.position is not None and header.orientation is not None
+
+
+def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
+    """Sort along the slice normal; check that what comes out is a volume.
+
+        stack = arrange(dicom.scan(folder).series[0].headers)
+
+    Args:
+        headers: the images of one series, in any order.
+        fill_gaps: accept gaps; `even_mm` then tells where slices are to be interpolated.
+
+    Raises:
+        CourseDataError: `NO_GEOMETRY`, `MIXED_SLICES`, `MISSING_SLICE`, `UNEVEN_SPACING`,
+            `GANTRY_TILT`, `NOT_ALIGNED`, `CONFLICTING_DUPLICATE` or `SHARED_POSITION`.
+
+    Taught in: loading DICOM
+    """
+    first = headers[0]
+    placeless = not any(map(has_place, headers)) and first.frame is None
+    if len(headers) == 1 or (placeless and {h.sop_uid for h in headers} == {first.sop_uid} != {""}):
+        return _single(first, list(itertools.pairwise(headers)))
+    _check_alike(headers)
+    direction, pixel_mm = axes(first), min(first.pixel_spacing)
+    positions = np.array([header.position for header in headers])
+    heights = positions @ direction[:, 2]
+    order = np.argsort(heights, kind="stable")
+    slices, positions, heights = [headers[i] for i in order], positions[order], heights[order]
+
+    fresh = np.r_[True, np.diff(heights) > SAME_PLACE * pixel_mm]
+    copies = [(slices[i - 1], slices[i]) for i in np.flatnonzero(~fresh)]
+    for one, other in copies:
+        beside_mm = np.abs(np.subtract(one.position, other.position)).max()
+        found = f"two slices lie at one height, {beside_mm:.1f} mm beside each other"
+        need(beside_mm <= pixel_mm / 2, "NOT_ALIGNED", found, one.path, other.path)
+    slices = [header for header, keep in zip(slices, fresh, strict=True) if keep]
+    if len(slices) == 1:
+        return _single(slices[0], copies)
+    positions, heights = positions[fresh], heights[fresh]
+    _check_upright(slices, positions, direction, heights)
+    notes = _copies_left_out(copies)
+    _check_acquisitions(slices)
+    between_mm, even_mm, filled = _even(slices, heights, fill_gaps)
+    spacing = (between_mm, *first.pixel_spacing)
+    notes += filled
+    return Stack(slices, spacing, tuple(positions[0]), direction, notes, heights, even_mm)
+
+
+def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """The even grid on which all slices lie, or None if there is none.
+
+    >>> best_grid(np.array([0.0, 0.67, 1.33, 2.67]))[0]
+    array([0, 1, 2, 4])
+
+    Heights are compared with the grid that fits them best, not gap with gap: rounded positions
+    then do no harm, and small steps that add up do not pass.
+
+    Args:
+        heights: of at least two slices along the normal, in mm, sorted.
+
+    Returns:
+        Each slice's step on the grid, and the distance between steps in mm.
+
+    Taught in: loading DICOM
+    """
+    usual = usual_gap(heights)
+    # Positions written with one decimal lie up to 0.05 mm off some grid; a little more is allowed.
+    tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
+    steps = np.round(np.diff(heights) / usual).astype(int)
+    index = np.r_[0, np.cumsum(steps)]
+    between_mm = np.polyfit(index, heights, 1)[0]
+    # Least squares is near the grid that suits the worst slice, but it is another one.
+    around = between_mm + np.linspace(-0.2, 0.2, 401) / index[-1]
+    astray_mm = np.ptp(heights - np.outer(around, index), axis=1).min() / 2
+    return None if steps.min() < 1 or astray_mm > tolerance_mm else (index, float(between_mm))
+
+
+def usual_gap(heights: np.ndarray) -> float:
+    """The usual distance between neighbours: their lower median, which a few gaps do not move."""
+    gaps = np.sort(np.diff(heights))
+    return float(gaps[(len(gaps) - 1) // 2])
+
+
+def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, list[str]]:
+    """The distance between slices; if gaps are filled, at which heights, and a note of it.
+
+    At most as many slices may be made up as were measured.
+    """
+    gaps, grid = np.diff(heights), best_grid(heights)
+    span_mm = float(heights[-1] - heights[0])
+    if grid is not None and grid[0][-1] == len(gaps):
+        return span_mm / len(gaps), None, []
+    code, between_mm = "UNEVEN_SPACING", usual_gap(heights)
+    steps = int(span_mm / between_mm + SPACING_TOLERANCE)
+    if grid is not None:
+        code, between_mm, steps = "MISSING_SLICE", grid[1], int(grid[0][-1])
+    # Of more steps than this, too many are made up whatever they are: no need to list them.
+    even = heights[0] + between_mm * np.arange(min(steps, 2 * len(slices)) + 1)
+    off_mm = np.abs(even - heights[:, None]).min(axis=0)
+    made_up = np.flatnonzero(off_mm > max(SPACING_TOLERANCE * between_mm, 0.1))
+    few = len(made_up) <= len(slices)
+    k = int(np.abs(gaps - between_mm).argmax())
+    lie = f"{gaps[k]:.2f} mm lie between {heights[k]:.2f} and {heights[k + 1]:.2f} mm"
+    offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
+    found = f"slices are {between_mm:.2f} mm apart for the most part, but {lie}; {offer}"
+    need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
+    note = f"interpolated from {len(slices)} uneven slices to {len(even)}, {between_mm:g} mm apart"
+    note += f"; made up: {listed(made_up)}" * bool(len(made_up))
+    left_mm = span_mm - steps * between_mm
+    if left_mm > SPACING_TOLERANCE * between_mm:
+        note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"
+    return between_mm, even, [note]
+
+
+def interpolated(voxels: np.ndarray, heights: np.ndarray, even: np.ndarray) -> np.ndarray:
+    """Voxels `[z, y, x]` at other heights, linearly between neighbours, of the same dtype.
+
+    >>> interpolated(np.array([[[0]], [[10]], [[40]]]), np.array([0, 1, 3]), np.arange(4)).ravel()
+    array([ 0, 10, 25, 40])
+
+    Args:
+        voxels: slices in order.
+        heights: of the slices along the normal, in mm.
+        even: the heights wanted, in mm.
+
+    Taught in: no lesson; `read_series` uses it
+    """
+    place = np.interp(even, heights, np.arange(len(heights)))
+    below = np.minimum(place.astype(int), len(heights) - 2)
+    result = np.empty((len(even), *voxels.shape[1:]), np.float32)
+    for out, i, share in zip(result, below, place - below, strict=True):
+        out[...] = (1 - share) * voxels[i] + share * voxels[i + 1]
+    whole = np.issubdtype(voxels.dtype, np.integer)
+    return np.rint(result).astype(voxels.dtype) if whole else result
+
+
+def axes(header: Header) -> np.ndarray:
+    """3 x 3: in columns, the patient directions in which the image's x, y and z index grows."""
+    row, column = np.reshape(header.orientation, (2, 3))
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    square = all(0.99 < length < 1.01 for length in lengths) and abs(row @ column) <= 0.01
+    found = f"Image Orientation {header.orientation} is not two unit vectors at right angles"
+    need(square, "NO_GEOMETRY", found, header.path)
+    found = f"Pixel Spacing {header.pixel_spacing} is not positive"
+    need(min(header.pixel_spacing or (1,)) > 0, "NO_GEOMETRY", found, header.path)
+    return np.stack([row / lengths[0], column / lengths[1], normal(header.orientation)], axis=1)
+
+
+def _single(header: Header, copies: list[tuple[Header, Header]]) -> Stack:
+    """One image needs no neighbours; what its header leaves open is stated in the notes."""
+    notes = _copies_left_out(copies)
+    pixel_spacing, between_mm = header.pixel_spacing, header.spacing_between
+    if pixel_spacing is None and header.detector_spacing is not None:
+        pixel_spacing = header.detector_spacing
+        notes.append("pixel spacing measured at the detector, not in the patient")
+    if pixel_spacing is None or min(pixel_spacing) <= 0:
+        pixel_spacing = (1.0, 1.0)
+        notes.append("no pixel spacing in the header: 1 mm assumed")
+    if not has_place(header):
+        notes.append("no position or orientation in the header: origin 0, identity assumed")
+    if between_mm is None or between_mm <= 0:
+        between_mm = 1.0
+        thick = f" (Slice Thickness is {header.thickness:g} mm)" if header.thickness else ""
+        notes.append(f"a single slice has no neighbour: 1 mm to the next one assumed{thick}")
+    place = (header.position, axes(header)) if has_place(header) else ((0.0, 0.0, 0.0), np.eye(3))
+    return Stack([header], (between_mm, *pixel_spacing), *place, notes)
+
+
+def _copies_left_out(copies: list[tuple[Header, Header]]) -> list[str]:
+    """A note of the copies, if they are copies."""
+    for kept, copy in copies:
+        need_copy(kept, copy)
+    more = f" and {len(copies) - 1} more" if len(copies) > 1 else ""
+    first = [f"{copy.path.name} of {kept.path.name}{more}" for kept, copy in copies[:1]]
+    return [f"copies counted once: {one}" for one in first]
+
+
+def _check_alike(headers: Sequence[Header]) -> None:
+    """All say where they lie, in one orientation and spacing, each image at one place only."""
+    lost = [h.path for h in headers if not has_place(h) or h.pixel_spacing is None]
+    found = f"{len(lost)} of {len(headers)} images state no position, orientation or pixel spacing"
+    need(not lost, "NO_GEOMETRY", found, *lost)
+    first, seen = headers[0], {}
+    for h in headers:
+        if (h.orientation, h.pixel_spacing) != (first.orientation, first.pixel_spacing):
+            alike = np.allclose(h.pixel_spacing, first.pixel_spacing, rtol=1e-3, atol=0)
+            found = f"orientation {h.orientation} and pixel spacing {h.pixel_spacing} mm in one, "
+            found += f"{first.orientation} and {first.pixel_spacing} mm in another"
+            need(alike and same_orientation(h, first), "MIXED_SLICES", found, h.path)
+        other = seen.setdefault(h.sop_uid or h.path, h)
+        moved = other.path != h.path and not np.allclose(other.position, h.position)
+        found = "one SOP Instance UID at two positions"
+        need(not moved, "CONFLICTING_DUPLICATE", found, other.path, h.path)
+
+
+def _check_upright(slices, positions, direction, heights) -> None:
+    """Slices above each other: found from positions; the tilt element is often wrong or absent."""
+    sideways = (positions - positions[0]) @ direction[:, :2]
+    advance = (heights - heights[0]) / (heights[-1] - heights[0])
+    stray = np.linalg.norm(sideways - advance[:, None] * sideways[-1], axis=1)
+    worst, half_pixel_mm = int(stray.argmax()), 0.5 * min(slices[0].pixel_spacing)
+    found = f"the slice at {heights[worst]:.2f} mm lies {stray[worst]:.1f} mm beside the others"
+    need(stray[worst] <= half_pixel_mm, "NOT_ALIGNED", found, slices[worst].path)
+    drift_mm = np.linalg.norm(sideways[-1])
+    angle = np.degrees(np.arctan2(drift_mm, heights[-1] - heights[0]))
+    leans = angle > TILT_TOLERANCE_DEGREES and drift_mm > half_pixel_mm
+    found = f"slices shift sideways as they advance, as with a gantry tilted by {angle:.1f} degrees"
+    need(not leans, "GANTRY_TILT", found, *(header.path for header in slices))
+
+
+def _check_acquisitions(slices: Sequence[Header]) -> None:
+    """Two acquisitions may follow each other in a stack, slab by slab; they may not take turns."""
+    steps = defaultdict(list)
+    for k, header in enumerate(slices):
+        if header.acquisition is not None:
+            steps[header.acquisition].append(k)
+    slabs = sorted((own[0], own[-1]) for own in steps.values() if len(own) > 1)
+    for (_, end), (start, _) in itertools.pairwise(slabs):
+        found = "two acquisitions take turns along the stack: are they one volume?"
+        need(end < start, "MIXED_SLICES", found, slices[start].path, slices[end].path)
