@@ -11,7 +11,7 @@ import pydicom
 import pydicom.data
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.dataset import Dataset
@@ -24,6 +24,7 @@ from tests.dicom_files import (
     SAGITTAL,
     SERIES,
     each,
+    few,
     image,
     save,
     voxels,
@@ -344,10 +345,7 @@ def test_what_cannot_be_loaded_is_refused_without_its_path(tmp_path):
     each(rows, check, tmp_path)
 
 
-@settings(
-    max_examples=25, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+@few
 @given(
     dtype=st.sampled_from(["uint8", "int8", "uint16", "int16", "uint32", "float32"]),
     bits=st.sampled_from([1, 7, 8, 12, 15, 16]),

@@ -11,7 +11,7 @@ import psutil
 import pydicom
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.data import get_testdata_file
@@ -25,6 +25,7 @@ from tests.dicom_files import (
     by_simpleitk,
     code,
     each,
+    few,
     outcome,
     voxels,
     write,
@@ -39,12 +40,6 @@ NATIVE = (
     uid.DeflatedExplicitVRLittleEndian,
 )
 PACKED = (uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless)
-few = settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def by_pydicom(paths: list[Path]) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from scipy.spatial.transform import Rotation
@@ -25,6 +25,7 @@ from tests.dicom_files import (
     by_simpleitk,
     code,
     each,
+    few,
     outcome,
     voxels,
     write,
@@ -33,12 +34,6 @@ from tests.dicom_files import (
 )
 
 FEET_FIRST, PRONE = (-1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0)
-few = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def assert_alike(ours: Volume, theirs: Volume) -> None:
@@ -131,7 +126,7 @@ def stub(height: float) -> Header:
     )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@few
 @example(1.296875, 12, 1.75, True)  # the first rounded up, its neighbours down
 @example(3.499437212952272, 200, 16.75, False)
 @example(3.499437212952272, 200, 16.75, True)

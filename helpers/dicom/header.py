@@ -20,7 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import psutil
-from pydicom import config, dcmread, uid
+from pydicom import dcmread, uid
 from pydicom.pixels import get_decoder
 
 from helpers.errors import need
@@ -299,11 +299,9 @@ def _is_mosaic(h: Header) -> bool:
     return max(h.rows, h.columns) >= across * min(samples, default=0)
 
 
-@functools.cache
 def _uid_name(number: str) -> str:
     """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
-    name = uid.UID(number, validation_mode=config.IGNORE).name if number else ""
-    return "" if name == number else name
+    return uid.UID_dictionary.get(number, [""])[0]
 
 
 @functools.cache

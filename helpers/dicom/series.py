@@ -137,12 +137,10 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     Raises:
         CourseDataError: the codes of `errors.CODES` that speak of files, pixels and stacks.
         FileNotFoundError: if there is no such folder.
-        TypeError: for a `Scan`; choose one of its series.
+        TypeError: for a `Scan`, which can hold several; choose one of its series.
 
     Taught in: loading DICOM
     """
-    if isinstance(source, Scan):
-        raise TypeError("pass one of scan.series: a scan can hold several")
     series = source if isinstance(source, Series) else _only_series(source)
     if series.damaged:
         first = series.damaged[0]

@@ -100,25 +100,29 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     """
     first = headers[0]
     placeless = not any(map(has_place, headers)) and first.frame is None
-    if len(headers) == 1 or (placeless and {h.sop_uid for h in headers} == {first.sop_uid} != {""}):
+    one_name = first.sop_uid and {header.sop_uid for header in headers} == {first.sop_uid}
+    if len(headers) == 1 or (placeless and one_name):
         return _single(first, list(itertools.pairwise(headers)))
     _check_alike(headers)
     direction = _axes(first)
     positions = np.array([header.position for header in headers])
     heights = positions @ direction[:, 2]
     order = np.argsort(heights, kind="stable")
-    slices, heights = [headers[i] for i in order], heights[order]
+    slices = [headers[i] for i in order]
+    heights = heights[order]
     _check_upright(slices, positions[order], direction)
 
     fresh = np.r_[True, np.diff(heights) > SAME_PLACE * min(first.pixel_spacing)]
     copies = [(slices[i - 1], slices[i]) for i in np.flatnonzero(~fresh)]
-    slices, heights = [slices[i] for i in np.flatnonzero(fresh)], heights[fresh]
+    slices = [slices[i] for i in np.flatnonzero(fresh)]
+    heights = heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], copies)
     notes = _copies_left_out(copies)
     _check_acquisitions(slices)
     between_mm, even_mm, filled = _even(slices, heights, fill_gaps)
-    spacing, origin = (between_mm, *first.pixel_spacing), slices[0].position
+    spacing = (between_mm, *first.pixel_spacing)
+    origin = slices[0].position
     return Stack(slices, spacing, origin, direction, notes + filled, heights, even_mm)
 
 
@@ -148,7 +152,9 @@ def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
     # Least squares is near the grid that suits the worst slice, but it is another one.
     around = between_mm + np.linspace(-0.2, 0.2, 401) / index[-1]
     astray_mm = np.ptp(heights - np.outer(around, index), axis=1).min() / 2
-    return None if steps.min() < 1 or astray_mm > tolerance_mm else (index, float(between_mm))
+    if steps.min() < 1 or astray_mm > tolerance_mm:
+        return None
+    return index, float(between_mm)
 
 
 def _usual_gap(heights: np.ndarray) -> float:
@@ -232,14 +238,16 @@ def _single(header: Header, copies: list[tuple[Header, Header]]) -> Stack:
     if pixel_spacing is None or min(pixel_spacing) <= 0:
         pixel_spacing = (1.0, 1.0)
         notes.append("no pixel spacing in the header: 1 mm assumed")
-    if not has_place(header):
+    if has_place(header):
+        origin, direction = header.position, _axes(header)
+    else:
+        origin, direction = (0.0, 0.0, 0.0), np.eye(3)
         notes.append("no position or orientation in the header: origin 0, identity assumed")
     if between_mm is None or between_mm <= 0:
         between_mm = 1.0
         thick = f" (Slice Thickness is {header.thickness:g} mm)" if header.thickness else ""
         notes.append(f"a single slice has no neighbour: 1 mm to the next one assumed{thick}")
-    place = (header.position, _axes(header)) if has_place(header) else ((0.0, 0.0, 0.0), np.eye(3))
-    return Stack([header], (between_mm, *pixel_spacing), *place, notes)
+    return Stack([header], (between_mm, *pixel_spacing), origin, direction, notes)
 
 
 def _copies_left_out(copies: list[tuple[Header, Header]]) -> list[str]:
@@ -270,9 +278,11 @@ def _check_alike(headers: Sequence[Header]) -> None:
 def _check_upright(slices, positions, direction) -> None:
     """Slices above each other: found from positions; the tilt element is often wrong or absent."""
     moved = (positions - positions[0]) @ direction  # along x, y and the normal
-    sideways, advance = moved[:, :2], moved[:, 2] / (moved[-1, 2] or 1.0)
+    sideways = moved[:, :2]
+    advance = moved[:, 2] / (moved[-1, 2] or 1.0)
     stray = np.linalg.norm(sideways - advance[:, None] * sideways[-1], axis=1)
-    worst, half_pixel_mm = int(stray.argmax()), 0.5 * min(slices[0].pixel_spacing)
+    worst = int(stray.argmax())
+    half_pixel_mm = 0.5 * min(slices[0].pixel_spacing)
     found = f"slice {worst} of {len(slices)} lies {stray[worst]:.1f} mm beside the others"
     need(stray[worst] <= half_pixel_mm, "NOT_ALIGNED", found, slices[worst].path)
     drift_mm = np.linalg.norm(sideways[-1])
