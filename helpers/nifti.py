@@ -108,6 +108,8 @@ def _opened(path: str | Path, role: str):
             yield gzip.GzipFile(fileobj=plain) if packed else plain
     except CourseDataError as error:
         raise CourseDataError(error.code, f"the {role} {error.message}", [path]) from None
+    except MemoryError:
+        raise CourseDataError("TOO_LARGE", f"the {role}: more than memory holds", [path]) from None
     except Exception as error:  # a header that makes no sense may raise anything
         code = FAULTS.get(type(error), "UNREADABLE")
         raise CourseDataError(code, f"the {role}: {meaning(code)}", [path]) from None

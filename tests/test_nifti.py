@@ -227,6 +227,8 @@ def test_a_header_that_lies_is_found_out_and_reading_takes_little_more_than_the_
     path = patched(nii(tmp_path / "a.nii"), 40, struct.pack("<4h", 3, 60, 50, 40))
     with pytest.raises(CourseDataError, match=r"TRUNCATED.*holds 240 bytes.*claims 240000"):
         nifti.read(path)
+    terabytes = patched(nii(tmp_path / "c.nii"), 40, struct.pack("<4h", 3, 32000, 32000, 32000))
+    assert code_of(terabytes) == "TOO_LARGE" and nifti.describe(terabytes)[0] == (32000,) * 3
     large = np.random.default_rng(0).integers(0, 99, (128, 128, 256), "i2")
     path = nii(tmp_path / "b.nii.gz", large)
     nifti.read(path)
