@@ -23,7 +23,16 @@ from helpers.errors import CODES, CourseDataError
 from helpers.phantoms import traps
 from helpers.phantoms.scanner import dicom_series
 from helpers.volume import Volume
-from tests.dicom_files import SERIES, code, each, few, outcome, voxels, write, write_series
+from tests.dicom_files import (
+    SERIES,
+    code,
+    each,
+    few,
+    outcome,
+    voxels,
+    write,
+    write_series,
+)
 
 ROOT = Path(pydicom.data.__file__).parent
 NOWHERE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
@@ -280,6 +289,17 @@ def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd):
             assert secret not in told, (secret, told[max(0, told.index(secret) - 90) :][:150])
 
     each(TELLING, check, tmp_path)
+
+
+def test_the_words_of_an_exception_are_not_told(tmp_path, monkeypatch):
+    def images(stated):
+        raise ValueError("could not convert string to float: 'Qponml'")
+
+    monkeypatch.setattr("helpers.dicom.series.images", images)  # pydicom has many of this kind
+    (path,) = write_series(tmp_path, voxels((1, 4, 5)))
+    (file,) = dicom.scan(tmp_path).rejected
+    assert (file.path, file.code) == (path, "UNREADABLE")
+    assert "Qponml" not in file.reason + str(outcome(tmp_path))
 
 
 def test_a_padding_value_is_kept_and_noted(tmp_path):
