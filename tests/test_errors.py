@@ -1,4 +1,4 @@
-"""Bad data is named: a code from one table, what was found, what to do, files without their path."""
+"""Bad data is named: a code from one table, what was found, what to do, files by name."""
 
 import pickle
 import re
