@@ -343,8 +343,11 @@ def test_a_kill_ends_the_workers_and_frees_the_lock(tmp_path, whom):
     writer.wait()
     writer.stdout.close()
     # A worker that lived on would write into the folder of the next run.
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    alive = [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    for one in alive:
+        one.kill()
+    assert not alive
     assert waiting(folder, "tmp")
     write(folder, FOURTEEN)
     assert records.verify(folder) == () and not waiting(folder, "tmp")
