@@ -26,6 +26,8 @@ class Case:
         label: class id, or one id for each of several labels; None if there is none.
         weight: probability weight for sampling, as in a data list; None if there is none.
         size: an upper bound for the record's size in bytes, 0 if unknown.
+
+    Taught in: writing TFRecords
     """
 
     name: str = dataclasses.field(repr=False)
@@ -49,6 +51,8 @@ class Rejection:
 
     `reason` may quote what was found in the files, so only the code is ever written or printed
     without being asked for.
+
+    Taught in: writing TFRecords
     """
 
     files: tuple[Path, ...] = dataclasses.field(repr=False)
@@ -58,7 +62,10 @@ class Rejection:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a source holds: each input file belongs to one case or to one rejection."""
+    """What a source holds: each input file belongs to one case or to one rejection.
+
+    Taught in: writing TFRecords
+    """
 
     cases: tuple[Case, ...]
     rejected: tuple[Rejection, ...] = ()
@@ -79,6 +86,11 @@ def case_hash(salt: str, patient: str, name: str) -> str:
         salt: a secret; whoever has it can find out whether a known person is in the set.
         patient: as in `Case`; if empty, the case counts as a patient of its own.
         name: as in `Case`.
+
+    >>> case_hash("a salt of eight", "Doe", "a")[:16] == case_hash("a salt of eight", "Doe", "b")[:16]
+    True
+
+    Taught in: writing TFRecords
     """
 
     def digest(kind: str, text: str, digits: int) -> str:

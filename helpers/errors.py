@@ -78,12 +78,24 @@ CODES = {  # what is wrong: what to do
 
 
 def meaning(code: str) -> str:
-    """What is wrong, in words that name nobody."""
+    """What is wrong with a `code`, in words that name nobody.
+
+    >>> meaning("NO_PAIR")
+    'an image without its mask, or the reverse'
+
+    Taught in: no lesson; reports use it
+    """
     return CODES[code].partition(": ")[0]
 
 
 def cure(code: str) -> str:
-    """What to do about it."""
+    """What to do about a `code`.
+
+    >>> cure("TRUNCATED")
+    'copy the file again'
+
+    Taught in: no lesson; messages and reports use it
+    """
     return CODES[code].partition(": ")[2]
 
 
@@ -97,6 +109,8 @@ class CourseDataError(ValueError):
 
     Raises:
         KeyError: if `code` is not in `CODES`; a code that nobody can look up is a bug.
+
+    Taught in: loading DICOM
     """
 
     def __init__(self, code: str, found: str, files: Iterable[str | Path] = ()) -> None:
@@ -113,16 +127,26 @@ class CourseDataError(ValueError):
 
 
 def need(good: object, code: str, found: str, *files: str | Path) -> None:
-    """Go on if all is well, else say what was found.
+    """Go on if all is well, else say what was `found` in which `files`.
+
+        need(rows and columns, "PIXEL_FORMAT", f"{rows} rows, {columns} columns", path)
 
     Raises:
-        CourseDataError: with that code, unless `good`.
+        CourseDataError: with that `code`, unless `good`.
+
+    Taught in: no lesson; every reader uses it
     """
     if not good:
         raise CourseDataError(code, found, files)
 
 
 def listed(values: Sequence, most: int = 10) -> str:
-    """The first few of them, and how many more there are, for a message."""
+    """The first of some `values`, at `most` so many, and how many more there are, for a message.
+
+    >>> listed("abc", most=2)
+    'a, b and 1 more'
+
+    Taught in: no lesson; messages use it
+    """
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(map(str, values[:most])) + more
