@@ -87,7 +87,7 @@ def case_hash(salt: str, patient: str, name: str) -> str:
         patient: as in `Case`; if empty, the case counts as a patient of its own.
         name: as in `Case`.
 
-    >>> case_hash("a salt of eight", "Doe", "a")[:16] == case_hash("a salt of eight", "Doe", "b")[:16]
+    >>> case_hash("a secret", "Doe", "a")[:16] == case_hash("a secret", "Doe", "b")[:16]
     True
 
     Taught in: writing TFRecords

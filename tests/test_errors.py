@@ -43,5 +43,5 @@ def test_every_code_of_the_table_is_used_and_every_code_used_is_in_the_table():
     del sources["errors"]
     text = "\n".join(sources.values())
     assert {code for code in CODES if f'"{code}"' not in text} == set()
-    raised = re.findall(r'(?:CourseDataError\(|need\([^"]*)\s*"([A-Z_]+)"', text)
+    raised = re.findall(r'(?:CourseDataError\(\s*|need\([^"\n]*, )"([A-Z_]+)",', text)
     assert set(raised) <= set(CODES) and len(set(raised)) > 20
