@@ -28,6 +28,8 @@ REBUILT = {
     "records": 480,
     "__main__ commands": 250,
 }
+# Rebuilt, and not down to the budget yet: what such a row may be until it is. It may only fall.
+UNTIL_THEN: dict[str, int] = {}
 # Not rebuilt yet: the present size, rounded up. It may only fall.
 PRESENT = {
     "stage augment crops sampling labels labels_keras elements draws": 2400,
@@ -115,10 +117,10 @@ def shared_names(root: Path) -> dict[str, list[Path]]:
 
 def too_large(row: str, size: Counter, budget: int) -> Iterator[str]:
     """What is wrong with the size of a row."""
-    most = SLACK * budget if row in REBUILT else budget
+    most = UNTIL_THEN.get(row) or (SLACK * budget if row in REBUILT else budget)
     if size["lines"] > most:
         yield f"{row}: {size['lines']:,} lines, budget {budget:,}"
-    if row in REBUILT and size["tokens"] > MOST_TOKENS_A_LINE * size["lines"]:
+    if row in {*REBUILT} - {*UNTIL_THEN} and size["tokens"] > MOST_TOKENS_A_LINE * size["lines"]:
         yield f"{row}: {size['tokens'] / size['lines']:.1f} tokens a line: write it plainer"
 
 
@@ -135,6 +137,8 @@ def measure(root: Path = ROOT) -> tuple[list[str], list[str]]:
     for row, budget in {**REBUILT, **PRESENT}.items():
         size = total(path for path, name in found.items() if row_of(name) == row)
         line(row, size, f"{budget:,}" if row in REBUILT else f"<{budget:,}")
+        if row in UNTIL_THEN:
+            table[-1] += f"  not there yet: <{UNTIL_THEN[row]:,}"
         wrong += too_large(row, size, budget)
     every = total(found)
     line("helpers", every)
