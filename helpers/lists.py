@@ -128,12 +128,12 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     document, modality, labels = _document(path.read_bytes())
     sections = {}
     for key, entries in document.items():
-        need(key not in SPLITS or isinstance(entries, list), "DATA_LIST", f"{key} is no list")
         if key in SPLITS or _holds_images(entries):
             # The name of another section may say too much.
             title = key if key in SPLITS else "another section"
-            items = [_item(one, base, f"item {n} of {title}") for n, one in enumerate(entries, 1)]
-            sections[key] = tuple(items)
+            need(isinstance(entries, list), "DATA_LIST", f"{title} is no list")
+            items = enumerate(entries, 1)
+            sections[key] = tuple(_item(one, base, f"item {n} of {title}") for n, one in items)
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
     items = [item for items in sections.values() for item in items]
     images = [item.image.resolve() for item in items]  # under whatever name
@@ -174,8 +174,8 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
         for item in items:
             try:
                 need(section in SPLITS, "DATA_LIST", "in a section of another name")
-                paired = item.is_labelled or not labelled
-                need(paired, "NO_PAIR", "no mask or label, where others of its section have one")
+                alone = labelled and not item.is_labelled
+                need(not alone, "NO_PAIR", "no mask or label, unlike others of its section")
                 cases.append(_case(item, known, SPLITS[section]))
             except CourseDataError as error:
                 rejected.append(Rejection(item.files, error.code, error.message))
@@ -199,8 +199,7 @@ def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[in
     Taught in: no lesson; the converter uses it
     """
     _, mask, _ = case.source
-    ids = () if mask is None else np.unique(_mask(mask, mapping)[0])
-    return frozenset(map(int, ids))
+    return frozenset(() if mask is None else np.unique(_mask(mask, mapping)[0]).tolist())
 
 
 def load(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
@@ -228,8 +227,7 @@ def load(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     """
     image_path, mask_path, modality = case.source
     image, place = nifti.read(image_path)
-    varied = image.min() < image.max()
-    need(varied, "CONSTANT", f"all {image.size} voxels have the same value", image_path)
+    need(image.min() < image.max(), "CONSTANT", "all voxels have the same value", image_path)
     # Sets mix files from several tools, each with its own idea of where left is.
     order, flips = nearest_axes(place.direction)
     spacing = tuple(place.spacing[axis] for axis in order)
@@ -296,28 +294,28 @@ def _unique(pairs: list[tuple]) -> dict:
 
 
 def _holds_images(entries: object) -> bool:
-    found = entries if isinstance(entries, list) else []
-    return any(isinstance(entry, dict) and "image" in entry for entry in found)
+    items = entries if isinstance(entries, list) else []
+    return any("image" in item for item in items if isinstance(item, dict))
 
 
 def _item(entry: object, base: Path, where: str) -> Item:
     """An item of a section; text alone is an image."""
-    if not isinstance(entry, dict):
-        entry = {"image": entry}
-    image, label = entry.get("image"), entry.get("label")
-    weight, patient = entry.get("weight"), entry.get("patient")
-    mask, label = (label, None) if isinstance(label, str) else (None, label)
-    ids = label if isinstance(label, list) else [0 if label is None else label]
-    good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
-    need(good, "DATA_LIST", f"{where}: the label is no path, class id or list of ids")
-    good = weight is None or (type(weight) in (int, float) and 0 <= weight < 1e30)
-    need(good, "DATA_LIST", f"{where}: the weight is no number from 0 on")
+    entry = entry if isinstance(entry, dict) else {"image": entry}
+    image, label, weight, patient = map(entry.get, ("image", "label", "weight", "patient"))
     good = isinstance(image, str) and isinstance(patient, str | int | None)
     need(good, "DATA_LIST", f"{where}: image or patient is no text")
-    image = _inside(image, base, where)
-    mask = None if mask is None else _inside(mask, base, where)
-    label = tuple(ids) if isinstance(label, list) else label
-    return Item(image, mask, label, weight, "" if patient is None else str(patient))
+    good = weight is None or (type(weight) in (int, float) and 0 <= weight < 1e30)
+    need(good, "DATA_LIST", f"{where}: the weight is no number from 0 on")
+    mask = None
+    if isinstance(label, str):
+        mask, label = _inside(label, base, where), None
+    if label is not None:
+        ids = label if isinstance(label, list) else [label]
+        good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
+        need(good, "DATA_LIST", f"{where}: the label is no path, class id or list of ids")
+        label = tuple(ids) if isinstance(label, list) else label
+    patient = "" if patient is None else str(patient)
+    return Item(_inside(image, base, where), mask, label, weight, patient)
 
 
 def _inside(text: str, base: Path, where: str) -> Path:
@@ -341,7 +339,7 @@ def _case(item: Item, known: DataList, split: str) -> Case:
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
     terms = {MODALITIES.get(text.upper(), "") for text in known.modality.values()}
     modality = terms.pop() if len(terms) == 1 else ""  # of all channels
-    source = (item.image, item.mask, modality)
+    source = item.image, item.mask, modality
     return Case(name, source, item.files, patient, split, item.label, item.weight, size)
 
 

@@ -87,9 +87,8 @@ def describe(path: str | Path, role: str = "image") -> tuple:
     Taught in: no lesson; the converter uses it
     """
     with _opened(path, role) as (_, header, place):
-        channels = header.get_data_shape()[3:]
         nothing = np.empty(0, header.get_data_dtype())
-        return place.shape + channels, _scaled(nothing, header).dtype
+        return place.shape + header.get_data_shape()[3:], _scaled(nothing, header).dtype
 
 
 @contextmanager
@@ -111,8 +110,7 @@ def _opened(path: str | Path, role: str):
 
 def _check(header, role: str) -> None:
     """Refuse what is no 3D image of real numbers in mm or, for channels, a 4D one."""
-    inside = header["magic"] == b"n+1"
-    need(inside, "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
+    need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
