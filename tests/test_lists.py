@@ -254,8 +254,7 @@ def test_only_a_modality_that_dicom_defines_is_passed_on(tmp_path):
     table = [({"0": a}, b) for a, b in {" ct ": "CT", "MRI": "MR", SECRET: None}.items()]
     table += [({"0": "T2", "1": "ADC"}, "MR"), ({"0": "CT", "1": "PET"}, None), ({}, None)]
     for channels, term in [*table, ({"0": "CT", "1": SECRET}, None), ("CT", "CT")]:
-        element = lists.load(one(tmp_path, modality=channels))
-        assert element.get("modality") == term, channels
+        assert lists.load(one(tmp_path, modality=channels)).get("modality") == term, channels
 
 
 def test_damaged_and_constant_files_are_refused_when_they_are_read(tmp_path):

@@ -118,20 +118,20 @@ def test_what_is_no_volume_of_real_numbers_is_refused_by_its_header(tmp_path):
 # Where the voxels lie
 
 NEAR = AFFINE + FIRST * [0, 0, 0, 0.005]  # mm, within what files round off
-FORMS = {  # sform, qform, and whether there is a note; None: refused
-    "alike": ((AFFINE, 1), (AFFINE, 1), False),
-    "rounded": ((AFFINE, 2), (NEAR, 1), False),
-    "only sform": ((AFFINE, 2), (None, 0), False),
-    "only qform": ((None, 0), (AFFINE, 1), False),
-    "further off": ((AFFINE + FIRST * [0, 0, 0, 0.05], 2), (AFFINE, 1), True),
-    "registered": ((SHIFTED, 4), (AFFINE, 1), True),
-    "by the scanner": ((SHIFTED, 1), (AFFINE, 1), True),
-    "mirrored": ((AFFINE, 2), (MIRRORED, 1), None),
-    "mirrored by the scanner": ((AFFINE, 1), (MIRRORED, 1), None),
-}
+FORMS = [  # sform, qform, and whether there is a note; None: refused
+    ((AFFINE, 1), (AFFINE, 1), False),
+    ((AFFINE, 2), (NEAR, 1), False),
+    ((AFFINE, 2), (None, 0), False),
+    ((None, 0), (AFFINE, 1), False),
+    ((AFFINE + FIRST * [0, 0, 0, 0.05], 2), (AFFINE, 1), True),
+    ((SHIFTED, 4), (AFFINE, 1), True),
+    ((SHIFTED, 1), (AFFINE, 1), True),
+    ((AFFINE, 2), (MIRRORED, 1), None),
+    ((AFFINE, 1), (MIRRORED, 1), None),
+]
 
 
-@pytest.mark.parametrize("sform, qform, noted", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("sform, qform, noted", FORMS)
 def test_forms_that_differ_are_noted_with_the_one_taken_or_refused_if_an_axis_runs_back(
     tmp_path, sform, qform, noted
 ):

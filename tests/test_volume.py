@@ -45,63 +45,55 @@ def test_the_same_geometry_means_every_voxel_at_the_same_place():
     voxels, spacing, origin = ours.voxels, ours.spacing, ours.origin
     turned = OBLIQUE @ Rotation.from_euler("x", 0.5, degrees=True).as_matrix()
     moved = Volume(voxels, spacing, np.add(origin, (0.5, 0, 0)), OBLIQUE)
-    others = {
-        "its own": (ours.with_voxels(np.zeros(ours.shape)), True),
-        "rounded": (Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE), True),
-        "wider": (Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), False),
-        "turned": (Volume(voxels, spacing, origin, turned), False),
-        "shorter": (Volume(voxels[1:], spacing, origin, OBLIQUE), False),
-        "moved": (moved, False),
-    }
-    found = {name: ours.same_geometry(other) for name, (other, _) in others.items()}
-    assert found == {name: same for name, (_, same) in others.items()}
+    same = [ours.with_voxels(voxels > 9), Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE)]
+    others = [Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), moved]
+    others += [
+        Volume(voxels, spacing, origin, turned),
+        Volume(voxels[1:], spacing, origin, OBLIQUE),
+    ]
+    assert [ours.same_geometry(one) for one in same + others] == [True] * 2 + [False] * 4
     assert ours.same_geometry(moved, 0.51) and not ours.same_geometry(moved, 0.49)
 
 
 def test_what_is_no_volume_is_refused():
-    cube, flat, leaning = np.zeros((2, 2, 2)), sitk.Image([4, 4], 2), np.eye(3)
-    leaning[0, 1] = 0.2
-    wrong = [("SHAPE_MISMATCH", lambda v=v: Volume(v)) for v in (cube[0], cube[..., None])]
-    for mm in ((0, 1, 1), (1, -1, 1), (1, 1, np.nan), (np.inf, 1, 1)):
-        wrong.append(("NO_GEOMETRY", lambda mm=mm: Volume(cube, mm)))
-    wrong.append(("NO_GEOMETRY", lambda: Volume(cube, origin=(np.nan, 0, 0))))
-    for axes in (np.zeros((3, 3)), leaning, np.full((3, 3), np.nan)):
-        wrong.append(("NO_GEOMETRY", lambda axes=axes: Volume(cube, direction=axes)))
-    wrong.append(("NO_GEOMETRY", lambda: oblique().resample(-1)))
-    wrong.append(("SHAPE_MISMATCH", lambda: oblique().with_voxels(np.zeros((5, 4, 6)))))
+    cube, nan = np.zeros((2, 2, 2)), np.nan
+    leaning = [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]
+    flat = sitk.Image([4, 4], 2), sitk.Image([4, 4, 4, 2], 2)
     colour = sitk.Image([4, 4, 4], sitk.sitkVectorUInt8, 3)
-    for image in (flat, sitk.Image([4, 4, 4, 2], 2), colour):
-        wrong.append(("SHAPE_MISMATCH", lambda image=image: Volume.from_sitk(image)))
-    for number, (code, call) in enumerate(wrong):
+    lengths = [{"spacing": mm} for mm in ((0, 1, 1), (1, -1, 1), (1, 1, nan), (np.inf, 1, 1))]
+    axes = [{"direction": one} for one in (np.zeros((3, 3)), leaning, np.full((3, 3), nan))]
+    wrong = [
+        ("NO_GEOMETRY", Volume, cube, how) for how in (*lengths, *axes, {"origin": (0, 0, nan)})
+    ]
+    wrong += [("SHAPE_MISMATCH", Volume, one, {}) for one in (cube[0], cube[..., None])]
+    wrong += [("SHAPE_MISMATCH", Volume.from_sitk, image, {}) for image in (*flat, colour)]
+    wrong += [("SHAPE_MISMATCH", oblique().with_voxels, np.zeros((5, 4, 6)), {})]
+    for code, call, what, how in [*wrong, ("NO_GEOMETRY", oblique().resample, -1, {})]:
         with pytest.raises(CourseDataError) as refused:
-            call()
-        assert refused.value.code == code, number
+            call(what, **how)
+        assert refused.value.code == code, (what, how)
 
 
 # Files
 
 
 @pytest.mark.parametrize("ending", volume.SUFFIXES)
-def test_a_file_gives_back_voxels_and_geometry(tmp_path, ending):
-    for dtype in ("uint8", "int16", "uint16", "int32", "int64", "float32", "bool"):
-        ours = oblique(dtype)
+def test_a_file_gives_back_voxels_and_geometry_and_is_what_nibabel_reads(tmp_path, ending):
+    for hand, dtype in itertools.product((1, -1), ("uint8", "int16", "int64", "float32", "bool")):
+        ours = oblique(dtype, direction=OBLIQUE @ np.diag([1, 1, hand]))
         path = ours.save(tmp_path / "new folder" / f"a mask ü{ending}")
         back = volume.load(path)
         assert back.voxels.dtype == (dtype if dtype != "bool" else "uint8")
         assert back.same_geometry(ours) and back.notes == ()
         np.testing.assert_array_equal(back.voxels, ours.voxels)
         assert (path.read_bytes()[:2] == b"\x1f\x8b") == (ending == ".nii.gz")
-
-
-@pytest.mark.parametrize("handedness", [1, -1])
-def test_nibabel_reads_what_was_saved_at_the_same_place(tmp_path, handedness):
-    ours = oblique(direction=OBLIQUE @ np.diag([1, 1, handedness]))
-    image = nibabel.load(ours.save(tmp_path / "image.nii.gz"))
-    np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.T)
-    corners = np.array(list(np.ndindex(2, 2, 2))) * np.subtract(ours.shape, 1)
-    theirs = nibabel.affines.apply_affine(image.affine, corners[:, ::-1])
-    # NIfTI counts towards right and front as positive, DICOM towards left and back.
-    np.testing.assert_allclose(theirs * (-1, -1, 1), ours.to_patient(corners), atol=1e-3)
+        if ".nii" in ending:
+            image = nibabel.load(path)
+            np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.T)
+            corners = np.array(list(np.ndindex(2, 2, 2))) * np.subtract(ours.shape, 1)
+            theirs = nibabel.affines.apply_affine(image.affine, corners[:, ::-1])
+            # NIfTI counts towards right and front as positive, DICOM towards left and back.
+            np.testing.assert_allclose(theirs * (-1, -1, 1), ours.to_patient(corners), atol=1e-3)
 
 
 def test_another_kind_of_file_is_refused_by_name(tmp_path):
@@ -119,15 +111,13 @@ def test_a_file_that_is_cut_no_image_or_not_finite_is_refused_without_its_folder
     endless = Volume(np.array([[[0, np.nan, np.inf]]], np.float32)).save(path).read_bytes()
     cut = "TRUNCATED" if ".nii" in ending else "UNREADABLE"
     wrong = {content[:-99]: cut, content[:-9]: cut, endless: "NOT_FINITE", None: "UNREADABLE"}
-    for damaged, code in (wrong | dict.fromkeys((b"", b"none", b"\0" * 400), "UNREADABLE")).items():
-        path.unlink()
-        if damaged is not None:
-            path.write_bytes(damaged)
+    wrong |= dict.fromkeys((b"", b"none", b"\0" * 400), "UNREADABLE")
+    for damaged, code in wrong.items():
+        path.unlink() if damaged is None else path.write_bytes(damaged)
         with pytest.raises(CourseDataError) as refused:
             volume.load(path)
         assert refused.value.code == code and refused.value.files == (path,), damaged
         assert path.name in str(refused.value) and "doe_john" not in str(refused.value)
-        path.touch()
 
 
 # Resampling
@@ -190,8 +180,6 @@ def test_equal_and_finer_spacing_leave_every_frequency_and_say_nothing_of_smooth
     np.testing.assert_allclose(same.voxels, ours.voxels, atol=1e-3)  # and nothing is rounded
     np.testing.assert_allclose(third.voxels[1::3, 1::3, 1::3], ours.voxels, atol=1e-3)
     assert same.notes == ("a note", "resampled to 3 x 0.7 x 0.8 mm")
-    turned = Volume(ours.voxels, ours.spacing, direction=OBLIQUE @ np.diag([1, -1, 1]))
-    assert volume.SMOOTHED not in ours.resample_like(turned).notes
     steps = Volume(np.array([0, 100], np.int16).reshape(2, 1, 1), (2, 1, 1))
     np.testing.assert_allclose(steps.resample((1, 1, 1)).voxels.ravel(), [0, 25, 75, 100])
 
@@ -201,8 +189,6 @@ def test_a_coarse_grid_that_ends_on_or_beyond_the_rim_repeats_the_rim(spacing, c
     ramp = Volume(np.array([10, 50, 90], np.uint8).reshape(3, 1, 1), (2, 1, 1))
     coarse = ramp.resample((spacing, 1, 1), is_mask=True)
     assert coarse.shape == (count, 1, 1) and coarse.voxels[-1, 0, 0] == 90
-    flat = Volume(np.full((3, 1, 1), 90, np.uint8), (2, 1, 1)).resample((spacing, 1, 1))
-    np.testing.assert_allclose(flat.voxels, 90, rtol=1e-5)
 
 
 @LAWFUL
