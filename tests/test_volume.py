@@ -25,9 +25,6 @@ def oblique(dtype="int16", shape=(4, 5, 6), direction=OBLIQUE) -> Volume:
     return Volume(voxels, (3.0, 0.7, 0.8), (-12.5, 33.0, 101.25), direction, ("a note",))
 
 
-# Patient coordinates
-
-
 @LAWFUL
 @given(MM, ANY, ANY, ANY)
 def test_points_are_where_simpleitk_puts_them(spacing, origin, angles, index):
@@ -74,9 +71,6 @@ def test_what_is_no_volume_is_refused():
         assert refused.value.code == code, (what, how)
 
 
-# Files
-
-
 @pytest.mark.parametrize("ending", volume.SUFFIXES)
 def test_a_file_gives_back_voxels_and_geometry_and_is_what_nibabel_reads(tmp_path, ending):
     for hand, dtype in itertools.product((1, -1), ("uint8", "int16", "int64", "float32", "bool")):
@@ -118,9 +112,6 @@ def test_a_file_that_is_cut_no_image_or_not_finite_is_refused_without_its_folder
             volume.load(path)
         assert refused.value.code == code and refused.value.files == (path,), damaged
         assert path.name in str(refused.value) and "doe_john" not in str(refused.value)
-
-
-# Resampling
 
 
 def field(z, y, x):
