@@ -280,8 +280,8 @@ def _document(raw: bytes) -> tuple[dict, dict, dict]:
         modality, labels = document.get("modality", {}), document.get("labels", {})
         if isinstance(modality, str):  # of one channel, written short
             modality = {"0": modality}
-        modality = {int(number): word.strip() for number, word in modality.items()}
-        return document, modality, {int(number): str(labels[number]) for number in labels}
+        words = ({int(number): str(one[number]) for number in one} for one in (modality, labels))
+        return document, *words
     except (AttributeError, TypeError, ValueError):  # which may quote the list
         found = "no JSON object in UTF-8 with each key once and words by their numbers"
         raise CourseDataError("DATA_LIST", found) from None
@@ -337,7 +337,7 @@ def _case(item: Item, known: DataList, split: str) -> Case:
         size += math.prod(shape[:3])
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
-    terms = {MODALITIES.get(text.upper(), "") for text in known.modality.values()}
+    terms = {MODALITIES.get(text.strip().upper(), "") for text in known.modality.values()}
     modality = terms.pop() if len(terms) == 1 else ""  # of all channels
     source = item.image, item.mask, modality
     return Case(name, source, item.files, patient, split, item.label, item.weight, size)

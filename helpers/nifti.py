@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from nibabel import Nifti1Header
+from nibabel.affines import voxel_sizes
 
 from helpers.errors import CourseDataError, need
 from helpers.volume import Volume, nearest_axes
@@ -135,7 +136,7 @@ def _place(header) -> Volume:
     forms = header.get_sform(coded=True), header.get_qform(coded=True)
     places = [_at(header, affine) for affine, code in forms if code]
     if not places:
-        return _at(header, np.diag([*pixdim * (-1, -1, 1), 1]), NO_PLACE)
+        return _at(header, np.diag([*pixdim, 1]) * [-1, -1, 1, 1], NO_PLACE)
     place, ways = places[0], {nearest_axes(one.direction) for one in places}
     need(len(ways) == 1, "NO_GEOMETRY", "has an sform and a qform that run in different ways")
     same = place.same_geometry(places[-1], TOLERANCE * min(place.spacing))
@@ -145,8 +146,7 @@ def _place(header) -> Volume:
 
 def _at(header, affine: np.ndarray, *notes: str) -> Volume:
     """An empty volume at the place that an affine gives; NIfTI's x and y grow right and front."""
-    matrix = affine[:3] * [[-1], [-1], [1]]
-    spacing = np.linalg.norm(matrix[:, :3], axis=0)
-    axes = matrix[:, :3] / np.maximum(spacing, 1e-9)
+    spacing, matrix = voxel_sizes(affine), np.diag([-1, -1, 1, 1]) @ affine
+    axes = matrix[:3, :3] / np.maximum(spacing, 1e-9)
     nothing = np.broadcast_to(0, header.get_data_shape()[2::-1])
-    return Volume(nothing, spacing[::-1], matrix[:, 3], axes, notes)
+    return Volume(nothing, spacing[::-1], matrix[:3, 3], axes, notes)

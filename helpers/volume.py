@@ -53,9 +53,12 @@ class Volume:
         need(voxels.ndim == 3, "SHAPE_MISMATCH", f"voxels {voxels.shape}, expected [z, y, x]")
         direction = np.reshape(self.direction, (3, 3))
         numbers = np.vstack([self.spacing, self.origin, direction], dtype=float)
-        good = np.isfinite(numbers).all() and min(self.spacing) > 0
-        good = good and np.allclose(direction.T @ direction, np.eye(3), atol=1e-3)
-        need(good, "NO_GEOMETRY", f"spacing, origin and axes are {numbers.tolist()}")
+        square = np.allclose(direction.T @ direction, np.eye(3), atol=1e-3)
+        need(
+            square and min(self.spacing) > 0 and np.isfinite(numbers).all(),
+            "NO_GEOMETRY",
+            f"spacing, origin and axes are {numbers.tolist()}",
+        )
         spacing, origin = map(tuple, numbers[:2].tolist())
         # Nothing can be assigned to a frozen dataclass.
         vars(self).update(voxels=voxels, spacing=spacing, origin=origin, direction=numbers[2:])
@@ -108,7 +111,7 @@ class Volume:
 
         Taught in: segmentation with DeepLab
         """
-        found = f"the volume is {self.shape} [z, y, x], the array {np.shape(voxels)}"
+        found = f"{np.shape(voxels)} voxels, not {self.shape}"
         need(np.shape(voxels) == self.shape, "SHAPE_MISMATCH", found)
         return replace(self, voxels=voxels, notes=self.notes + notes)
 
@@ -182,8 +185,7 @@ class Volume:
         """
         import SimpleITK as sitk
 
-        axes = image.GetDimension()
-        need(axes == 3, "SHAPE_MISMATCH", f"an image in {axes}D, expected 3D")
+        need(image.GetDimension() == 3, "SHAPE_MISMATCH", "an image that is not 3D")
         voxels = sitk.GetArrayFromImage(image)
         return cls(voxels, image.GetSpacing()[::-1], image.GetOrigin(), image.GetDirection())
 
@@ -355,7 +357,7 @@ def load(path: str | Path) -> Volume:
     return found
 
 
-def _known(path: str | Path) -> Path:
+def _known(path) -> Path:
     good = str(path).endswith(SUFFIXES)
     need(good, "UNKNOWN_FORMAT", f"expected a name that ends in {', '.join(SUFFIXES)}", path)
     return Path(path)
