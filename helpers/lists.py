@@ -33,8 +33,8 @@ from helpers.volume import TURNED, nearest_axes, turned
 
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}  # by section
 # What data lists call their channels, in DICOM's terms (PS3.3 C.7.3.1.1.1).
-MODALITIES = {"CT": "CT", "PET": "PT"}
-MODALITIES |= dict.fromkeys(("MR", "MRI", "T1W", "T1GD", "T2", "FLAIR", "ADC"), "MR")
+MODALITIES = dict.fromkeys(("MR", "MRI", "T1W", "T1GD", "T2", "FLAIR", "ADC"), "MR")
+MODALITIES |= {"CT": "CT", "PET": "PT"}
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
     return Found(tuple(cases), tuple(rejected))
 
 
-def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[int]:
+def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
     """The class ids in a case's mask; empty without a mask. Only the mask is decoded.
 
     Args:
@@ -202,7 +202,7 @@ def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[in
     return frozenset(() if mask is None else np.unique(_mask(mask, mapping)[0]).tolist())
 
 
-def load(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
+def load(case: Case, mapping: Mapping | None = None) -> dict:
     """Read a case's voxels.
 
     Args:
@@ -243,7 +243,7 @@ def load(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     return {key: value for key, value in element.items() if len(value)}
 
 
-def common_dtype(items: Iterable, loaded: Iterable[np.dtype]) -> np.dtype:
+def common_dtype(items: Iterable, loaded: Iterable) -> np.dtype:
     """The narrowest dtype that holds all images of a set of which some were loaded.
 
     Sets mix stored dtypes (the hippocampi of the Decathlon are float32 and uint8). A warning says
@@ -272,7 +272,7 @@ def common_dtype(items: Iterable, loaded: Iterable[np.dtype]) -> np.dtype:
     return found
 
 
-def _document(raw: bytes) -> tuple[dict, dict, dict]:
+def _document(raw: bytes) -> tuple:
     """A JSON object with each key once and whole text, and its words for channels and for ids."""
     try:
         document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique)
@@ -343,7 +343,7 @@ def _case(item: Item, known: DataList, split: str) -> Case:
     return Case(name, source, item.files, patient, split, item.label, item.weight, size)
 
 
-def _mask(path: Path, mapping: Mapping[int, int] | None) -> tuple:
+def _mask(path: Path, mapping: Mapping | None) -> tuple:
     """A mask of class ids, uint8 `[z, y, x]`, and where it lies."""
     stored, place = nifti.read(path, "mask")
     mapping = mapping or {number: number for number in range(256)}
