@@ -40,7 +40,7 @@ def window(image, center: float, width: float):
 
     Taught in: loading DICOM
     """
-    if isinstance(width, (int, float, np.number)) and width <= 0:
+    if isinstance(width, int | float | np.number) and width <= 0:
         raise ValueError(f"a window needs a positive width, not {width}")
     xp, image = _float32(image)
     return xp.clip((image - (center - width / 2)) / width, 0.0, 1.0)
@@ -66,21 +66,21 @@ def whiten(image, mask=None):
     Taught in: augmentation
     """
     xp, image = _float32(image)
-    if mask is not None and tuple(image.shape) != tuple(mask.shape):
-        raise ValueError(f"image {tuple(image.shape)} and mask {tuple(mask.shape)} differ in shape")
-    weights = xp.ones_like(image) if mask is None else _float32(_float32(mask)[1] != 0)[1]
+    mask = xp.ones_like(image) if mask is None else mask
+    if tuple(image.shape) != tuple(mask.shape):
+        raise ValueError(f"image {image.shape} and mask {mask.shape} differ in shape")
+    weights = _float32(_float32(mask)[1] != 0)[1]
     count = xp.maximum(xp.sum(weights), 1.0)
     mean = xp.sum(image * weights) / count
     centred = image - mean
     std = xp.sqrt(xp.sum(centred * centred * weights) / count)
     # Rounding leaves a tiny spread in a constant image; against its own size that is none.
-    spread = xp.where(std > 1e-6 * xp.maximum(xp.abs(mean), 1e-30), std, np.float32(np.inf))
-    return centred / spread
+    return centred / xp.where(std > 1e-6 * xp.abs(mean), std, np.float32(np.inf))
 
 
 def _float32(image):
     """The array library that `image` belongs to, and the image as its float32."""
-    tensorflow = sys.modules.get("tensorflow")  # a tensor exists only if it has been imported
-    if tensorflow is not None and tensorflow.is_tensor(image):
-        return tensorflow.experimental.numpy, tensorflow.cast(image, tensorflow.float32)
+    tf = sys.modules.get("tensorflow")  # a tensor exists only if it has been imported
+    if tf is not None and tf.is_tensor(image):
+        return tf.experimental.numpy, tf.cast(image, tf.float32)
     return np, np.asarray(image, np.float32)

@@ -15,30 +15,28 @@ even differ in which way an axis runs, left might be right, and the file is refu
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import gzip
-import zlib
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
+from nibabel import Nifti1Header
+from nibabel.affines import voxel_sizes
 
-from helpers.errors import CourseDataError, meaning, need
+from helpers.errors import CourseDataError, need
 from helpers.volume import Volume, nearest_axes
 
-ENDINGS = (".nii", ".nii.gz")
-UNIT_MM = {1: 1000.0, 3: 0.001}  # by NIfTI's codes, metres and micrometres; all others are mm
-CHUNK = 2**20  # bytes
 # Of the smallest spacing. Half a voxel would give a voxel the wrong neighbour; what NIfTI's
 # float32 loses is less than 0.001 mm half a metre away, what headers printed with six digits lose
 # 0.003 mm.
 TOLERANCE = 0.02
 TWO_PLACES = "sform and qform or pixdim differ: placed by the sform, as nibabel does"
 NO_PLACE = "no orientation in the header: x, y, z taken for left, back, head, as SimpleITK does"
-FAULTS = {EOFError: "TRUNCATED", gzip.BadGzipFile: "DECODING_FAILED", zlib.error: "DECODING_FAILED"}
 
 
-def read(path: str | Path, role: str = "image") -> tuple[np.ndarray, Volume]:
+def read(path: str | Path, role: str = "image") -> tuple:
     """Read the voxels of a NIfTI-1 file that is whole.
 
     Args:
@@ -53,132 +51,102 @@ def read(path: str | Path, role: str = "image") -> tuple[np.ndarray, Volume]:
 
     Raises:
         CourseDataError: `UNKNOWN_FORMAT` by its name; `UNREADABLE` for a file that is not there
-            or no NIfTI-1 with its voxels inside; `TRUNCATED` for fewer bytes than the header
-            claims; `DECODING_FAILED` for damaged gzip data; `PIXEL_FORMAT` for colour and complex
+            or no NIfTI-1 with its voxels inside, or whose gzip data are damaged; `TRUNCATED` for
+            fewer bytes than the header claims; `PIXEL_FORMAT` for colour and complex
             numbers; `SHAPE_MISMATCH` for other axes; `NO_GEOMETRY` for axes that are not at right
-            angles or run in two ways; `NOT_FINITE`; `TOO_LARGE`. Messages name no file.
+            angles, run in two ways or are not measured in mm; `NOT_FINITE`; `TOO_LARGE` for more
+            than memory can hold. Messages name no file.
 
     Example:
         voxels, place = nifti.read("labelsTr/liver_1.nii.gz", "mask")
 
     Taught in: no lesson; `volume.load` and the converter use it
     """
-    with _opened(path, role) as file:
-        header, shape = _header(file, role)
-        place = _place(header, shape[-3:])
+    with _opened(path, role) as (file, header, place):
+        shape = header.get_data_shape()[::-1]
         stored = np.empty(shape, header.get_data_dtype())
         file.seek(int(header["vox_offset"]))
-        held = _fill(stored.reshape(-1).view(np.uint8), file)
-        claim = f"holds {held} bytes of voxels, its header claims {stored.nbytes}"
-        need(held == stored.nbytes, "TRUNCATED", claim)
+        held = file.readinto(stored)
+        need(held == stored.nbytes, "TRUNCATED", f"holds {held} of {stored.nbytes} bytes")
+        file.read()  # at the end gzip compares its checksum
         voxels = _scaled(stored, header)
-        ends = voxels.min(), voxels.max()  # NaN, if there is one
-        need(np.isfinite(ends).all(), "NOT_FINITE", "holds NaN or infinite values")
-    if voxels.ndim == 3:
-        return voxels, dataclasses.replace(place, voxels=voxels)
-    return np.moveaxis(voxels, 0, -1), dataclasses.replace(place, voxels=voxels[0])
+        need(np.isfinite(voxels).all(), "NOT_FINITE", "holds NaN or infinite values")
+    if len(shape) == 3:
+        return voxels, replace(place, voxels=voxels)
+    return np.moveaxis(voxels, 0, -1), replace(place, voxels=voxels[0])
 
 
-def describe(path: str | Path, role: str = "image") -> tuple[tuple[int, ...], np.dtype]:
+def describe(path: str | Path, role: str = "image") -> tuple:
     """Shape and dtype of the voxels that `read` would give, from the header alone.
 
-    Args, raises: as for `read`, as far as the header tells.
+    Args:
+        path, role: as for `read`, which raises the same as far as the header tells.
 
     Example:
         shape, dtype = nifti.describe("imagesTr/liver_1.nii.gz")
 
     Taught in: no lesson; the converter uses it
     """
-    with _opened(path, role) as file:
-        header, shape = _header(file, role)
-        _place(header, shape[-3:])
+    with _opened(path, role) as (_, header, place):
         nothing = np.empty(0, header.get_data_dtype())
-        return (*shape[-3:], *shape[:-3]), _scaled(nothing, header).dtype
+        return place.shape + header.get_data_shape()[3:], _scaled(nothing, header).dtype
 
 
-@contextlib.contextmanager
+@contextmanager
 def _opened(path: str | Path, role: str):
-    """The file, decompressed; whatever goes wrong with it gets a code and its name."""
+    """The file, decompressed, its header and its place; whatever goes wrong gets a code."""
     path = Path(path)
     try:
-        need(path.name.endswith(ENDINGS), "UNKNOWN_FORMAT", "is not named .nii or .nii.gz")
+        need(".nii" in path.suffixes[-2:], "UNKNOWN_FORMAT", "is not named .nii or .nii.gz")
         need(path.is_file(), "UNREADABLE", "is not there, or no regular file")
-        with open(path, "rb") as plain:
-            packed = plain.peek(2).startswith(b"\x1f\x8b")
-            yield gzip.GzipFile(fileobj=plain) if packed else plain
-    except CourseDataError as error:
-        raise CourseDataError(error.code, f"the {role} {error.message}", [path]) from None
-    except MemoryError:
-        raise CourseDataError("TOO_LARGE", f"the {role}: more than memory holds", [path]) from None
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            header = Nifti1Header(file.read(348), check=False)
+            _check(header, role)
+            yield file, header, _place(header)
     except Exception as error:  # a header that makes no sense may raise anything
-        code = FAULTS.get(type(error), "UNREADABLE")
-        raise CourseDataError(code, f"the {role}: {meaning(code)}", [path]) from None
+        code = "TRUNCATED" if isinstance(error, EOFError) else "UNREADABLE"
+        code, found = getattr(error, "code", code), getattr(error, "message", "is damaged")
+        raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
 
-def _header(file, role: str):
-    """nibabel's header, and the shape `(z, y, x)` or `(c, z, y, x)`, of a file that is read."""
-    import nibabel
-
-    header = nibabel.Nifti1Header(file.read(348), check=False)
-    inside = header["magic"] == b"n+1" and header["vox_offset"] >= 352
-    need(inside, "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
-    stored, kind = header.get_data_dtype(), header.get_value_label("datatype")
-    real = stored.kind in "iuf" and stored.itemsize <= 8
-    need(real, "PIXEL_FORMAT", f"holds {kind} values, expected real numbers")
-    shape = header.get_data_shape()
-    if set(shape[3:]) == {1}:
-        shape = shape[:3]
-    channels = role == "image"
-    fits = (len(shape) == 3 or (len(shape) == 4 and channels)) and min(shape) > 0
-    need(fits, "SHAPE_MISMATCH", f"is {shape}, expected 3D" + " or, for channels, 4D" * channels)
-    return header, shape[::-1]
-
-
-def _fill(array: np.ndarray, file) -> int:
-    """Read bytes into an array, and the file to its end, where gzip compares its checksum."""
-    held = 0
-    while count := file.readinto(array[held : held + CHUNK]):
-        held += count
-    while file.read(CHUNK):
-        pass
-    return held
+def _check(header, role: str) -> None:
+    """Refuse what is no 3D image of real numbers in mm or, for channels, a 4D one."""
+    need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
+    need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
+    most = 4 if role == "image" else 3
+    need(3 <= len(shape) <= most, "SHAPE_MISMATCH", f"is {shape}, expected 3 to {most} axes")
+    claimed, free = np.prod(shape) * dtype.itemsize, psutil.virtual_memory().available
+    need(claimed <= free, "TOO_LARGE", f"claims {claimed} bytes, {free} are free")
 
 
 def _scaled(stored: np.ndarray, header) -> np.ndarray:
     """What the stored values stand for: float32, times scl_slope plus scl_inter, if they scale."""
     slope, inter = header.get_slope_inter()
-    native = stored.dtype.newbyteorder("=")
-    if (slope, inter) in ((None, None), (1, 0)):
-        return stored.astype(native, copy=False)
-    with np.errstate(over="ignore"):  # NOT_FINITE follows
-        voxels = stored.astype(native if native == np.float64 else np.float32)
-        voxels *= slope
-        voxels += inter
-    return voxels
+    dtype = stored.dtype.newbyteorder("=")
+    if slope is None or (slope == 1 and inter == 0):
+        return stored.astype(dtype, copy=False)
+    return stored.astype(dtype if dtype == np.float64 else np.float32) * slope + inter
 
 
-def _place(header, shape: tuple[int, ...]) -> Volume:
+def _place(header) -> Volume:
     """An empty volume where the header says that the voxels lie."""
-    pixdim = np.abs(header["pixdim"][1:4].astype(float))
-    unit_mm = UNIT_MM.get(int(header["xyzt_units"]) % 8, 1.0)
+    pixdim = np.abs(header["pixdim"][1:4])
     forms = header.get_sform(coded=True), header.get_qform(coded=True)
-    coded = [affine for affine, code in forms if code]
-    if not coded:
-        return _at(np.diag([*pixdim * (-1, -1, 1), 1]), shape, unit_mm, NO_PLACE)
-    place, other = _at(coded[0], shape, unit_mm), _at(coded[-1], shape, unit_mm)
-    alike = nearest_axes(place.direction) == nearest_axes(other.direction)
-    need(alike, "NO_GEOMETRY", "has an sform and a qform whose axes run in different ways")
-    sizes = np.allclose(place.spacing[::-1], pixdim * unit_mm, rtol=TOLERANCE)
-    sure = sizes and place.same_geometry(other, TOLERANCE * min(place.spacing))
-    return place if sure else _at(coded[0], shape, unit_mm, TWO_PLACES)
+    places = [_at(header, affine) for affine, code in forms if code]
+    if not places:
+        return _at(header, np.diag([*pixdim, 1]) * [-1, -1, 1, 1], NO_PLACE)
+    place, ways = places[0], {nearest_axes(one.direction) for one in places}
+    need(len(ways) == 1, "NO_GEOMETRY", "has an sform and a qform that run in different ways")
+    same = place.same_geometry(places[-1], TOLERANCE * min(place.spacing))
+    sure = same and np.allclose(place.spacing[::-1], pixdim, rtol=TOLERANCE)
+    return place if sure else replace(place, notes=(TWO_PLACES,))
 
 
-def _at(affine: np.ndarray, shape: tuple[int, ...], unit_mm: float, *notes: str) -> Volume:
+def _at(header, affine: np.ndarray, *notes: str) -> Volume:
     """An empty volume at the place that an affine gives; NIfTI's x and y grow right and front."""
-    matrix = affine[:3] * [[-1], [-1], [1]] * unit_mm
-    spacing = np.linalg.norm(matrix[:, :3], axis=0)
-    axes = matrix[:, :3] / np.where(spacing > 0, spacing, 1)
-    square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
-    need(square, "NO_GEOMETRY", f"has axes not at right angles, or spacing {spacing} mm")
-    nothing = np.broadcast_to(np.uint8(0), shape)
-    return Volume(nothing, spacing[::-1], matrix[:, 3], axes, notes)
+    spacing, matrix = voxel_sizes(affine), np.diag([-1, -1, 1, 1]) @ affine
+    axes = matrix[:3, :3] / np.maximum(spacing, 1e-9)
+    nothing = np.broadcast_to(0, header.get_data_shape()[2::-1])
+    return Volume(nothing, spacing[::-1], matrix[:3, 3], axes, notes)

@@ -31,11 +31,6 @@ def test_named_windows_are_the_standards_exact_ones_and_within_a_unit_of_its_def
         np.testing.assert_allclose(ours, (shown + 32768) / 65535, atol=tolerance)
 
 
-def test_windows_bear_the_values_that_reading_rooms_use():
-    assert list(intensity.WINDOWS) == ["soft tissue", "lung", "bone", "brain"]
-    assert [*intensity.WINDOWS.values()] == [(40, 400), (-600, 1500), (400, 1800), (40, 80)]
-
-
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32, None])
 def test_statistics_come_from_the_foreground_and_the_whole_image_is_transformed(dtype):
     rng = np.random.default_rng(1)
@@ -59,7 +54,7 @@ def test_a_constant_image_gives_zero_and_a_small_but_real_spread_is_none(value):
     np.testing.assert_allclose(white, [-np.sqrt(2), 0, np.sqrt(2), 0], atol=0.1)
 
 
-def test_tensorflow_gives_the_same_eagerly_and_inside_a_graph():
+def test_tensorflow_gives_the_same_inside_a_graph():
     tf = pytest.importorskip("tensorflow")
     image = np.random.default_rng(2).integers(-1000, 2000, (3, 4, 5)).astype(np.int16)
     pairs = (np.stack([image, np.full_like(image, -1000)]), np.stack([image > 0, image > 9999]))
@@ -67,10 +62,8 @@ def test_tensorflow_gives_the_same_eagerly_and_inside_a_graph():
         mapped = tf.data.Dataset.from_tensor_slices(pairs).map(case)
         assert mapped.element_spec == tf.TensorSpec((3, 4, 5), tf.float32)
         for pixels, mask, in_graph in zip(*pairs, mapped, strict=True):
-            expected, eager = case(pixels, mask), case(tf.constant(pixels), tf.constant(mask))
+            expected = case(pixels, mask)
             assert type(expected) is np.ndarray and expected.dtype == np.float32
-            assert tf.is_tensor(eager) and np.isfinite(expected).all()
-            np.testing.assert_allclose(eager, expected, atol=1e-5)
             np.testing.assert_allclose(in_graph, expected, atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from helpers.volume import Volume
 
 LAWFUL = settings(max_examples=25, deadline=None, derandomize=True)
 OBLIQUE = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
-three = {"mm": st.tuples(*[st.floats(0.1, 10)] * 3), "any": st.tuples(*[st.floats(-180, 180)] * 3)}
+MM, ANY = st.tuples(*[st.floats(0.1, 10)] * 3), st.tuples(*[st.floats(-180, 180)] * 3)
 
 
 def oblique(dtype="int16", shape=(4, 5, 6), direction=OBLIQUE) -> Volume:
@@ -25,11 +25,8 @@ def oblique(dtype="int16", shape=(4, 5, 6), direction=OBLIQUE) -> Volume:
     return Volume(voxels, (3.0, 0.7, 0.8), (-12.5, 33.0, 101.25), direction, ("a note",))
 
 
-# Patient coordinates
-
-
 @LAWFUL
-@given(three["mm"], three["any"], three["any"], three["any"])
+@given(MM, ANY, ANY, ANY)
 def test_points_are_where_simpleitk_puts_them(spacing, origin, angles, index):
     direction = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     ours = Volume(np.zeros((2, 3, 4), np.uint8), spacing, origin, direction)
@@ -45,87 +42,60 @@ def test_the_same_geometry_means_every_voxel_at_the_same_place():
     voxels, spacing, origin = ours.voxels, ours.spacing, ours.origin
     turned = OBLIQUE @ Rotation.from_euler("x", 0.5, degrees=True).as_matrix()
     moved = Volume(voxels, spacing, np.add(origin, (0.5, 0, 0)), OBLIQUE)
-    others = {
-        "its own": (ours.with_voxels(np.zeros(ours.shape)), True),
-        "rounded": (Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE), True),
-        "wider": (Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), False),
-        "turned": (Volume(voxels, spacing, origin, turned), False),
-        "shorter": (Volume(voxels[1:], spacing, origin, OBLIQUE), False),
-        "moved": (moved, False),
-    }
-    assert [
-        name for name, (other, same) in others.items() if ours.same_geometry(other) != same
-    ] == []
-    assert ours.same_geometry(moved, 0.6) and ours.apart_mm(moved) == pytest.approx(0.5)
+    same = [ours.with_voxels(voxels > 9), Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE)]
+    others = [Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), moved]
+    others += [
+        Volume(voxels, spacing, origin, turned),
+        Volume(voxels[1:], spacing, origin, OBLIQUE),
+    ]
+    assert [ours.same_geometry(one) for one in same + others] == [True] * 2 + [False] * 4
+    assert ours.same_geometry(moved, 0.51) and not ours.same_geometry(moved, 0.49)
 
 
 def test_what_is_no_volume_is_refused():
-    cube, flat = np.zeros((2, 2, 2)), np.eye(2)
-    wrong = [
-        ("SHAPE_MISMATCH", lambda v=v: Volume(v)) for v in (cube[0], cube[0, 0], cube[..., None])
-    ]
-    for mm in ((0, 1, 1), (1, -1, 1), (1, 1, np.nan), (np.inf, 1, 1), (1, 1)):
-        wrong.append(("NO_GEOMETRY", lambda mm=mm: Volume(cube, mm)))
-    for point in ((np.nan, 0, 0), (0, 0)):
-        wrong.append(("NO_GEOMETRY", lambda point=point: Volume(cube, origin=point)))
-    for axes in (np.zeros((3, 3)), np.ones((3, 3)), flat, np.full((3, 3), np.nan)):
-        wrong.append(("NO_GEOMETRY", lambda axes=axes: Volume(cube, direction=axes)))
-    for mm in (0, -1, np.nan, np.inf, (1, 0, 1)):
-        wrong.append(("NO_GEOMETRY", lambda mm=mm: oblique().resample(mm)))
-    wrong.append(("SHAPE_MISMATCH", lambda: oblique().with_voxels(np.zeros((5, 4, 6)))))
+    cube, nan = np.zeros((2, 2, 2)), np.nan
+    leaning = [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]
+    flat = sitk.Image([4, 4], 2), sitk.Image([4, 4, 4, 2], 2)
     colour = sitk.Image([4, 4, 4], sitk.sitkVectorUInt8, 3)
-    for image in (sitk.Image([4, 4], 2), sitk.Image([4, 4, 4, 2], 2), colour):
-        wrong.append(("SHAPE_MISMATCH", lambda image=image: Volume.from_sitk(image)))
-    for number, (code, call) in enumerate(wrong):
+    lengths = [{"spacing": mm} for mm in ((0, 1, 1), (1, -1, 1), (1, 1, nan), (np.inf, 1, 1))]
+    axes = [{"direction": one} for one in (np.zeros((3, 3)), leaning, np.full((3, 3), nan))]
+    wrong = [
+        ("NO_GEOMETRY", Volume, cube, how) for how in (*lengths, *axes, {"origin": (0, 0, nan)})
+    ]
+    wrong += [("SHAPE_MISMATCH", Volume, one, {}) for one in (cube[0], cube[..., None])]
+    wrong += [("SHAPE_MISMATCH", Volume.from_sitk, image, {}) for image in (*flat, colour)]
+    wrong += [("SHAPE_MISMATCH", oblique().with_voxels, np.zeros((5, 4, 6)), {})]
+    for code, call, what, how in [*wrong, ("NO_GEOMETRY", oblique().resample, -1, {})]:
         with pytest.raises(CourseDataError) as refused:
-            call()
-        assert refused.value.code == code, number
-
-
-# SimpleITK and files
-
-
-@pytest.mark.parametrize("dtype", ["int16", "float16", ">i2", ">f4", "bool"])
-def test_simpleitk_gets_the_same_image_in_its_own_order_and_gives_it_back(dtype):
-    ours = oblique(dtype)
-    image = ours.to_sitk()
-    assert image.GetSize() == (6, 5, 4) and image.GetSpacing() == (0.8, 0.7, 3.0)
-    assert image.GetPixel(5, 1, 2) == ours.voxels[2, 1, 5]
-    back = Volume.from_sitk(image, ("kept",))
-    assert back.same_geometry(ours, 1e-9) and back.notes == ("kept",)
-    np.testing.assert_array_equal(back.voxels, ours.voxels)
+            call(what, **how)
+        assert refused.value.code == code, (what, how)
 
 
 @pytest.mark.parametrize("ending", volume.SUFFIXES)
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "float32"])
-def test_a_file_gives_back_voxels_and_geometry(tmp_path, ending, dtype):
-    ours = oblique(dtype)
-    path = ours.save(tmp_path / "new folder" / f"a mask ü{ending}")
-    back = volume.load(path)
-    assert back.voxels.dtype == dtype and back.same_geometry(ours) and back.notes == ()
-    np.testing.assert_array_equal(back.voxels, ours.voxels)
-    assert (path.read_bytes()[:2] == b"\x1f\x8b") == (ending == ".nii.gz")
+def test_a_file_gives_back_voxels_and_geometry_and_is_what_nibabel_reads(tmp_path, ending):
+    for hand, dtype in itertools.product((1, -1), ("uint8", "int16", "int64", "float32", "bool")):
+        ours = oblique(dtype, direction=OBLIQUE @ np.diag([1, 1, hand]))
+        path = ours.save(tmp_path / "new folder" / f"a mask ü{ending}")
+        back = volume.load(path)
+        assert back.voxels.dtype == (dtype if dtype != "bool" else "uint8")
+        assert back.same_geometry(ours) and back.notes == ()
+        np.testing.assert_array_equal(back.voxels, ours.voxels)
+        assert (path.read_bytes()[:2] == b"\x1f\x8b") == (ending == ".nii.gz")
+        if ".nii" in ending:
+            image = nibabel.load(path)
+            np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.T)
+            corners = np.array(list(np.ndindex(2, 2, 2))) * np.subtract(ours.shape, 1)
+            theirs = nibabel.affines.apply_affine(image.affine, corners[:, ::-1])
+            # NIfTI counts towards right and front as positive, DICOM towards left and back.
+            np.testing.assert_allclose(theirs * (-1, -1, 1), ours.to_patient(corners), atol=1e-3)
 
 
-@pytest.mark.parametrize("handedness", [1, -1])
-def test_nibabel_reads_what_was_saved_at_the_same_place(tmp_path, handedness):
-    ours = oblique(direction=OBLIQUE @ np.diag([1, 1, handedness]))
-    image = nibabel.load(ours.save(tmp_path / "image.nii.gz"))
-    np.testing.assert_array_equal(np.asarray(image.dataobj), ours.voxels.T)
-    corners = np.array(list(np.ndindex(2, 2, 2))) * np.subtract(ours.shape, 1)
-    theirs = nibabel.affines.apply_affine(image.affine, corners[:, ::-1])
-    # NIfTI counts towards right and front as positive, DICOM towards left and back.
-    np.testing.assert_allclose(theirs * (-1, -1, 1), ours.to_patient(corners), atol=1e-3)
-
-
-def test_another_kind_of_file_is_refused_by_name_and_a_missing_one_is_said_to_be_missing(tmp_path):
-    for name in ("image.dcm", "image", "image.nii.zip", "image.jpg", "nii"):
+def test_another_kind_of_file_is_refused_by_name(tmp_path):
+    for name in ("image.dcm", "image", "image.nii.zip", "nii"):
         for action in (oblique().save, volume.load):
             with pytest.raises(CourseDataError, match=r"UNKNOWN_FORMAT.*\.nii\.gz"):
                 action(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError, match=r"^no such file: absent\.nii\.gz$"):
-        volume.load(tmp_path / "absent.nii.gz")
 
 
 @pytest.mark.parametrize("ending", volume.SUFFIXES)
@@ -134,16 +104,14 @@ def test_a_file_that_is_cut_no_image_or_not_finite_is_refused_without_its_folder
     content = oblique().save(path).read_bytes()
     endless = Volume(np.array([[[0, np.nan, np.inf]]], np.float32)).save(path).read_bytes()
     cut = "TRUNCATED" if ".nii" in ending else "UNREADABLE"
-    wrong = {content[:-99]: cut, content[:-9]: cut, endless: "NOT_FINITE"}
-    for damaged, code in (wrong | dict.fromkeys((b"", b"none", b"\0" * 400), "UNREADABLE")).items():
-        path.write_bytes(damaged)
+    wrong = {content[:-99]: cut, content[:-9]: cut, endless: "NOT_FINITE", None: "UNREADABLE"}
+    wrong |= dict.fromkeys((b"", b"none", b"\0" * 400), "UNREADABLE")
+    for damaged, code in wrong.items():
+        path.unlink() if damaged is None else path.write_bytes(damaged)
         with pytest.raises(CourseDataError) as refused:
             volume.load(path)
-        assert refused.value.code == code and refused.value.files == (path,), len(damaged)
+        assert refused.value.code == code and refused.value.files == (path,), damaged
         assert path.name in str(refused.value) and "doe_john" not in str(refused.value)
-
-
-# Resampling
 
 
 def field(z, y, x):
@@ -177,24 +145,24 @@ def test_resampling_interpolates_linearly_as_scipy_does_after_smoothing_as_simpl
     source, finer = sitk.GetArrayFromImage(image), (spacing <= ours.spacing).all()
     expected = ndimage.map_coordinates(source, places, order=1, mode="nearest")
     np.testing.assert_allclose(new.voxels, expected, atol=2e-3 if finer else 1.0)
-    assert ("smoothed" in " ".join(new.notes)) != finer and new.notes[0] == "read"
+    assert (volume.SMOOTHED in new.notes) != finer and new.notes[0] == "read"
 
 
-@pytest.mark.parametrize("phase", range(4))
 @pytest.mark.parametrize("turn", [np.eye(3), OBLIQUE], ids=["upright", "oblique"])
-def test_one_bright_column_in_four_is_a_quarter_as_bright_on_a_grid_as_coarse(phase, turn):
-    voxels = np.zeros((8, 16, 96), np.int16)
-    voxels[..., phase::4] = 1000
-    fine = Volume(voxels, (0.5, 0.5, 0.5), direction=turn)
-    coarse = fine.resample(2.0)
-    quarter = turn @ [[0, -1, 0], [1, 0, 0], [0, 0, 1]]  # its y runs along our x
-    sideways = Volume(np.zeros((4, 16, 8)), (0.5, 2, 0.5), fine.to_patient((2, 6, 80)), quarter)
-    across = fine.resample_like(sideways).voxels
-    np.testing.assert_allclose(across, 250, rtol=0.02)
-    for found in (coarse, fine.resample_like(coarse)):
-        np.testing.assert_allclose(found.voxels[..., 3:-3], 250, rtol=0.02)
-    mask = fine.with_voxels(voxels > 0).resample(2.0, is_mask=True)
-    assert mask.voxels.dtype == bool and "smoothed" not in " ".join(mask.notes)
+def test_one_bright_column_in_four_is_a_quarter_as_bright_on_a_grid_as_coarse(turn):
+    for phase in range(4):
+        voxels = np.zeros((8, 16, 96), np.int16)
+        voxels[..., phase::4] = 1000
+        fine = Volume(voxels, (0.5, 0.5, 0.5), direction=turn)
+        coarse = fine.resample(2.0)
+        quarter = turn @ [[0, -1, 0], [1, 0, 0], [0, 0, 1]]  # its y runs along our x
+        sideways = Volume(np.zeros((4, 16, 8)), (0.5, 2, 0.5), fine.to_patient((2, 6, 80)), quarter)
+        across = fine.resample_like(sideways).voxels
+        np.testing.assert_allclose(across, 250, rtol=0.02)
+        for found in (coarse, fine.resample_like(coarse)):
+            np.testing.assert_allclose(found.voxels[..., 3:-3], 250, rtol=0.02)
+        mask = fine.with_voxels(voxels > 0).resample(2.0, is_mask=True)
+        assert mask.voxels.dtype == bool and volume.SMOOTHED not in mask.notes
 
 
 def test_equal_and_finer_spacing_leave_every_frequency_and_say_nothing_of_smoothing():
@@ -202,10 +170,7 @@ def test_equal_and_finer_spacing_leave_every_frequency_and_say_nothing_of_smooth
     same, third = ours.resample(ours.spacing), ours.resample(np.divide(ours.spacing, 3))
     np.testing.assert_allclose(same.voxels, ours.voxels, atol=1e-3)  # and nothing is rounded
     np.testing.assert_allclose(third.voxels[1::3, 1::3, 1::3], ours.voxels, atol=1e-3)
-    assert same.notes == ("a note", "resampled to 3x0.7x0.8 mm (linear)")
-    cube = Volume(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32))
-    turned = Volume(cube.voxels, direction=Rotation.from_euler("z", 0.4).as_matrix())
-    assert cube.resample_like(turned).notes == ("resampled to 1x1x1 mm (linear)",)
+    assert same.notes == ("a note", "resampled to 3 x 0.7 x 0.8 mm")
     steps = Volume(np.array([0, 100], np.int16).reshape(2, 1, 1), (2, 1, 1))
     np.testing.assert_allclose(steps.resample((1, 1, 1)).voxels.ravel(), [0, 25, 75, 100])
 
@@ -215,15 +180,12 @@ def test_a_coarse_grid_that_ends_on_or_beyond_the_rim_repeats_the_rim(spacing, c
     ramp = Volume(np.array([10, 50, 90], np.uint8).reshape(3, 1, 1), (2, 1, 1))
     coarse = ramp.resample((spacing, 1, 1), is_mask=True)
     assert coarse.shape == (count, 1, 1) and coarse.voxels[-1, 0, 0] == 90
-    flat = Volume(np.full((3, 1, 1), 90, np.uint8), (2, 1, 1)).resample((spacing, 1, 1))
-    np.testing.assert_allclose(flat.voxels, 90, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "int32", "float16"])
 @LAWFUL
-@given(spacing=st.tuples(*[st.floats(0.4, 6)] * 3), seed=st.integers(0, 99))
-def test_a_resampled_mask_has_its_own_ids_and_no_others(dtype, spacing, seed):
-    ids = np.random.default_rng(seed).choice([0, 3, 7, 120], (5, 6, 7)).astype(dtype)
+@given(st.sampled_from(["bool", "u1", "i2", "i4"]), st.tuples(*[st.floats(0.4, 6)] * 3))
+def test_a_resampled_mask_has_its_own_ids_and_no_others(dtype, spacing):
+    ids = np.random.default_rng(0).choice([0, 3, 7, 120], (5, 6, 7)).astype(dtype)
     new = Volume(ids, (2, 1, 1.5), direction=OBLIQUE).resample(spacing, is_mask=True)
     assert new.voxels.dtype == dtype and len(new.notes) == 1
     sizes = zip(new.shape, spacing, (2, 1, 1.5), ids.shape, strict=True)
@@ -260,21 +222,14 @@ def test_beyond_a_crop_an_image_has_its_darkest_value_and_a_mask_is_empty():
 def test_in_lps_order_is_simpleitks_dicom_orient_from_every_orientation():
     turn = Rotation.from_euler("xyz", [7, -4, 11], degrees=True).as_matrix()  # oblique
     voxels = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
-    given = Volume(voxels, (3, 1.5, 0.5), (10, -20, 30), turn)
+    given = Volume(voxels, (3, 1.5, 0.5), (10, -20, 30), turn, ("read",))
     wrong = []
     for order in itertools.permutations(("RL", "AP", "IS")):
         for letters in map("".join, itertools.product(*order)):
-            image = sitk.DICOMOrient(given.to_sitk(), letters)
-            ours, back = (
-                Volume.from_sitk(image, ("read",)).in_lps_order(),
-                sitk.DICOMOrient(image, "LPS"),
-            )
-            for expected in (Volume.from_sitk(back), given):
-                same = np.array_equal(ours.voxels, expected.voxels) and ours.same_geometry(expected)
-                same &= np.allclose(ours.spacing, expected.spacing)
-                wrong += (
-                    []
-                    if same and ours.notes == ("read", volume.TURNED)[: 1 + (letters != "LPS")]
-                    else [letters]
-                )
+            there = Volume.from_sitk(sitk.DICOMOrient(given.to_sitk(), letters))
+            ours = there.with_voxels(there.voxels, "read").in_lps_order()
+            same = np.array_equal(ours.voxels, voxels) and ours.same_geometry(given)
+            same &= np.allclose(ours.spacing, given.spacing)
+            same &= ours.notes == ("read", volume.TURNED)[: 1 + (letters != "LPS")]
+            wrong += [] if same else [letters]
     assert wrong == []
