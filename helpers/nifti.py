@@ -63,7 +63,7 @@ def read(path: str | Path, role: str = "image") -> tuple:
     Taught in: no lesson; `volume.load` and the converter use it
     """
     with _opened(path, role) as (file, header, place):
-        shape = header.get_data_shape()[::-1]
+        shape = _shape(header)[::-1]
         stored = np.empty(shape, header.get_data_dtype())
         file.seek(int(header["vox_offset"]))
         held = file.readinto(stored)
@@ -89,7 +89,7 @@ def describe(path: str | Path, role: str = "image") -> tuple:
     """
     with _opened(path, role) as (_, header, place):
         nothing = np.empty(0, header.get_data_dtype())
-        return place.shape + header.get_data_shape()[3:], _scaled(nothing, header).dtype
+        return place.shape + _shape(header)[3:], _scaled(nothing, header).dtype
 
 
 @contextmanager
@@ -109,11 +109,17 @@ def _opened(path: str | Path, role: str):
         raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
 
+def _shape(header) -> tuple[int, ...]:
+    """`(x, y, z)`, or `(x, y, z, c)`; further axes of length 1, as some tools write, say nothing."""
+    shape = header.get_data_shape()
+    return shape[:3] if set(shape[3:]) == {1} else shape
+
+
 def _check(header, role: str) -> None:
     """Refuse what is no 3D image of real numbers in mm or, for channels, a 4D one."""
     need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
-    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    dtype, shape = header.get_data_dtype(), _shape(header)
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
     most = 4 if role == "image" else 3
     need(3 <= len(shape) <= most, "SHAPE_MISMATCH", f"is {shape}, expected 3 to {most} axes")
