@@ -85,13 +85,10 @@ def find(
     cases, rejected = [], rejected + strange
     for stem in sorted({*pictures, *pairs}):
         image, mask = pictures[stem], pairs[stem]
-        faults = {
-            "SAME_CASE": max(len(image), len(mask)) > 1,
-            "NO_PAIR": not image or (masks and not mask),
-            "DATA_LIST": patients and stem not in table,
-        }
-        code = next((code for code, is_so in faults.items() if is_so), None)
-        if code:
+        many = max(len(image), len(mask)) > 1
+        alone = not image or (masks and not mask)
+        if many or alone or (patients and stem not in table):
+            code = "SAME_CASE" if many else "NO_PAIR" if alone else "DATA_LIST"
             found = f"{len(image)} images and {len(mask)} masks of one name"
             rejected.append(Rejection((*image, *mask), code, found))
         else:
@@ -321,13 +318,13 @@ def _stem(path: str | Path) -> str:
 def _by_image(masks: dict, images: dict, suffix: str | None) -> dict[str, list[Path]]:
     """The masks by the stem that their image has; `a_mask_1` beside `a_mask` goes where it goes."""
     suffix = _common_suffix(masks, images) if suffix is None else suffix
-    whole = {f"{image}{suffix}": image for image in images if f"{image}{suffix}" in masks}
+    whole = {image + suffix: image for image in images if image + suffix in masks}
     found = defaultdict(list)
     for mask, files in masks.items():
-        part = next((mask[:end] for end in range(len(mask), 0, -1) if mask[:end] in whole), "")
-        if not suffix and mask[len(part) :][:1].isalnum():  # 10 is no part of 1
-            part = ""
-        found[whole.get(part, f"{mask}\0")] += files  # no file's name holds a NUL
+        parts = (mask[:end] for end in range(len(mask), 0, -1))
+        part = next((part for part in parts if part in whole), "")
+        is_part = suffix or not mask.removeprefix(part)[:1].isalnum()  # 10 is no part of 1
+        found[whole[part] if part and is_part else f"{mask}\0"] += files  # a name without image
     return found
 
 
@@ -349,14 +346,12 @@ def _table(path: str | Path, images: Path, pictures: dict) -> dict[str, dict]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError:
         raise CourseDataError("DATA_LIST", "not a CSV file in UTF-8", [path]) from None
-    columns = [name.strip().lower() for name in table]
-    table.columns = ["file" if name == "image" else name for name in columns]
+    table.columns = [name.strip().lower().removeprefix("image") or "file" for name in table]
     found = "expected columns file (or image) and patient, with commas between them"
     need({"file", "patient"} <= {*table}, "DATA_LIST", found, path)
+    table.index = range(2, len(table) + 2)  # the lines
     said = {}
-    for line, row in enumerate(table.to_dict("records"), start=2):
-        if not any(row.values()):
-            continue
+    for line, row in table[table.any(axis=1)].iterrows():
         places = (os.path.relpath(path.parent / row["file"], images), row["file"])
         stem = next((stem for stem in map(_stem, places) if stem in pictures), None)
         need(stem, "DATA_LIST", f"line {line} names no picture under the folder of images", path)
