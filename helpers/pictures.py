@@ -102,13 +102,16 @@ def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[in
 
         pictures.survey(found.cases[0])      # frozenset({0, 255})
 
+    Args:
+        case: one with a mask.
+        mapping: as for `load_deeplab`.
+
     Raises:
         CourseDataError: what `load_pixels` raises for a mask.
 
     Taught in: writing TFRecords
     """
-    mask = case.source[1]
-    return frozenset(np.unique(_ids(mask, mapping)).tolist() if mask else ())
+    return frozenset(np.unique(_ids(case.source[1], mapping)).tolist())
 
 
 def load_deeplab(case: Case, mapping: Mapping[int, int] | None = None) -> dict:

@@ -67,16 +67,6 @@ def test_a_split_is_by_patient_with_each_class_on_each_side(patients, fractions,
             assert {where[patient] for patient in members} == set(fractions)
 
 
-@LAWFUL
-@given(st.integers(3, 400), shares, st.integers(0, 3))
-def test_split_sizes_are_the_nearest_whole_numbers_of_patients(number, fractions, seed):
-    cases = [Case(f"{k}", None, patient=f"P{k}") for k in range(number)]
-    sizes = Counter(case.split for case in splits.split(cases, fractions, seed=seed))
-    forced = sum(share * number < 1 for share in fractions.values())
-    for name, share in fractions.items():
-        assert abs(sizes[name] - max(1, share * number)) < 1 + forced
-
-
 def test_classes_keep_their_share():
     sizes = {0: 1000, 1: 500, 2: 300, 3: 140, 4: 60}
     cases = [Case(f"{one} {k}", None, label=one) for one in sizes for k in range(sizes[one])]
