@@ -32,7 +32,7 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 # A JPEG's markers (ITU T.81, table B.1), but not those that stand within a scan.
-MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd9-\xfe])")
+MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd8-\xfe])")
 FRAMES = b"\xc0\xc1\xc2\xc9\xca"  # what TensorFlow decodes
 NEEDED, SCAN, END = b"\xc4\xcc\xda\xdb\xdd", b"\xda", b"\xd9"
 JFIF, ADOBE = b"\xe0JFIF", b"\xeeAdobe"  # these say how colours are coded
@@ -349,13 +349,14 @@ def _table(path: str | Path, images: Path, pictures: dict) -> dict[str, dict]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError:
         raise CourseDataError("DATA_LIST", "not a CSV file in UTF-8", [path]) from None
-    table.columns = [name.strip().lower().removeprefix("image") or "file" for name in table]
+    table.columns = [name.strip().lower() for name in table]
+    key = "file" if "file" in table else "image"
     found = "expected columns file (or image) and patient, with commas between them"
-    need({"file", "patient"} <= {*table}, "DATA_LIST", found, path)
+    need({key, "patient"} <= {*table}, "DATA_LIST", found, path)
     table.index = range(2, len(table) + 2)  # the lines
     said = {}
     for line, row in table[table.any(axis=1)].iterrows():
-        places = (os.path.relpath(path.parent / row["file"], images), row["file"])
+        places = (os.path.relpath(path.parent / row[key], images), row[key])
         stem = next((stem for stem in map(_stem, places) if stem in pictures), None)
         need(stem, "DATA_LIST", f"line {line} names no picture under the folder of images", path)
         known = {name: row[name].strip() for name in ("patient", "label") if name in row}

@@ -169,7 +169,7 @@ COLOURS += [png(zlib.compress(bytes(7)), bits=16, colour=2, size=(1, 1))]
 MORE = segment(0xC4, bytes([0x13, 1, *bytes(15), 0]) + MARK)  # text behind a table
 REFUSED = {
     "UNKNOWN_FORMAT": [b"", MARK, *(saved(RGB, kind) for kind in ("GIF", "BMP", "TIFF"))],
-    "PIXEL_FORMAT": [TWELVE_BITS, LOSSLESS, CMYK, *COLOURS],
+    "PIXEL_FORMAT": [JPEG[:-2] + JPEG, TWELVE_BITS, LOSSLESS, CMYK, *COLOURS],
     "DECODING_FAILED": [
         claiming(0, 9)[0],
         claiming(9, 0)[1],
