@@ -14,14 +14,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from helpers import pictures, records, splits
 from helpers.cases import Case, Rejection
-from helpers.errors import CourseDataError, need
+from helpers.errors import CourseDataError, meaning, need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Report:
     Args:
         cases: how many.
         patients: how many; a case without a patient is one of its own.
-        images: how many were compared, 0 where nobody said how to load them.
+        images: how many were compared.
         blank: how many have one value only and are not compared.
         identical: the names of cases that have one image, for each image that occurs twice or
             more within a split. Of records, their salted hashes.
@@ -41,28 +41,23 @@ class Report:
 
     cases: int
     patients: int
-    images: int = 0
-    blank: int = 0
-    identical: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
-    unread: tuple[Rejection, ...] = dataclasses.field(default=(), repr=False)
+    images: int
+    blank: int
+    identical: tuple[tuple[str, ...], ...] = dataclasses.field(repr=False)
+    unread: tuple[Rejection, ...] = dataclasses.field(repr=False)
 
     def __str__(self) -> str:
-        lines = f"{self.cases} cases of {self.patients} patients, each patient in one split"
-        if self.images:
-            lines += f"\n{self.images} images compared, none of them in two splits"
-        if self.blank:
-            lines += f"\n{self.blank} images of one value are not compared"
-        if self.identical:
-            copies = sum(map(len, self.identical))
-            lines += f"\nwithin a split, {copies} cases share {len(self.identical)} images"
-        if self.unread:
-            lines += f"\n{len(self.unread)} cases could not be read and are not compared"
-        return lines
+        lines = {
+            f"cases of {self.patients} patients, each patient in one split": self.cases,
+            "images compared, none of them in two splits": self.images,
+            "images of one value, which are not compared": self.blank,
+            "images that several cases of one split share": len(self.identical),
+            "cases that could not be read": len(self.unread),
+        }
+        return "\n".join(f"{number} {text}" for text, number in lines.items() if number)
 
 
-def check(
-    cases: Iterable[Case], load: Callable[[Case], dict] | None = None, *, progress: bool = False
-) -> Report:
+def check(cases: Sequence[Case], load: Callable[[Case], dict]) -> Report:
     """Refuse a split in which a patient, or an identical image, stands on both sides.
 
         print(leaks.check(cases, pictures.load_pixels))
@@ -70,8 +65,7 @@ def check(
     Args:
         cases: with their `split` set; before that, all are in the split "all".
         load: gives the element of a case, as for `records.write`; its `image` is compared, which
-            reads every image once. None: images are not compared.
-        progress: show a progress bar.
+            reads every image once.
 
     Raises:
         CourseDataError: `SAME_CASE`, `PATIENT_IN_TWO_SPLITS` or `IMAGE_IN_TWO_SPLITS`, with the
@@ -79,19 +73,15 @@ def check(
 
     Taught in: imbalanced classification
     """
-    from tqdm.auto import tqdm
-
-    cases = tuple(cases)
     splits.check(cases)
     read, unread = [], []
-    for case in tqdm(cases if load else (), "comparing", unit="case", disable=not progress):
+    for case in cases:
         try:
             read.append((case, _digest(load(case)["image"])))
-        except CourseDataError as error:
-            unread.append(Rejection(case.files, error.code, error.message))
-        except OSError as error:
-            unread.append(Rejection(case.files, "UNREADABLE", str(error.strerror)))
-    return _compared(cases, read, unread)
+        except (CourseDataError, OSError) as error:
+            code = getattr(error, "code", "UNREADABLE")
+            unread.append(Rejection(case.files, code, meaning(code)))
+    return _report(cases, read, unread)
 
 
 def check_records(folder: str | Path) -> Report:
@@ -119,27 +109,24 @@ def check_records(folder: str | Path) -> Report:
     ]
     cases = [case for case, _ in read]
     splits.check(cases)
-    return _compared(cases, read)
+    return _report(cases, read, [])
 
 
-def _compared(
-    cases: Iterable[Case], read: list[tuple[Case, str]], unread: Iterable[Rejection] = ()
-) -> Report:
+def _report(cases: Sequence[Case], read: list[tuple], unread: list[Rejection]) -> Report:
     """The report, if no two equal digests stand in different splits; blank images have none."""
     by_image = defaultdict(list)
     for case, digest in read:
         by_image[digest].append(case)
     blank = by_image.pop("", [])
-    repeated = [same for same in by_image.values() if len(same) > 1]
-    torn = [same for same in repeated if len({case.split for case in same}) > 1]
-    wrong = [case for same in torn for case in same]
-    found = f"{len(torn)} of {len(by_image)} different images, in {len(wrong)} cases"
-    found = f"{found}, stand in more than one split"
+    same = [copies for copies in by_image.values() if len(copies) > 1]
+    torn = [copies for copies in same if len({case.split for case in copies}) > 1]
+    wrong = [case for copies in torn for case in copies]
+    found = f"{len(torn)} images, in {len(wrong)} cases, stand in more than one split"
     need(not torn, "IMAGE_IN_TWO_SPLITS", found, *splits.files(wrong))
-    people = {case.person for case in cases}
-    identical = tuple(tuple(case.name for case in same) for same in repeated)
+    people = len({case.person for case in cases})
+    names = tuple(tuple(case.name for case in copies) for copies in same)
     images = len(read) - len(blank)
-    return Report(len(cases), len(people), images, len(blank), identical, tuple(unread))
+    return Report(len(cases), people, images, len(blank), names, tuple(unread))
 
 
 def _digest(image: np.ndarray | bytes, *files: Path) -> str:

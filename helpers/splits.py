@@ -7,9 +7,8 @@ splits.check(cases)      # what `records.write` does before it writes
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from numbers import Integral
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,11 @@ from helpers.cases import Case
 from helpers.errors import need
 from helpers.labels import MISSING
 
-FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 DRAWS = 50  # candidates, of which the most even one is taken
+EVERY = (-1, -1)  # stands for all cases where the others are classes
 
 
-def split(
-    cases: Iterable[Case], fractions: Mapping[str, float] = FRACTIONS, *, seed: int = 0
-) -> tuple[Case, ...]:
+def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) -> tuple[Case, ...]:
     """Put each case into a split, all cases of a patient into the same one.
 
     Patients are stratified by the label that fewest patients have (of 0 and 1 usually the 1, so
@@ -50,56 +47,48 @@ def split(
 
     Raises:
         ValueError: if the fractions are not positive or do not sum to 1.
-        CourseDataError: `SAME_CASE` for two cases with one name, `DATA_LIST` for fewer patients
-            than splits, `UNKNOWN_LABEL` for labels that are no class ids, such as names.
+        CourseDataError: `DATA_LIST` for fewer patients than splits.
 
     Taught in: writing TFRecords, imbalanced classification
     """
-    names = list(fractions)
-    shares = np.array([fractions[name] for name in names], float)
+    names, shares = list(fractions), np.array(list(fractions.values()), float)
     if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
-    cases = tuple(cases)
-    _check_names(cases)
-    patients = defaultdict(list)
-    for case in cases:
-        patients[case.person].append(case)
-    people = sorted(patients)
-    found = f"{len(people)} patients for {len(names)} splits, expected one each at least"
-    need(len(people) >= len(names), "DATA_LIST", found)
-    counts, strata = _classes([patients[one] for one in people], len(names))
+    people = sorted({case.person for case in cases})
+    need(len(people) >= len(names), "DATA_LIST", f"{len(people)} patients for {len(names)} splits")
     sizes = _sizes(len(people), shares)
-    random = np.random.RandomState(seed)
-    draws = [_draw(strata, sizes, random) for _ in range(DRAWS)]
+    counts, strata = _classes(cases, people, len(names))
+    rng = np.random.RandomState(seed)
+    draws = [_draw(strata, sizes, rng) for _ in range(DRAWS)]
     best = min(draws, key=lambda where: _unevenness(where, counts, shares))
-    chosen = {one: names[number] for one, number in zip(people, best, strict=True)}
-    return tuple(dataclasses.replace(case, split=chosen[case.person]) for case in cases)
+    chosen = dict(zip(people, best, strict=True))
+    return tuple(dataclasses.replace(case, split=names[chosen[case.person]]) for case in cases)
 
 
-def check(cases: Iterable[Case]) -> None:
+def check(cases: Sequence[Case]) -> None:
     """Refuse cases of one patient in two splits, and cases with one name.
 
         splits.check(found.cases)
+
+    Args:
+        cases: with their `split` set.
 
     Raises:
         CourseDataError: `PATIENT_IN_TWO_SPLITS` or `SAME_CASE`, with the files at fault.
 
     Taught in: writing TFRecords
     """
-    cases = tuple(cases)
-    _check_names(cases)
-    places = defaultdict(set)
-    for case in cases:
-        places[case.person].add(case.split)
-    torn = [case for case in cases if len(places[case.person]) > 1]
-    people = {case.person for case in torn}
-    found = f"{len(people)} of {len(places)} patients, with {len(torn)} cases,"
-    found += " stand in more than one split"
+    times = Counter(case.name for case in cases)
+    twice = [case for case in cases if times[case.name] > 1]
+    need(not twice, "SAME_CASE", f"{len(twice)} cases share their name with another", *files(twice))
+    splits = Counter(person for person, _ in {(case.person, case.split) for case in cases})
+    torn = [case for case in cases if splits[case.person] > 1]
+    found = f"{len(torn)} of {len(cases)} cases are of patients that stand in more than one split"
     need(not torn, "PATIENT_IN_TWO_SPLITS", found, *files(torn))
 
 
-def files(cases: Iterable[Case]) -> list[Path]:
-    """The files of cases, each once, for a message.
+def files(cases: Sequence[Case]) -> list[Path]:
+    """The files of `cases`, each once, for a message.
 
     >>> same = files([Case("a", None, (Path("a.png"),)), Case("b", None, (Path("a.png"),))])
     >>> [file.name for file in same]
@@ -110,53 +99,39 @@ def files(cases: Iterable[Case]) -> list[Path]:
     return list(dict.fromkeys(file for case in cases for file in case.files))
 
 
-def _check_names(cases: tuple[Case, ...]) -> None:
-    times = Counter(case.name for case in cases)
-    twice = [case for case in cases if times[case.name] > 1]
-    found = f"{len(twice)} of {len(cases)} cases share their name with another"
-    need(not twice, "SAME_CASE", found, *files(twice))
-
-
-def _classes(patients: list[list[Case]], splits: int) -> tuple[np.ndarray, np.ndarray]:
+def _classes(cases: Sequence[Case], people: list, splits: int) -> tuple[np.ndarray, np.ndarray]:
     """How many cases of each class a patient has, `[patient, class]`, and each one's stratum.
 
-    The last column counts all cases. A stratum is the patient's rarest class, or -1 where there
-    is none, or too few patients have it to be in each split.
+    The class that fewest patients have comes first, of equals the highest; the last column counts
+    all cases. A stratum is the patient's rarest class, or -1 where there is none, or too few
+    patients have it to be in each split.
     """
-    found = [Counter(one for case in cases for one in _labels(case)) for cases in patients]
-    having = Counter(one for counter in found for one in counter)
-    order = sorted(having, key=lambda one: (having[one], one))  # rarest first
-    counts = np.array([[counter[one] for one in (*order, "all")] for counter in found])
-    counts[:, -1] = [len(cases) for cases in patients]
+    times = Counter()
+    for case in cases:
+        labels = enumerate(np.ravel(case.label))
+        known = [(which, one) for which, one in labels if one not in (None, MISSING)]
+        times.update((case.person, one) for one in (*known, EVERY))
+    having = Counter(one for _, one in times)
+    order = sorted(sorted(having, reverse=True), key=having.get)
+    counts = np.array([[times[person, one] for one in order] for person in people])
     strata = (counts > 0).argmax(axis=1)
     few = np.bincount(strata)[strata] < splits
-    strata[few | (strata == len(order))] = -1
+    strata[few | (strata == len(order) - 1)] = -1
     return counts, strata
 
 
-def _labels(case: Case) -> list[tuple[int, int]]:
-    """The classes of a case that are known: which label of several, and its id.
-
-    Both are counted downwards: of classes that are equally rare, the highest comes first.
-    """
-    labels = case.label if isinstance(case.label, tuple) else (case.label,)
-    known = [(which, one) for which, one in enumerate(labels) if one not in (None, MISSING)]
-    sound = all(isinstance(one, Integral) for _, one in known)
-    need(sound, "UNKNOWN_LABEL", "labels that are no class ids from 0", *case.files)
-    return [(-which, -one) for which, one in known]
-
-
-def _sizes(patients: int, shares: np.ndarray) -> np.ndarray:
+def _sizes(patients: int, shares: np.ndarray) -> list[int]:
     """How many patients each split gets: the nearest whole numbers, none of them 0."""
-    sizes = np.maximum(1, np.floor(shares * patients)).astype(int)
-    while (missing := patients - sizes.sum()) != 0:
-        lack = shares * patients - sizes
-        lack[(sizes == 1) & (missing < 0)] = np.inf
-        sizes[lack.argmax() if missing > 0 else lack.argmin()] += np.sign(missing)
-    return sizes
+    wanted = shares * patients
+    sizes = np.maximum(1, np.floor(wanted)).astype(int)
+    while sizes.sum() < patients:
+        sizes[np.argmax(wanted - sizes)] += 1
+    while sizes.sum() > patients:
+        sizes[np.argmin(np.where(sizes > 1, wanted - sizes, np.inf))] -= 1
+    return sizes.tolist()
 
 
-def _draw(strata: np.ndarray, sizes: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+def _draw(strata: np.ndarray, sizes: list[int], rng: np.random.RandomState) -> np.ndarray:
     """The number of a split for each patient."""
     from sklearn.model_selection import train_test_split
 
@@ -164,16 +139,11 @@ def _draw(strata: np.ndarray, sizes: np.ndarray, random: np.random.RandomState) 
     where = np.full(len(strata), len(sizes) - 1)
     for number, size in enumerate(sizes[:-1]):
         # scikit-learn wants two of each stratum, and room for one of each on both sides.
-        room = min(size, len(rest) - size)
-        largest = Counter(strata[rest].tolist()).most_common(room)
+        groups = strata[rest].tolist()
+        largest = Counter(groups).most_common(min(size, len(rest) - size))
         common = [one for one, count in largest if count > 1]
-        groups = np.where(np.isin(strata[rest], common), strata[rest], common[:1] or -1)
-        taken, rest = train_test_split(
-            rest,
-            train_size=int(size),
-            random_state=random,
-            stratify=groups if len(common) > 1 else None,
-        )
+        groups = [one if one in common else common[0] for one in groups] if common[1:] else None
+        taken, rest = train_test_split(rest, train_size=size, random_state=rng, stratify=groups)
         where[taken] = number
     for stratum in np.unique(strata[strata >= 0]):
         for number in range(len(sizes)):
@@ -184,15 +154,14 @@ def _draw(strata: np.ndarray, sizes: np.ndarray, random: np.random.RandomState) 
 def _spread(where: np.ndarray, strata: np.ndarray, stratum: int, number: int) -> None:
     """Give a split that has nobody of a stratum, as a draw may by rounding, one in exchange."""
     held = np.bincount(where[strata == stratum], minlength=number + 1)
-    if held[number]:
-        return
-    giver = held.argmax()
-    moved = np.flatnonzero((strata == stratum) & (where == giver))[0]
-    here = np.flatnonzero(where == number)
-    often = Counter(strata[here].tolist())
-    spare = [one for one in here if strata[one] < 0 or often[strata[one]] > 1]
-    where[moved] = number
-    where[spare[:1]] = giver  # where nobody can be spared, the split grows
+    if held[number] == 0:
+        giver = held.argmax()
+        moved = np.flatnonzero((strata == stratum) & (where == giver))[0]
+        here = np.flatnonzero(where == number)
+        often = Counter(strata[here])
+        spare = [one for one in here if strata[one] < 0 or often[strata[one]] > 1]
+        where[moved] = number
+        where[spare[:1]] = giver  # where nobody can be spared, the split grows
 
 
 def _unevenness(where: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> float:

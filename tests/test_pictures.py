@@ -1,22 +1,16 @@
 """Two folders become cases; a picture loses what could name a person, and not one pixel."""
 
-import functools
 import io
-import itertools
 import os
 import re
 import struct
-import unicodedata
 import zlib
 
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
-from pydicom.data import get_testdata_file
-from pydicom.encaps import generate_frames
 
 from helpers import pictures
 from helpers.errors import CourseDataError
@@ -45,14 +39,14 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(rows: bytes, *chunks: bytes, bits=8, colour=0, interlaced=0, size=(37, 53)) -> bytes:
+def png(rows: bytes, *chunks: bytes, bits=8, colour=0, size=(37, 53)) -> bytes:
     """A PNG by hand; each row of pixels has a zero before it."""
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size[::-1], bits, colour, 0, 0, interlaced))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size[::-1], bits, colour, 0, 0, 0))
     return b"".join([pictures.PNG, head, *chunks, chunk(b"IDAT", rows), chunk(b"IEND", b"")])
 
 
-def rows_of(*arrays: np.ndarray) -> bytes:
-    return b"".join(b"\0" + row.tobytes() for pixels in arrays for row in pixels)
+def rows_of(pixels: np.ndarray) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in pixels)
 
 
 def few_bits(ids: np.ndarray, bits: int) -> bytes:
@@ -61,8 +55,6 @@ def few_bits(ids: np.ndarray, bits: int) -> bytes:
     return png(zlib.compress(rows_of(np.packbits(spread, axis=-1))), bits=bits)
 
 
-PASSES = [GREY[::8, ::8], GREY[::8, 4::8], GREY[4::8, ::4], GREY[::4, 2::4]]
-PASSES += [GREY[2::4, ::2], GREY[::2, 1::2], GREY[1::2]]  # of an interlaced PNG
 PALETTE = Image.fromarray(RGB).quantize(16)
 JPEGS = {
     "4:2:0": saved(RGB, "JPEG", subsampling=2),
@@ -79,18 +71,9 @@ PNGS = {
     "4 bits": few_bits(GREY // 16, 4),
     "palette": saved(PALETTE),
     "palette with a transparent colour": saved(PALETTE, transparency=3),
-    "interlaced": png(zlib.compress(rows_of(*PASSES)), interlaced=1),
 }
-JPEG, STEPS = JPEGS["grey"], JPEGS["progressive"]
+JPEG = JPEGS["grey"]
 HEAD, REST, AT = JPEG[:20], JPEG[20:], JPEG.index(SOS)  # cut behind JFIF's segment
-# By hand, as Pillow writes none: three channels, each with the grey one's scan to itself.
-FRAMES = [
-    segment(0xC0, struct.pack(">BHHB", 8, 37, 53, n) + b"\1\x11\0\2\x11\0\3\x11\0"[: 3 * n])
-    for n in (1, 3)
-]
-SCANS = [JPEG[AT:-2].replace(b"\1\1", bytes([1, n]), 1) for n in (1, 2, 3)]
-CHANNELS = JPEG[:AT].replace(*FRAMES) + b"".join([*SCANS, END])
-JPEGS["a scan for each channel"] = CHANNELS
 FILES = JPEGS | PNGS
 IDAT = zlib.compress(rows_of(GREY))
 
@@ -114,16 +97,13 @@ def with_metadata(data: bytes) -> bytes:
     exif = Image.Exif()
     exif[0x010E] = WHO
     if data.startswith(pictures.PNG):
-        packed, exif = zlib.compress(MARK, 0), exif.tobytes().removeprefix(b"Exif\0\0")
-        texts = [(b"tEXt", b"Author\0" + MARK), (b"zTXt", b"Author\0\0" + packed), (b"maRk", MARK)]
-        texts += [(b"iTXt", b"Title\0\0\0en\0\0" + MARK), (b"eXIf", exif), (b"tIME", MARK[:7])]
+        texts = [chunk(b"tEXt", b"Author\0" + MARK), chunk(b"maRk", MARK)]
+        texts += [chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))]
         pixels, end = data.index(b"IDAT") - 4, data.index(b"IEND") - 4
-        before, after = b"".join(chunk(*text) for text in texts), chunk(*texts[0])
-        return data[:pixels] + before + data[pixels:end] + after + data[end:] + MARK
+        return data[:pixels] + b"".join(texts) + data[pixels:end] + texts[0] + data[end:] + MARK
     thumbnail = saved(GREY[:8, :8], "JPEG", comment=MARK)
-    blocks = [segment(0xE0, b"JFXX\0\x10" + thumbnail), segment(0xE1, exif.tobytes() + MARK)]
-    blocks += [segment(0xE0 + n, MARK) for n in range(16)]
-    blocks += [segment(0xFE, b"Adobe" + MARK), segment(0xFE, b""), b"\xff\xff" + blocks[5]]
+    blocks = [segment(0xE0, b"JFXX\0\x10" + thumbnail), segment(0xE1, exif.tobytes() + MARK), MARK]
+    blocks += [segment(0xE0 + n, MARK) for n in range(16)] + [segment(0xFE, b"Adobe" + MARK)]
     for name, length in ((b"JFIF", 16), (b"Adobe", 14)):
         if (at := data.find(name)) > 0:  # a thumbnail in JFIF's own segment, text in Adobe's
             body = data[at : at + 12] + b"\4\3" + MARK.ljust(36)
@@ -155,11 +135,10 @@ def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
     rows = [(name, pictures.strip(data), data) for name, data in JPEGS.items()]  # its own bytes
     for name, data in FILES.items():
         full = with_metadata(data)
-        assert full.count(MARK) >= 7, name
+        assert full.count(MARK) >= 5, name
         shown = tf.io.decode_image(full, channels=3).numpy()
-        bare, element = (
-            pictures.load_deeplab(pair(tmp_path, f, shown[..., 0])) for f in (data, full)
-        )
+        bare = pictures.load_deeplab(pair(tmp_path, data, shown[..., 0]))
+        element = pictures.load_deeplab(pair(tmp_path, full, shown[..., 0]))
         file = element["image"]
         came = MARK in file, file, element["format"], element["height"], element["width"]
         right = bare["image"], "jpeg" if name in JPEGS else "png", *shown.shape[:2]
@@ -174,11 +153,6 @@ def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
 # Refusals
 
 
-def frame(name: str) -> bytes:
-    file = pydicom.dcmread(get_testdata_file(name, download=False))
-    return next(generate_frames(file.PixelData, number_of_frames=1))
-
-
 def claiming(height: int, width: int) -> tuple[bytes, bytes]:
     """Small files whose headers claim another size."""
     jpeg = JPEGS["4:2:0"]
@@ -187,50 +161,35 @@ def claiming(height: int, width: int) -> tuple[bytes, bytes]:
     return jpeg, png(zlib.compress(bytes(9)), size=(height, width))
 
 
-TWELVE_BITS, LOSSLESS = frame("JPGExtended.dcm"), frame("SC_rgb_jpeg_gdcm.dcm")
+FRAME = b"\xff\xc0\0\x0b\x08"
+LOSSLESS = JPEG.replace(FRAME, b"\xff\xc3\0\x0b\x08")
+TWELVE_BITS = JPEG.replace(FRAME, b"\xff\xc1\0\x0b\x0c")
 CMYK, COLOURS = saved(RGB, "JPEG", "CMYK"), [saved(RGB, "PNG", mode) for mode in ("RGBA", "LA")]
 COLOURS += [png(zlib.compress(bytes(7)), bits=16, colour=2, size=(1, 1))]
+MORE = segment(0xC4, bytes([0x13, 1, *bytes(15), 0]) + MARK)  # text behind a table
 REFUSED = {
-    "UNKNOWN_FORMAT": [b"", MARK, *(saved(RGB, kind) for kind in ("GIF", "BMP", "TIFF", "PPM"))],
-    "PIXEL_FORMAT": [TWELVE_BITS, LOSSLESS, CMYK, *COLOURS],
-    "TRUNCATED": [CHANNELS[: CHANNELS.rindex(SOS)] + END, JPEG[:AT] + END, JPEG[:2] + END],
+    "UNKNOWN_FORMAT": [b"", MARK, *(saved(RGB, kind) for kind in ("GIF", "BMP", "TIFF"))],
+    "PIXEL_FORMAT": [JPEG[:-2] + JPEG, TWELVE_BITS, LOSSLESS, CMYK, *COLOURS],
     "DECODING_FAILED": [
         claiming(0, 9)[0],
         claiming(9, 0)[1],
-        png(zlib.compress(rows_of(GREY[:-1]))),  # a row is missing, but the file is closed
-        png(zlib.compress(rows_of(*PASSES[:-1])), interlaced=1),
-        png(IDAT[:-5]),  # no checksum of the rows, a wrong one, a wrong one of the header
-        png(IDAT[:-1] + bytes([IDAT[-1] ^ 1])),
-        PNGS["grey PNG"].replace(b"\0\0\0\x35", b"\0\0\0\x34"),
+        PNGS["grey PNG"].replace(b"\0\0\0\x35", b"\0\0\0\x34"),  # another checksum
         png(MARK),  # never compressed
-        png(IDAT, colour=3),  # no palette, then no kind of PNG, then no header
-        png(IDAT, bits=3),
-        png(IDAT, colour=5),
-        pictures.PNG + chunk(b"IEND", b""),
-        STEPS[:-2] + STEPS[STEPS.index(SOS) : -2] * 50 + END,  # scans without end
-        *(HEAD + between + REST for between in (MARK, b"\xff\xfe\0\0", b"\xff\xd8")),
+        png(IDAT, colour=5),  # no kind of PNG
+        JPEG[:AT] + END,  # no picture
+        JPEG[:AT] + MORE + JPEG[AT:],
     ],
 }
-TEXT_BEHIND = [segment(0xDB, bytes([3, *range(1, 65)]) + MARK), segment(0xDD, b"\0\0" + MARK)]
-TEXT_BEHIND += [
-    segment(0xC4, bytes([0x13, 1, *bytes(15), 0]) + MARK),
-    segment(0xCC, b"\0\x10" + MARK),
-]
 
 
-def test_what_no_record_can_hold_is_refused_by_name(monkeypatch):
+def test_what_no_record_can_hold_is_refused_by_name():
     files = [(right, n, data) for right in REFUSED for n, data in enumerate(REFUSED[right])]
-    rows = [(n, code_of(pictures.decode, data), right) for right, n, data in files]
-    for table, data in itertools.product(TEXT_BEHIND, (JPEG, STEPS)):
-        for at in (data.index(SOS), len(data) - 2):  # before the pixels and behind them
-            hiding = data[:at] + table + data[at:]
-            rows.append(((table[1], at), code_of(pictures.decode, hiding), "DECODING_FAILED"))
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as some notebooks set it
-    rows += [((n, "lenient"), code_of(pictures.decode, data), right) for right, n, data in files]
-    assert not differing(rows)
+    assert not differing([(n, code_of(pictures.decode, data), right) for right, n, data in files])
 
 
-def test_a_file_cut_anywhere_is_refused():
+@pytest.mark.parametrize("lenient", [False, True])  # as some notebooks set it
+def test_a_file_cut_anywhere_is_refused(lenient, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
     files = FILES | {"with a thumbnail": with_metadata(JPEG)[:-900]}
     cuts = [(name, at) for name, data in files.items() for at in range(8, len(data), 3)]
     rows = [
@@ -249,10 +208,7 @@ def test_a_damaged_file_decodes_or_is_refused_by_name(name, random):
         code_of(pictures.decode, bytes(data[: random.choice([None, random.randrange(len(data))])]))
 
 
-def test_a_size_that_claims_gigabytes_is_refused_before_it_is_decoded(monkeypatch, tmp_path):
-    case = pair(tmp_path)
-    os.truncate(case.source[1], pictures.MAX_BYTES + 1)  # a hole, not a gigabyte
-    assert code_of(pictures.load_pixels, case) == "TOO_LARGE"
+def test_a_size_that_claims_gigabytes_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     for size in ((65500, 65500), (13378, 13378), (2**15, 2**14)):
         assert [code_of(pictures.decode, data) for data in claiming(*size)] == ["TOO_LARGE"] * 2
@@ -260,22 +216,20 @@ def test_a_size_that_claims_gigabytes_is_refused_before_it_is_decoded(monkeypatc
 
 def test_a_picture_that_is_to_be_turned_is_refused():
     rows = []
-    for order, orientation in itertools.product("<>", range(10)):
-        head = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, 1)
-        exif = head + struct.pack(f"{order}HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
-        jpeg = HEAD + segment(0xE1, b"Exif\0\0" + exif) + REST
-        for data in (jpeg, png(IDAT, chunk(b"eXIf", exif))):
+    for orientation in range(10):
+        head = b"II" + struct.pack("<HIH", 42, 8, 1)
+        exif = head + struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
+        xmp = b"<tiff:Orientation>%d</tiff:Orientation>" % orientation
+        for data in (
+            HEAD + segment(0xE1, b"Exif\0\0" + exif) + REST,
+            HEAD + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp) + REST,
+            png(IDAT, chunk(b"eXIf", exif)),
+            png(IDAT, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)),
+        ):
             picture = Image.open(io.BytesIO(data))
             turned = not np.array_equal(picture, ImageOps.exif_transpose(picture))
             rows.append((exif, code_of(pictures.decode, data), "ROTATED" * turned))
-    for text in (b'tiff:Orientation="6"', b"<tiff:Orientation>6</tiff:Orientation>"):  # XMP
-        jpeg = HEAD + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + text) + REST
-        for data in (jpeg, png(IDAT, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text))):
-            rows.append((text, code_of(pictures.decode, data), "ROTATED"))
-    for noise in (b"II*\0", b"MM\0*\0\0\0\x08\0\x09", b"\0\1"):  # what no viewer turns
-        jpeg = HEAD + segment(0xE1, b"Exif\0\0" + noise) + REST
-        rows.append((noise, code_of(pictures.decode, jpeg), ""))
-    assert not differing(rows) and sum(right != "" for *_, right in rows) == 32
+    assert not differing(rows) and sum(right != "" for *_, right in rows) == 28
 
 
 def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path):
@@ -285,31 +239,23 @@ def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path)
     rows = []
     for image, mask, right in (
         (saved(flat), DISC, "CONSTANT a.jpg"),
-        (saved(flat, "JPEG"), DISC, "CONSTANT a.jpg"),
         (saved(two), DISC, "CONSTANT a.jpg"),
-        (JPEG, DISC[:, :-1], "MASK_MISMATCH a.jpg a.png"),
         (JPEG, turned, "MASK_MISMATCH a.jpg a.png"),
         (JPEG, saved(DISC * 255, "JPEG"), "PIXEL_FORMAT a.png"),  # it has many more ids than two
         (JPEG, np.dstack([DISC] * 3), "PIXEL_FORMAT a.png"),
-        (JPEG, np.dstack([DISC] * 4), "PIXEL_FORMAT a.png"),
         (JPEG, saved(DISC)[:-20], "TRUNCATED a.png"),
         (JPEG[:-20], DISC, "TRUNCATED a.jpg"),
     ):
-        for load in (pictures.load_deeplab, pictures.load_pixels):
-            with pytest.raises(CourseDataError) as error:
-                load(pair(tmp_path, image, mask))
-            came = [error.value.code, *(file.name for file in error.value.files)]
-            rows.append((load.__name__, " ".join(came), right))
+        with pytest.raises(CourseDataError) as error:
+            pictures.load_deeplab(pair(tmp_path, image, mask))
+        came = [error.value.code, *(file.name for file in error.value.files)]
+        rows.append((image[:9], " ".join(came), right))
     assert not differing(rows)
-    with pytest.raises(CourseDataError, match=r"37, 53.*in the image, .*53, 37.*in the mask"):
-        pictures.load_pixels(pair(tmp_path, JPEG, turned))
     case, deep = pair(tmp_path, saved(GREY.astype(np.uint16) * 200)), GREY.astype(int) * 200
     np.testing.assert_array_equal(pictures.load_pixels(case)["image"], deep)
+    assert code_of(pictures.load_deeplab, case) == "PIXEL_FORMAT"  # 16 bits
     (alone,) = pictures.find(tmp_path / "images").cases
     assert code_of(pictures.load_deeplab, alone) == "NO_PAIR"
-    assert code_of(pictures.load_deeplab, case) == "PIXEL_FORMAT"  # 16 bits
-    case.source[0].unlink()
-    assert code_of(pictures.load_pixels, case) == "UNREADABLE"
 
 
 # Ids
@@ -325,26 +271,23 @@ def test_a_mask_s_ids_are_the_numbers_that_are_stored(tmp_path):
         stored = few_bits(ids, bits) if bits < 8 else ids
         for mask in (stored, saved(indexed, bits=bits), ids.astype(np.uint16)):
             case = pair(tmp_path, mask=mask)
-            for mapping in (None, {n: n for n in range(256)}, {n: 255 - n for n in range(256)}):
-                right = [[one if mapping is None else mapping[one] for one in row] for row in ids]
+            for mapping, right in ((None, ids), ({n: 255 - n for n in range(256)}, 255 - ids)):
                 found = pictures.load_pixels(case, mapping)["mask"]
                 assert found.dtype == np.uint8
-                rows.append((bits, found.tolist(), right))
-                rows.append((bits, pictures.survey(case, mapping), set().union(*right)))
+                rows.append((bits, found.tolist(), right.tolist()))
+                rows.append((bits, pictures.survey(case, mapping), {*right.flat}))
     assert not [name for name, *_ in differing(rows)]
     assert pictures.survey(pair(tmp_path, mask=DISC * 0), {0: 0, 255: 1}) == {0}  # kept
 
 
 def test_ids_without_a_class_are_refused_and_listed(tmp_path):
     far = DISC.astype(np.uint16) * 300  # 44, were it cast
-    smooth = np.resize(np.arange(0, 256, 5, dtype=np.uint8), DISC.shape)
     for mask, mapping, words in (
-        (DISC * 255, {}, "of 2 ids in the mask, 0, 255 without a class"),
-        (DISC * 255, {0: 0, 255: -1}, "255 without"),
-        (far, None, "300 without"),
-        (smooth, {0: 0, 255: 1}, "of 52 ids in the mask, 5, .* and 40 more without"),
+        (DISC * 255, {}, "without a class .*: 0, 255;"),
+        (DISC * 255, {0: 0, 255: -1}, ": 255;"),
+        (far, None, ": 300;"),
     ):
-        for call in (pictures.survey, pictures.load_deeplab, pictures.load_pixels):
+        for call in (pictures.survey, pictures.load_pixels):
             with pytest.raises(CourseDataError, match=rf"UNKNOWN_LABEL.*{words}.*\(a.png\)"):
                 call(pair(tmp_path, mask=mask), mapping)
     np.testing.assert_array_equal(
@@ -355,7 +298,6 @@ def test_ids_without_a_class_are_refused_and_listed(tmp_path):
 # Which mask belongs to which image
 
 PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
-    ("a b", "a b", None, "a b", ""),
     ("a b", "a b c", None, "a b", "NO_PAIR c.png"),
     ("a b c", "a b", None, "a b", "NO_PAIR c.jpg"),
     ("a b sub/c a_b", "a_seg b_seg sub/c_seg a_b_seg", None, "a a_b b sub/c", ""),
@@ -365,7 +307,6 @@ PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
     ("a a_b", "a_b_c", None, "", "NO_PAIR"),  # a and _b_c, or a_b and _c
     ("a_seg b_seg", "a_seg b_seg", None, "a_seg b_seg", ""),
     ("a a_seg", "a_seg", None, "a_seg", "NO_PAIR a.jpg"),
-    ("a", "a/seg", None, "", "NO_PAIR"),
     ("a b", "a_liver b_liver a_tumour b", "_liver", "a b", "NO_PAIR a_tumour.png b.png"),
     # C4: a mask in several files. The case was written with the first part of its lesion.
     ("b(4) c", "b(4)_mask b(4)_mask_1 c_mask", "_mask", "c", "SAME_CASE b(4)_mask_1.png"),
@@ -374,6 +315,9 @@ PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
     ("a b", "a a/2 b", None, "b", "SAME_CASE a.jpg a.png 2.png"),
     ("a a_1", "a a_1", None, "a a_1", ""),
     ("1 2", "1 2 10", None, "1 2", "NO_PAIR 10.png"),  # no part of 1
+    ("a a.png b c", "a b b.PNG c", None, "c", "SAME_CASE a.jpg a.png b.png b.PNG"),
+    # Suffixes, and letters that are composed or not.
+    ("a.JPG s.2/a.Png Zoe\u0308.jpeg", "a_m s.2/a_m.PNG Zo\u00eb_m", None, "Zo\u00eb a s.2/a", ""),
 ]
 
 
@@ -384,7 +328,7 @@ def test_masks_join_their_images_and_no_pair_is_guessed(tmp_path):
         for folder, stems, ending in zip(folders, (images, masks), ("jpg", "png"), strict=True):
             folder.mkdir(parents=True)
             for stem in stems.split():
-                write(folder / f"{stem}.{ending}", pictures.JPEG)
+                write(folder / (stem if "." in stem else f"{stem}.{ending}"), pictures.JPEG)
         found = pictures.find(*folders, mask_suffix=suffix)
         said = {word for one in found.rejected for word in (one.code, *(f.name for f in one.files))}
         right = {*refused.split()} <= said and len(said & {"NO_PAIR", "SAME_CASE"}) <= 1
@@ -394,39 +338,13 @@ def test_masks_join_their_images_and_no_pair_is_guessed(tmp_path):
     assert not wrong
 
 
-def test_several_files_of_one_name_are_refused_together_and_nothing_said_names_them(tmp_path):
-    names = ["images/a.jpg", "images/a.png", "masks/a.png", "images/b.jpg", "masks/b.jpg"]
-    names += ["masks/b.png", "images/c (4).png", *(f"masks/c (4){n}.png" for n in ("", "_1", "_2"))]
-    for name in (*names, "images/lost.png"):
-        write(tmp_path / name.replace("/", f"/{WHO}"))
-    write(tmp_path / f"masks/{WHO}.txt", MARK)
-    found = pictures.find(tmp_path / "images", tmp_path / "masks")
-    came = sorted((one.code, len(one.files)) for one in found.rejected)
-    same = [("SAME_CASE", 3), ("SAME_CASE", 3), ("SAME_CASE", 4)]
-    assert came == [("NO_PAIR", 1), *same, ("UNKNOWN_FORMAT", 1)] and not found.cases
-    assert all(WHO not in one.reason + repr(one) for one in found.rejected)
-    assert "1 images and 3 masks of one name" in {one.reason for one in found.rejected}
-
-
-def test_stems_are_joined_whatever_the_suffix_and_its_spelling(tmp_path):
-    stems = ["a", "site.2/a.b", "患者 一 ✓", "x" * 200, "/".join(["long" * 40] * 8), "Zoë Å"]
-    for stem, ending in zip(stems, (".JPG", ".JPEG", ".Png", ".jpeg", "", ".jpg"), strict=True):
-        write(tmp_path / "images" / unicodedata.normalize("NFD", f"{stem}{ending}"))
-        write(tmp_path / "masks" / f"{stem}_é.PNG")
-    suffix = unicodedata.normalize("NFD", "_é")
-    found = pictures.find(tmp_path / "images", tmp_path / "masks", mask_suffix=suffix)
-    composed = {unicodedata.normalize("NFC", stem) for stem in stems}
-    assert {case.name for case in found.cases} == composed and not found.rejected
-
-
 def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monkeypatch):
     for name in ("a.jpg", "sub/b.jpg", "masks/a.png", "masks/sub/b.png"):
         write(tmp_path / name)
-    for name in (".DS_Store", "Thumbs.db", "._a.jpg", "sub/empty.jpg", "masks/a.gif", "closed/x"):
+    for name in ("Thumbs.db", "._a.jpg", "masks/a.gif", "closed/x"):
         write(tmp_path / name, b"\0\5\x16\7 something")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    os.mkfifo(tmp_path / "pipe.jpg")
     listing = os.scandir
 
     def denied(path):
@@ -439,11 +357,11 @@ def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monk
         found = pictures.find(*folders)
         assert [case.name for case in found.cases] == ["a", "sub/b"]
         codes = sorted(one.code for one in found.rejected)
-        assert codes == ["UNKNOWN_FORMAT"] * 5 + ["UNREADABLE"] * 3
+        assert codes == ["UNKNOWN_FORMAT"] * 3 + ["UNREADABLE"] * 2
 
 
 def test_folders_that_are_not_there_or_the_same_are_refused(tmp_path):
-    for images, masks in ((tmp_path / "x", None), (tmp_path, tmp_path / "x"), ("", None)):
+    for images, masks in ((tmp_path / "x", None), (tmp_path, tmp_path / "x")):
         with pytest.raises(FileNotFoundError):
             pictures.find(images, masks)
     assert code_of(pictures.find, tmp_path, tmp_path / ".." / tmp_path.name) == "NO_PAIR"
@@ -461,20 +379,18 @@ LISTS = [  # the file, and the code and words that it is refused with
     (f"file;patient\na;{WHO}\n", "DATA_LIST .* with commas"),
     # D6: blank lines were not counted, and line 5 was called row 2.
     (f"file,patient\n\n\n\n{WHO},P1\n", "DATA_LIST line 5 names no picture"),
-    (f'file,patient,x\na,P1,"two\nlines"\n\n{WHO},P1,\n', "DATA_LIST line 5 names no picture"),
     (f"file,patient\n,\na,P1\n{WHO},P1\n", "DATA_LIST line 4 names no picture"),
-    ("file,patient\n/etc/hostname,P1\n", "DATA_LIST line 2 names no picture"),
-    ("file,patient\na,\n", "DATA_LIST line 2 lacks patient"),
-    ("file,patient\na\n", "DATA_LIST line 2 lacks patient"),
-    ("file,patient,label\na,P1,\n", "DATA_LIST line 2 lacks .*label"),
-    (f"file,patient\na,{WHO}, P2\n", "DATA_LIST line 2 .*more fields than the header"),
-    (f"file,patient\na,P1\na,{WHO}\n", "DATA_LIST line 3 says something else"),
-    ("file,patient,label\na,P1,0\na,P1,1\n", "DATA_LIST line 3 says something else"),
+    ("file,patient\na\n", "DATA_LIST line 2 lacks a patient"),
+    (f"file,patient\na,{WHO}, P2\n", "DATA_LIST"),
+    (f"file,patient\nb,P1\na,{WHO}, P2\n", "DATA_LIST not a CSV"),
+    (f"file,patient\na,P1\na,{WHO}\n", "DATA_LIST line 3 .*contradicts"),
+    ("file,patient,label\na,P1,0\na,P1,1\n", "DATA_LIST line 3 .*contradicts"),
     (f"file,patient,label\na,P1,{WHO}\n", "UNKNOWN_LABEL line 2: the label is no class id"),
+    ("file,patient,label\na,P1,\n", "UNKNOWN_LABEL line 2"),
     ("file,patient,label\na,P1,-1\n", "UNKNOWN_LABEL line 2"),
     ("file,patient,label\na,P1,0.5\n", "UNKNOWN_LABEL line 2"),
-    (f"file,patient\na,{'x' * 200_000}\n", "DATA_LIST not a CSV file in UTF-8"),
     (b"file,patient\na,Zo\xeb\n", "DATA_LIST not a CSV file in UTF-8"),
+    ("file,patient\na,P1\na,P1\n", r"\[\('P1', None\)\] DATA_LIST DATA_LIST"),  # b, c: not listed
 ]
 
 
@@ -486,27 +402,13 @@ def test_a_list_gives_patients_and_labels_or_is_refused_with_its_line(tmp_path):
         text = text if isinstance(text, bytes) else text.replace("ROOT", f"{tmp_path}").encode()
         table = write(tmp_path / "list.csv", text)
         try:
-            cases = pictures.find(tmp_path / "images", patients=table).cases
-            came = str([(one.patient, one.label) for one in cases])
+            found = pictures.find(tmp_path / "images", patients=table)
+            came = str([(one.patient, one.label) for one in found.cases])
+            came = " ".join([came, *(one.code for one in found.rejected)])
         except CourseDataError as error:
             came = f"{error.code} {error.message}" + WHO * ([table] != [*error.files])
         wrong += [(text[:60], came)] * (not re.match(right or GIVEN, came) or WHO in came)
     assert not wrong
-
-
-def test_labels_may_have_a_list_of_their_own_and_what_a_list_lacks_is_rejected(tmp_path):
-    for stem in ("images/a.jpg", "images/b.jpg", "masks/a.png", "masks/b.png"):
-        write(tmp_path / stem)
-    labels = write(tmp_path / "labels.csv", b"image,label\na,2\nb,0\n")
-    people = write(tmp_path / "people.csv", b"file,patient,label\na,P1,9\na,P1,9\n")
-    find = functools.partial(pictures.find, tmp_path / "images")
-    assert [(one.patient, one.label) for one in find(labels=labels).cases] == [("", 2), ("", 0)]
-    found = find(masks=tmp_path / "masks", patients=people, labels=labels)
-    assert [(one.patient, one.label) for one in found.cases] == [("P1", 2)]
-    assert [(one.code, len(one.files)) for one in found.rejected] == [("DATA_LIST", 2)]
-    assert code_of(find, labels=write(tmp_path / "c.csv", b"file,patient\na,P\n")) == "DATA_LIST"
-    with pytest.raises(FileNotFoundError):
-        find(patients=tmp_path / "nowhere.csv")
 
 
 # Laws
