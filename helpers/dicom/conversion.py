@@ -155,14 +155,15 @@ def _patients(series: Series, in_study: dict[str, str]) -> set[str]:
 
 def _burned_in(series: Series, allow_unchecked: bool) -> str:
     """Why text may stand in the pixels, in words for people; empty if the series may be taken."""
-    answers = Counter(header.burned_in.upper() for header in series.headers)
-    stated = answers.total() - answers["NO"] - answers[""]
+    count = len(series.headers)
+    stated = sum(header.burned_in.upper() not in ("NO", "") for header in series.headers)
     if stated:
-        return f"Burned In Annotation is not NO in {stated} of {answers.total()} images"
+        return f"Burned In Annotation is not NO in {stated} of {count} images"
     unchecked = sum(not one.burned_in and _likely_text(one) for one in series.headers)
+    if allow_unchecked or not unchecked:
+        return ""
     kinds = "ultrasound or secondary captures without Burned In Annotation"
-    found = f"{unchecked} of {answers.total()} images are {kinds}"
-    return found if unchecked and not allow_unchecked else ""
+    return f"{unchecked} of {count} images are {kinds}"
 
 
 def _likely_text(header: Header) -> bool:

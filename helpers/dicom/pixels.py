@@ -6,10 +6,9 @@ reading takes no more memory than its result. Others are decoded by pydicom and 
 
 from __future__ import annotations
 
-import functools
+import io
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread, uid
@@ -50,21 +49,15 @@ def read_voxels(slices: Sequence[Header]) -> np.ndarray:
     Taught in: loading DICOM
     """
     shape = (len(slices), slices[0].rows, slices[0].columns)
-    voxels = np.empty(shape, np.int16)
-    if not _filled(voxels, slices):
-        del voxels  # read again rather than convert: never are two volumes in memory
-        voxels = np.empty(shape, np.float32)
-        _filled(voxels, slices)
+    for dtype in (np.int16, np.float32):
+        voxels = None  # read again rather than convert: never are two volumes in memory
+        voxels = np.empty(shape, dtype)
+        if all(map(_fill, voxels, slices)):
+            break
     return voxels
 
 
-def _filled(voxels: np.ndarray, slices: Sequence[Header]) -> bool:
-    """Read the slices into their places, until one does not fit."""
-    encoded = functools.lru_cache(maxsize=1)(_encoded)  # frames share their file's
-    return all(_fill(out, h, encoded) for out, h in zip(voxels, slices, strict=True))
-
-
-def _fill(out: np.ndarray, header: Header, encoded) -> bool:
+def _fill(out: np.ndarray, header: Header) -> bool:
     """Read one slice into its place; False if it does not fit int16.
 
     MONOCHROME1 says that low values are shown white (PS3.3 C.7.6.3.1.2). Mirroring stored values
@@ -72,7 +65,7 @@ def _fill(out: np.ndarray, header: Header, encoded) -> bool:
     mirrored values then are rescaled: a CT or PET in MONOCHROME1, a rarity, is taken for one whose
     stored values are a negative. The note on the volume tells.
     """
-    stored, whole = _stored(header, out, encoded), header.pixel_keyword == "PixelData"
+    stored, whole = _stored(header, out), header.pixel_keyword == "PixelData"
     least, greatest = stored_range(header)
     if whole and not least <= stored.min() <= stored.max() <= greatest:
         spare = 8 * stored.itemsize - header.bits_stored  # old files keep overlays there
@@ -123,7 +116,7 @@ def fits_int16(header: Header, low: int, high: int) -> bool:
     return bool(whole and min(ends) >= -(2**15) and max(ends) < 2**15)
 
 
-def _stored(header: Header, out: np.ndarray, encoded) -> np.ndarray:
+def _stored(header: Header, out: np.ndarray) -> np.ndarray:
     """The pixels as stored, `[y, x]`; in the memory of `out`, if they are plain and as wide."""
     shape, bits = (header.rows, header.columns), header.bits_allocated
     if header.transfer_syntax in LITTLE and bits in (8, 16, 32):
@@ -137,11 +130,10 @@ def _stored(header: Header, out: np.ndarray, encoded) -> np.ndarray:
         found = f"expected {pixels.nbytes} bytes of pixels, found {count}"
         need(count == pixels.nbytes, "TRUNCATED", found, header.path)
         return pixels
-    where = (header.path, header.transfer_syntax, header.pixel_keyword, header.pixel_offset)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters of the encoding is checked below
-            pixels = _decoded(header, encoded(*where))
+            pixels = _decoded(header)
     except (OSError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # each plugin has its own; a panic in Rust is no Exception
@@ -152,27 +144,20 @@ def _stored(header: Header, out: np.ndarray, encoded) -> np.ndarray:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def _encoded(path: Path, syntax: str, keyword: str, offset: int) -> bytes:
-    """The bytes of an image's pixels, and maybe what follows them."""
-    if syntax == uid.DeflatedExplicitVRLittleEndian:
-        return dcmread(path)[keyword].value
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read()
-
-
-def _decoded(header: Header, stream: bytes) -> np.ndarray:
+def _decoded(header: Header) -> np.ndarray:
     if header.transfer_syntax == uid.JPEGExtended12Bit and header.bits_stored > 8:
         import SimpleITK as sitk  # its GDCM decodes them, pydicom's plugins do not
 
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))[header.frame or 0]
         return np.rint((values - header.intercept) / header.slope).astype(np.int64)
     decoder, plugin = get_decoder(header.transfer_syntax), PLUGINS.get(header.transfer_syntax, "")
-    pixels, _ = decoder.as_array(
-        stream,
-        raw=True,
-        index=header.frame or 0,
-        decoding_plugin=plugin if plugin in decoder.available_plugins else "",
-        **{name: getattr(header, name) for name in OPTIONS},
-    )
-    return pixels
+    options = {name: getattr(header, name) for name in OPTIONS}
+    if plugin in decoder.available_plugins:
+        options["decoding_plugin"] = plugin
+    with open(header.path, "rb") as file:
+        source = file
+        if header.transfer_syntax == uid.DeflatedExplicitVRLittleEndian:
+            source = io.BytesIO(dcmread(file)[header.pixel_keyword].value)
+        else:
+            file.seek(header.pixel_offset)
+        return decoder.as_array(source, raw=True, index=header.frame or 0, **options)[0]

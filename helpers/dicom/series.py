@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from helpers.dicom.header import Header, images, read_header
 from helpers.dicom.pixels import read_voxels
-from helpers.dicom.stack import SAME_GRID, arrange, has_place, interpolated, normal
+from helpers.dicom.stack import SAME_GRID, arrange, interpolated, normal
 from helpers.errors import CourseDataError, listed, need
 from helpers.volume import Volume
 
@@ -161,19 +161,18 @@ def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
 
     Links to folders are followed; a folder that is reached twice is listed once.
     """
-    if not os.fspath(folder):
-        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
+    given = os.fspath(folder)
+    top = Path(given).expanduser()
+    if not given or not top.exists():
+        raise FileNotFoundError(f"no such folder: {given or 'an empty path'}")
+    if not top.is_dir():
+        return [top]
     found, seen = [], set()
 
     def refuse(error: OSError) -> None:
         rejected.append(Rejected(Path(error.filename), "UNREADABLE", error.strerror))
 
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for root, folders, names in os.walk(top, onerror=refuse, followlinks=True):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -205,7 +204,7 @@ def _groups(files: Group) -> list[Group]:
 
 def _is_alone(header: Header) -> bool:
     """Whether nothing links an image to others, but copies of it."""
-    flat = header.modality.upper() in FLAT and header.frame is None and not has_place(header)
+    flat = header.modality.upper() in FLAT and header.frame is None and not header.placed
     return flat or not header.series_uid
 
 
@@ -277,9 +276,8 @@ def _may_belong(file: Rejected, first: Header) -> bool:
 
 
 def _height(header: Header) -> tuple:
-    placed = has_place(header)
-    height = header.position @ normal(header.orientation) if placed else 0.0
-    return (not placed, height, header.path, header.frame or 0)
+    height = header.position @ normal(header.orientation) if header.placed else 0.0
+    return (not header.placed, height, header.path, header.frame or 0)
 
 
 def _only_series(folder: str | Path) -> Series:

@@ -61,16 +61,6 @@ def normal(orientation: tuple[float, ...]) -> np.ndarray:
     return vector / (np.linalg.norm(vector) or 1.0)
 
 
-def has_place(header: Header) -> bool:
-    """Whether an image says where in the patient it lies.
-
-        all(map(has_place, series.headers))
-
-    Taught in: no lesson; `dicom.scan` uses it
-    """
-    return header.position is not None and header.orientation is not None
-
-
 def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     """Sort along the slice normal; check that what comes out is a volume.
 
@@ -87,8 +77,10 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     Taught in: loading DICOM
     """
     first = headers[0]
-    one_name = first.sop_uid and {header.sop_uid for header in headers} == {first.sop_uid}
-    if len(headers) == 1 or (one_name and first.frame is None and not has_place(first)):
+    one_image = first.sop_uid and all(
+        (h.sop_uid, h.position, h.frame) == (first.sop_uid, None, None) for h in headers
+    )
+    if len(headers) == 1 or one_image:
         return _single(first, _copies_left_out(itertools.pairwise(headers)))
     _check_alike(headers)
     direction = _axes(first)
@@ -103,7 +95,7 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     slices, heights = [slices[i] for i in np.flatnonzero(fresh)], heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], notes)
-    _check_acquisitions(slices)
+    _check_sources(slices)
     between_mm, even_mm, filled = _even(slices, heights, fill_gaps)
     spacing = (between_mm, *first.pixel_spacing)
     return Stack(slices, spacing, slices[0].position, direction, notes + filled, heights, even_mm)
@@ -147,26 +139,26 @@ def _usual_gap(heights: np.ndarray) -> float:
 def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, list[str]]:
     """The distance between slices; if gaps are filled, at which heights, and a note of it.
 
-    At most as many slices may be made up as were measured.
+    Filling gives at most twice as many slices as were measured.
     """
-    gaps, grid = np.diff(heights), best_grid(heights)
+    grid, gaps = best_grid(heights), np.diff(heights)
     span_mm = float(heights[-1] - heights[0])
-    if grid and grid[0][-1] == len(gaps):
-        return span_mm / len(gaps), None, []
-    code, between_mm = "MISSING_SLICE" if grid else "UNEVEN_SPACING", _usual_gap(heights)
-    steps = int(span_mm / between_mm + SPACING_TOLERANCE)
     if grid:
-        steps, between_mm = int(grid[0][-1]), grid[1]
-    # Of more steps than this, too many are made up whatever they are: no need to list them.
-    even = heights[0] + between_mm * np.arange(min(steps, 2 * len(slices)) + 1)
+        code, steps, between_mm = "MISSING_SLICE", int(grid[0][-1]), grid[1]
+    else:
+        code, between_mm = "UNEVEN_SPACING", _usual_gap(heights)
+        steps = int(span_mm / between_mm + SPACING_TOLERANCE)
+    if grid and steps == len(gaps):
+        return span_mm / steps, None, []
+    few = steps < 2 * len(slices)
+    offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
+    k = int(np.abs(gaps - between_mm).argmax())
+    lie = f"{gaps[k]:.2f} mm lie above {heights[k]:.2f} mm"
+    found = f"slices are {between_mm:.2f} mm apart for the most part, but {lie}; {offer}"
+    need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
+    even = heights[0] + between_mm * np.arange(steps + 1)
     off_mm = np.abs(even - heights[:, None]).min(axis=0)
     made_up = np.flatnonzero(off_mm > max(SPACING_TOLERANCE * between_mm, 0.1))
-    few = len(made_up) <= len(slices)
-    k = int(np.abs(gaps - between_mm).argmax())
-    offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
-    lie = f"but {gaps[k]:.2f} mm lie above {heights[k]:.2f} mm"
-    found = f"slices are {between_mm:.2f} mm apart for the most part, {lie}; {offer}"
-    need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
     note = f"interpolated from {len(slices)} uneven slices to {len(even)}, {between_mm:g} mm apart"
     if len(made_up):
         note += f"; made up: {listed(made_up)}"
@@ -213,7 +205,7 @@ def _single(header: Header, notes: list[str]) -> Stack:
     """One image needs no neighbours; what its header leaves open is stated in the notes."""
     pixel_spacing = header.pixel_spacing or header.detector_spacing
     spaced = bool(pixel_spacing) and min(pixel_spacing) > 0
-    placed, apart = has_place(header), (header.spacing_between or 0) > 0
+    placed, apart = header.placed, (header.spacing_between or 0) > 0
     thick = f" (Slice Thickness is {header.thickness:g} mm)" if header.thickness else ""
     known = {
         "pixel spacing measured at the detector, not in the patient": (
@@ -243,20 +235,14 @@ def _copies_left_out(pairs: Iterable[tuple[Header, Header]]) -> list[str]:
 
 
 def _check_alike(headers: Sequence[Header]) -> None:
-    """All say where they lie, in one orientation and spacing, each image at one place only."""
-    lost = [h.path for h in headers if not has_place(h) or h.pixel_spacing is None]
+    """All say where they lie, in one orientation and spacing."""
+    lost = [h.path for h in headers if not h.placed or h.pixel_spacing is None]
     found = f"{len(lost)} of {len(headers)} images state no position, orientation or pixel spacing"
     need(not lost, "NO_GEOMETRY", found, *lost)
     grids = np.array([(*h.orientation, *h.pixel_spacing) for h in headers])
     off = np.abs(grids - grids[0]) > SAME_GRID * np.r_[np.ones(6), np.abs(grids[0, 6:])]
     odd = [headers[i].path for i in np.flatnonzero(off.any(axis=1))]
     need(not odd, "MIXED_SLICES", f"{len(odd)} slices differ in orientation or spacing", *odd)
-    seen = {}
-    for h in headers:
-        other = seen.setdefault(h.sop_uid or h.path, h)
-        moved = other.path != h.path and not np.allclose(other.position, h.position)
-        found = "one SOP Instance UID at two positions"
-        need(not moved, "CONFLICTING_DUPLICATE", found, other.path, h.path)
 
 
 def _check_upright(slices, heights, sideways) -> None:
@@ -275,12 +261,16 @@ def _check_upright(slices, heights, sideways) -> None:
     need(not leans, "GANTRY_TILT", found, *(header.path for header in slices))
 
 
-def _check_acquisitions(slices: Sequence[Header]) -> None:
-    """Two acquisitions may follow each other in a stack, slab by slab; they may not take turns."""
+def _check_sources(slices: Sequence[Header]) -> None:
+    """Each image at one place only; acquisitions slab by slab, never taking turns."""
+    seen = {}
+    for header in slices:
+        other = seen.setdefault((header.sop_uid or header.path, header.frame), header)
+        found = "one SOP Instance UID at two positions"
+        need(other is header, "CONFLICTING_DUPLICATE", found, other.path, header.path)
     numbers = [header.acquisition for header in slices if header.acquisition is not None]
     count = Counter(numbers)
-    several = [number for number in numbers if count[number] > 1]
-    slabs = [number for number, _ in itertools.groupby(several)]
+    slabs = [key for key, _ in itertools.groupby(n for n in numbers if count[n] > 1)]
     found = "two acquisitions take turns along the stack: are they one volume?"
     paths = (header.path for header in slices)
     need(len(slabs) == len(set(slabs)), "MIXED_SLICES", found, *paths)
