@@ -24,7 +24,7 @@ from pathlib import Path
 
 from helpers.cases import Case, Found, Rejection
 from helpers.dicom.header import Header
-from helpers.dicom.pixels import fits_int16, stored_range
+from helpers.dicom.pixels import fits_int16
 from helpers.dicom.series import Series, read_series, scan
 from helpers.errors import CourseDataError, need
 
@@ -94,11 +94,11 @@ def find(
         image = min(header.sop_uid for header in series.headers)
         image = image or series.files[0].relative_to(Path(folder).expanduser()).as_posix()
         name = series.uid if series.uid and parts[series.uid] == 1 else f"{series.uid} {image}"
-        if reason := _burned_in(series, allow_unchecked):
-            rejected.append(Rejection(series.files, "BURNED_IN", reason))
-        elif len(patients) > 1:
-            reason = f"one series names {len(patients)} patients: whose images are these?"
-            rejected.append(Rejection(series.files, "MIXED_SLICES", reason))
+        code, reason = "BURNED_IN", _burned_in(series, allow_unchecked)
+        if len(patients) > 1 and not reason:
+            code, reason = "MIXED_SLICES", f"one series names {len(patients)} patients"
+        if reason:
+            rejected.append(Rejection(series.files, code, reason))
         else:
             cases.append(Case(name, series, series.files, patients.pop(), size=_size(series)))
     return Found(tuple(cases), tuple(rejected))
@@ -178,6 +178,6 @@ def _likely_text(header: Header) -> bool:
 
 def _size(series: Series) -> int:
     """Bytes of the voxels, or up to twice as many: `read_voxels` gives int16 if all fit."""
-    surely = all(fits_int16(header, *stored_range(header)) for header in series.headers)
+    surely = all(fits_int16(header, *header.stored_range) for header in series.headers)
     voxels = sum(header.rows * header.columns for header in series.headers)
     return voxels * (2 if surely else 4)

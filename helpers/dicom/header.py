@@ -83,7 +83,8 @@ class Header(SimpleNamespace):
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
     (between rows, between columns) in mm. What a file does not state is None or empty. Besides:
     `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
-    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None.
+    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None;
+    once `images` has looked: `stored_range`, what Bits Stored can hold; `inverted`, if MONOCHROME1.
     """
 
     @property
@@ -272,13 +273,13 @@ def _check_pixels(h: Header) -> None:
     """Of a possible format and size, grey, all there, and with a decoder."""
     (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
     h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
-    if h.bits_stored is None:
-        h.bits_stored = h.bits_allocated
+    h.bits_stored = h.bits_allocated if h.bits_stored is None else h.bits_stored
     known = h.bits_allocated in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= h.bits_allocated
-    size = f"{h.rows} x {h.columns} pixels in {h.number_of_frames} frames"
-    bits = f"{h.bits_stored} bits of {h.bits_allocated}"
+    size = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels of {h.bits_allocated} bits"
     possible = known and h.rows and h.columns and frames >= 1
-    need(possible, "PIXEL_FORMAT", f"{size}, {bits}", h.path)
+    need(possible, "PIXEL_FORMAT", f"{size}, {h.bits_stored} of them stored", h.path)
+    low = -(2 ** (h.bits_stored - 1)) if h.pixel_representation else 0
+    h.stored_range = (low, low + 2**h.bits_stored - 1)
     claimed = h.rows * h.columns * h.number_of_frames * h.samples_per_pixel * h.bits_allocated // 8
     need(claimed <= MEMORY, "TOO_LARGE", f"{size} are {claimed} bytes", h.path)
     h.photometric_interpretation = h.photometric_interpretation.upper()
@@ -309,16 +310,15 @@ def _is_mosaic(h: Header) -> bool:
 def _undecodable(syntax: str, bits: int) -> str:
     """Why compressed pixels cannot be decoded here, or nothing."""
     if syntax not in uid.UID_dictionary:
-        return "no decoder exists for an unknown transfer syntax"
+        return "an unknown transfer syntax"
     name = uid.UID_dictionary[syntax][0]
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
     if bits == 1 and not decoder.is_native:
-        return f"no decoder of single bits exists for {name}"
-    missing = "; ".join(decoder.missing_dependencies)
-    return "" if decoder.is_available else f"{name} cannot be decoded here: {missing}"
+        return f"no decoder exists for single bits in {name}"
+    return "" if decoder.is_available else "; ".join([name, *decoder.missing_dependencies])
 
 
 def _frames(h: Header) -> list[Header]:
@@ -335,10 +335,10 @@ def _frames(h: Header) -> list[Header]:
         one = copy.copy(h)
         one.frame = len(frames)
         frames.append(one)
-        sequences = [element.value for element in itertools.chain(*shared, group)]
-        for item, name in itertools.product(itertools.chain(*sequences), FRAME):
-            tag, kind = TABLE[name]
-            if item.get(tag) is not None:
-                text = "\\".join(map(str, np.ravel(item[tag].value)))
-                setattr(one, name, _value_of(text.encode(), kind))
+        for element in itertools.chain(*shared, group):
+            for item, name in itertools.product(element.value, FRAME):
+                tag, kind = TABLE[name]
+                if tag in item:
+                    text = "\\".join(map(str, np.ravel(item[tag].value)))
+                    setattr(one, name, _value_of(text.encode(), kind))
     return frames

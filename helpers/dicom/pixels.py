@@ -66,7 +66,7 @@ def _fill(out: np.ndarray, header: Header) -> bool:
     stored values are a negative. The note on the volume tells.
     """
     stored, whole = _stored(header, out), header.pixel_keyword == "PixelData"
-    least, greatest = stored_range(header)
+    least, greatest = header.stored_range
     if whole and not least <= stored.min() <= stored.max() <= greatest:
         spare = 8 * stored.itemsize - header.bits_stored  # old files keep overlays there
         stored = (stored << spare) >> spare
@@ -91,21 +91,10 @@ def _fill(out: np.ndarray, header: Header) -> bool:
     return True
 
 
-def stored_range(header: Header) -> tuple[int, int]:
-    """The least and the greatest value that Bits Stored can hold.
-
-        low, high = stored_range(series.headers[0])
-
-    Taught in: no lesson; `read_voxels` uses it
-    """
-    low = -(2 ** (header.bits_stored - 1)) if header.pixel_representation else 0
-    return low, low + 2**header.bits_stored - 1
-
-
 def fits_int16(header: Header, low: int, high: int) -> bool:
     """Whether int16 holds the values that stored ones from `low` to `high` stand for.
 
-        fits_int16(header, *stored_range(header))
+        fits_int16(header, *header.stored_range)
 
     Taught in: no lesson; `read_voxels` uses it
     """

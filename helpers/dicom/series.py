@@ -34,7 +34,7 @@ class Rejected:
     path: Path
     code: str
     reason: str
-    stated: Header | None = dataclasses.field(default=None, repr=False)
+    stated: Header | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Series:
     handed on to the volume. UIDs lead to a patient, so they stay out of what is printed.
     """
 
-    uid: str = dataclasses.field(repr=False)
+    uid: str
     modality: str
-    headers: tuple[Header, ...] = dataclasses.field(repr=False)
-    damaged: tuple[Rejected, ...] = dataclasses.field(default=(), repr=False)
-    notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    headers: tuple[Header, ...]
+    damaged: tuple[Rejected, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -70,8 +70,8 @@ class Scan:
     rejected: tuple[Rejected, ...]
 
     def __repr__(self) -> str:
-        reasons = Counter(file.code for file in self.rejected)
-        counts = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items()))
+        reasons = sorted(Counter(file.code for file in self.rejected).items())
+        counts = ", ".join(f"{count} {code}" for code, count in reasons)
         return f"Scan({len(self.series)} series; rejected: {counts or 'nothing'})"
 
 
@@ -137,9 +137,10 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     Taught in: loading DICOM
     """
     series = source if isinstance(source, Series) else _only_series(source)
-    for first in series.damaged[:1]:
-        same = [file.path for file in series.damaged if file.code == first.code]
-        need(False, first.code, f"this series is not whole: {first.reason}", *same)
+    if series.damaged:
+        code, reason = series.damaged[0].code, f"not whole: {series.damaged[0].reason}"
+        same = [file.path for file in series.damaged if file.code == code]
+        raise CourseDataError(code, reason, same)
     stack = arrange(series.headers, fill_gaps=fill_gaps)
     first, count = stack.slices[0], len(stack.slices)
     needed, free = 4 * count * first.rows * first.columns, psutil.virtual_memory().available
@@ -259,8 +260,8 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
             notes.append(f"left out as scouts: {scouts} of this series' images")
         if beside := sum(unreadable[folder] for folder in folders):
             notes.append(f"unreadable files beside this series: {beside}")
-        what = (first.series_uid, first.modality, headers, tuple(damaged), tuple(notes))
-        made.append(Series(*what))
+        damaged, notes = tuple(damaged), tuple(notes)
+        made.append(Series(first.series_uid, first.modality, headers, damaged, notes))
     return sorted(made, key=lambda series: min(series.files))
 
 

@@ -77,10 +77,7 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     Taught in: loading DICOM
     """
     first = headers[0]
-    one_image = first.sop_uid and all(
-        (h.sop_uid, h.position, h.frame) == (first.sop_uid, None, None) for h in headers
-    )
-    if len(headers) == 1 or one_image:
+    if len({(h.sop_uid or h.path, h.frame, h.position) for h in headers}) == 1:
         return _single(first, _copies_left_out(itertools.pairwise(headers)))
     _check_alike(headers)
     direction = _axes(first)
@@ -91,8 +88,8 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     _check_upright(slices, heights, positions[order] @ direction[:, :2])
 
     fresh = np.r_[True, np.diff(heights) > SAME_PLACE * min(first.pixel_spacing)]
-    notes = _copies_left_out((slices[i - 1], slices[i]) for i in np.flatnonzero(~fresh))
-    slices, heights = [slices[i] for i in np.flatnonzero(fresh)], heights[fresh]
+    notes = _copies_left_out(itertools.compress(itertools.pairwise(slices), ~fresh[1:]))
+    slices, heights = list(itertools.compress(slices, fresh)), heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], notes)
     _check_sources(slices)
@@ -101,8 +98,8 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     return Stack(slices, spacing, slices[0].position, direction, notes + filled, heights, even_mm)
 
 
-def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """The even grid on which all slices lie, or None if there is none.
+def best_grid(heights: np.ndarray) -> tuple[np.ndarray | None, float]:
+    """The even grid on which all slices lie, if there is one, with steps left out at gaps.
 
     >>> best_grid(np.array([0.0, 0.67, 1.33, 2.67]))[0]
     array([0, 1, 2, 4])
@@ -114,26 +111,23 @@ def best_grid(heights: np.ndarray) -> tuple[np.ndarray, float] | None:
         heights: of at least two slices along the normal, in mm, sorted.
 
     Returns:
-        Each slice's step on the grid, and the distance between steps in mm.
+        Each slice's step on the grid and the distance between steps in mm; or None, if there is no
+        such grid, and the usual distance between neighbours.
 
     Taught in: loading DICOM
     """
-    usual = _usual_gap(heights)
+    gaps = np.diff(heights)
+    usual = float(np.quantile(gaps, 0.5, method="lower"))  # a few gaps do not move it
     # Positions written with one decimal lie up to 0.05 mm off some grid; a little more is allowed.
     tolerance_mm = min(max(SPACING_TOLERANCE * usual, 0.07), 0.2 * usual)
-    steps = np.round(np.diff(heights) / usual).astype(int)
+    steps = np.round(gaps / usual).astype(int)
     index = np.r_[0, np.cumsum(steps)]
     between_mm = np.polyfit(index, heights, 1)[0]
     # Least squares is near the grid that suits the worst slice, but it is another one.
     around = between_mm + np.linspace(-0.2, 0.2, 401) / index[-1]
     astray_mm = np.ptp(heights - np.outer(around, index), axis=1).min() / 2
     fits = steps.min() >= 1 and astray_mm <= tolerance_mm
-    return (index, float(between_mm)) if fits else None
-
-
-def _usual_gap(heights: np.ndarray) -> float:
-    """The usual distance between neighbours: their lower median, which a few gaps do not move."""
-    return float(np.quantile(np.diff(heights), 0.5, method="lower"))
+    return (index, float(between_mm)) if fits else (None, usual)
 
 
 def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, list[str]]:
@@ -141,15 +135,14 @@ def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, l
 
     Filling gives at most twice as many slices as were measured.
     """
-    grid, gaps = best_grid(heights), np.diff(heights)
-    span_mm = float(heights[-1] - heights[0])
-    if grid:
-        code, steps, between_mm = "MISSING_SLICE", int(grid[0][-1]), grid[1]
+    index, between_mm = best_grid(heights)
+    gaps, span_mm = np.diff(heights), float(heights[-1] - heights[0])
+    if index is None:
+        code, steps = "UNEVEN_SPACING", int(span_mm / between_mm + SPACING_TOLERANCE)
     else:
-        code, between_mm = "UNEVEN_SPACING", _usual_gap(heights)
-        steps = int(span_mm / between_mm + SPACING_TOLERANCE)
-    if grid and steps == len(gaps):
-        return span_mm / steps, None, []
+        code, steps = "MISSING_SLICE", int(index[-1])
+        if steps == len(gaps):
+            return span_mm / steps, None, []
     few = steps < 2 * len(slices)
     offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
     k = int(np.abs(gaps - between_mm).argmax())
@@ -248,8 +241,8 @@ def _check_alike(headers: Sequence[Header]) -> None:
 def _check_upright(slices, heights, sideways) -> None:
     """Slices above each other: found from positions; the tilt element is often wrong or absent."""
     rise, sideways = heights - heights[0], sideways - sideways[0]
-    advance = rise / (rise[-1] or 1.0)
-    stray = np.linalg.norm(sideways - advance[:, None] * sideways[-1], axis=1)
+    straight = np.outer(rise / (rise[-1] or 1.0), sideways[-1])
+    stray = np.linalg.norm(sideways - straight, axis=1)
     worst = int(stray.argmax())
     half_pixel_mm = 0.5 * min(slices[0].pixel_spacing)
     found = f"slice {worst} of {len(slices)} lies {stray[worst]:.1f} mm beside the others"
@@ -272,5 +265,4 @@ def _check_sources(slices: Sequence[Header]) -> None:
     count = Counter(numbers)
     slabs = [key for key, _ in itertools.groupby(n for n in numbers if count[n] > 1)]
     found = "two acquisitions take turns along the stack: are they one volume?"
-    paths = (header.path for header in slices)
-    need(len(slabs) == len(set(slabs)), "MIXED_SLICES", found, *paths)
+    need(len(slabs) == len(set(slabs)), "MIXED_SLICES", found, *(h.path for h in slices))
