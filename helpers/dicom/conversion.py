@@ -136,9 +136,9 @@ def load(case: Case) -> dict:
         element["spacing"] = volume.spacing
     if modality in MODALITIES:
         element["modality"] = modality
-    known = [start for start in NOTES if any(note.startswith(start) for note in volume.notes)]
-    if known:
-        element["notes"] = tuple(NOTES[start] for start in known)
+    notes = [NOTES[start] for start in NOTES if any(n.startswith(start) for n in volume.notes)]
+    if notes:
+        element["notes"] = tuple(notes)
     return element
 
 
@@ -155,15 +155,12 @@ def _patients(series: Series, in_study: dict[str, str]) -> set[str]:
 
 def _burned_in(series: Series, allow_unchecked: bool) -> str:
     """Why text may stand in the pixels, in words for people; empty if the series may be taken."""
-    count = len(series.headers)
-    stated = sum(header.burned_in.upper() not in ("NO", "") for header in series.headers)
-    if stated:
-        return f"Burned In Annotation is not NO in {stated} of {count} images"
-    unchecked = sum(not one.burned_in and _likely_text(one) for one in series.headers)
-    if allow_unchecked or not unchecked:
-        return ""
-    kinds = "ultrasound or secondary captures without Burned In Annotation"
-    return f"{unchecked} of {count} images are {kinds}"
+    if {header.burned_in.upper() for header in series.headers} - {"NO", ""}:
+        return "Burned In Annotation is not NO"
+    likely = any(not one.burned_in and _likely_text(one) for one in series.headers)
+    if likely and not allow_unchecked:
+        return "ultrasound or secondary captures without Burned In Annotation"
+    return ""
 
 
 def _likely_text(header: Header) -> bool:

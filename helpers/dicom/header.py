@@ -273,23 +273,24 @@ def _check_pixels(h: Header) -> None:
     """Of a possible format and size, grey, all there, and with a decoder."""
     (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
     h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
-    h.bits_stored = h.bits_allocated if h.bits_stored is None else h.bits_stored
-    known = h.bits_allocated in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= h.bits_allocated
-    size = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels of {h.bits_allocated} bits"
+    bits = h.bits_allocated
+    h.bits_stored = bits if h.bits_stored is None else h.bits_stored
+    size = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels of {bits} bits"
+    known = bits in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= bits
     possible = known and h.rows and h.columns and frames >= 1
     need(possible, "PIXEL_FORMAT", f"{size}, {h.bits_stored} of them stored", h.path)
     low = -(2 ** (h.bits_stored - 1)) if h.pixel_representation else 0
     h.stored_range = (low, low + 2**h.bits_stored - 1)
-    claimed = h.rows * h.columns * h.number_of_frames * h.samples_per_pixel * h.bits_allocated // 8
-    need(claimed <= MEMORY, "TOO_LARGE", f"{size} are {claimed} bytes", h.path)
     h.photometric_interpretation = h.photometric_interpretation.upper()
     grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
     need(grey and h.samples_per_pixel == 1, "COLOUR", "colour, or of no known meaning", h.path)
+    claimed = h.rows * h.columns * h.number_of_frames * bits // 8
+    need(claimed <= MEMORY, "TOO_LARGE", f"{size} are {claimed} bytes", h.path)
     if h.transfer_syntax in NATIVE:
         there = min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset)
         need(there >= claimed, "TRUNCATED", f"{size}, and {there} of {claimed} bytes", h.path)
     else:
-        why = _undecodable(h.transfer_syntax, h.bits_allocated)
+        why = _undecodable(h.transfer_syntax, bits)
         need(not why, "DECODER_MISSING", why, h.path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -150,7 +151,7 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
     notes = [*series.notes, *stack.notes]
     if padding := {header.padding for header in stack.slices} - {None}:
-        values = ", ".join(map(str, sorted(padding)))
+        values = listed(sorted(padding))
         notes.append(f"Pixel Padding Value {values} (stored): kept where nothing was measured")
     if inverted := sum(header.inverted for header in stack.slices):
         notes.append(f"MONOCHROME1 inverted on {inverted} of {count} slices")
@@ -194,13 +195,13 @@ def _groups(files: Group) -> list[Group]:
     groups = defaultdict(list)
     for file in sorted(files, key=lambda file: file[0].orientation is None):
         first = file[0]
-        alone = _is_alone(first) and (first.sop_uid or str(first.path))
+        alone = _is_alone(first) and (first.sop_uid or first.path)
         like = groups[first.series_uid, alone, first.sop_class, first.rows, first.columns]
         group = next((group for group in like if _is_parallel(group[0][0], first)), None)
         if group is None:
             like.append(group := [])
         group.append(file)
-    return [group for like in groups.values() for group in like]
+    return list(itertools.chain(*groups.values()))
 
 
 def _is_alone(header: Header) -> bool:
@@ -250,7 +251,7 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
         if file.stated and (file.stated.series_uid or file.code == "TRUNCATED"):
             near[file.stated.series_uid].append(file)
     for group in groups:
-        headers = tuple(sorted((header for file in group for header in file), key=_height))
+        headers = tuple(sorted(itertools.chain(*group), key=_height))
         first, folders = headers[0], {header.path.parent for header in headers}
         own = near[first.series_uid]
         cut = [file for file in near[""] if file.path.parent in folders]
