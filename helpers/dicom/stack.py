@@ -92,7 +92,7 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     slices, heights = list(itertools.compress(slices, fresh)), heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], notes)
-    _check_sources(slices)
+    _check_acquisitions(slices)
     between_mm, even_mm, filled = _even(slices, heights, fill_gaps)
     spacing = (between_mm, *first.pixel_spacing)
     return Stack(slices, spacing, slices[0].position, direction, notes + filled, heights, even_mm)
@@ -200,7 +200,7 @@ def _single(header: Header, notes: list[str]) -> Stack:
     spaced = bool(pixel_spacing) and min(pixel_spacing) > 0
     placed, apart = header.placed, (header.spacing_between or 0) > 0
     thick = f" (Slice Thickness is {header.thickness:g} mm)" if header.thickness else ""
-    known = {
+    known = {  # each note with what makes it needless
         "pixel spacing measured at the detector, not in the patient": (
             header.pixel_spacing or not header.detector_spacing
         ),
@@ -209,10 +209,10 @@ def _single(header: Header, notes: list[str]) -> Stack:
         f"a single slice has no neighbour: 1 mm to the next one assumed{thick}": apart,
     }
     origin, direction = (header.position, _axes(header)) if placed else ((0.0,) * 3, np.eye(3))
-    between_mm = header.spacing_between if apart else 1.0
-    spacing = (between_mm, *(pixel_spacing if spaced else (1.0, 1.0)))
-    open_points = [note for note, stated in known.items() if not stated]
-    return Stack([header], spacing, origin, direction, notes + open_points)
+    in_plane = pixel_spacing if spaced else (1.0, 1.0)
+    spacing = (header.spacing_between if apart else 1.0, *in_plane)
+    notes += [note for note, stated in known.items() if not stated]
+    return Stack([header], spacing, origin, direction, notes)
 
 
 def _copies_left_out(pairs: Iterable[tuple[Header, Header]]) -> list[str]:
@@ -228,7 +228,7 @@ def _copies_left_out(pairs: Iterable[tuple[Header, Header]]) -> list[str]:
 
 
 def _check_alike(headers: Sequence[Header]) -> None:
-    """All say where they lie, in one orientation and spacing."""
+    """All say where they lie, in one orientation and spacing, each image at one place only."""
     lost = [h.path for h in headers if not h.placed or h.pixel_spacing is None]
     found = f"{len(lost)} of {len(headers)} images state no position, orientation or pixel spacing"
     need(not lost, "NO_GEOMETRY", found, *lost)
@@ -236,6 +236,11 @@ def _check_alike(headers: Sequence[Header]) -> None:
     off = np.abs(grids - grids[0]) > SAME_GRID * np.r_[np.ones(6), np.abs(grids[0, 6:])]
     odd = [headers[i].path for i in np.flatnonzero(off.any(axis=1))]
     need(not odd, "MIXED_SLICES", f"{len(odd)} slices differ in orientation or spacing", *odd)
+    seen, found = {}, "one SOP Instance UID at two positions"
+    for h in headers:
+        other = seen.setdefault((h.sop_uid or h.path, h.frame), h)
+        alike = other is h or np.allclose(other.position, h.position)
+        need(alike, "CONFLICTING_DUPLICATE", found, other.path, h.path)
 
 
 def _check_upright(slices, heights, sideways) -> None:
@@ -254,13 +259,8 @@ def _check_upright(slices, heights, sideways) -> None:
     need(not leans, "GANTRY_TILT", found, *(header.path for header in slices))
 
 
-def _check_sources(slices: Sequence[Header]) -> None:
-    """Each image at one place only; acquisitions slab by slab, never taking turns."""
-    seen = {}
-    for header in slices:
-        other = seen.setdefault((header.sop_uid or header.path, header.frame), header)
-        found = "one SOP Instance UID at two positions"
-        need(other is header, "CONFLICTING_DUPLICATE", found, other.path, header.path)
+def _check_acquisitions(slices: Sequence[Header]) -> None:
+    """Two acquisitions may follow each other in a stack, slab by slab; they may not take turns."""
     numbers = [header.acquisition for header in slices if header.acquisition is not None]
     count = Counter(numbers)
     slabs = [key for key, _ in itertools.groupby(n for n in numbers if count[n] > 1)]
