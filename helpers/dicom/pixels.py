@@ -111,8 +111,7 @@ def _stored(header: Header, out: np.ndarray) -> np.ndarray:
     if header.transfer_syntax in LITTLE and bits in (8, 16, 32):
         kind = "i" if header.pixel_representation else "u"
         dtype = np.dtype(f"<{kind if header.pixel_keyword == 'PixelData' else 'f'}{bits // 8}")
-        as_wide = out.itemsize == dtype.itemsize
-        pixels = out.view(dtype) if as_wide else np.empty(shape, dtype)
+        pixels = out.view(dtype) if out.itemsize == dtype.itemsize else np.empty(shape, dtype)
         with open(header.path, "rb", buffering=0) as file:
             file.seek(header.pixel_offset + (header.frame or 0) * pixels.nbytes)
             count = file.readinto(pixels)

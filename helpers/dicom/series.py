@@ -139,9 +139,9 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     """
     series = source if isinstance(source, Series) else _only_series(source)
     if series.damaged:
-        code, reason = series.damaged[0].code, f"not whole: {series.damaged[0].reason}"
-        same = [file.path for file in series.damaged if file.code == code]
-        raise CourseDataError(code, reason, same)
+        first = series.damaged[0]
+        same = [file.path for file in series.damaged if file.code == first.code]
+        raise CourseDataError(first.code, f"not whole: {first.reason}", same)
     stack = arrange(series.headers, fill_gaps=fill_gaps)
     first, count = stack.slices[0], len(stack.slices)
     needed, free = 4 * count * first.rows * first.columns, psutil.virtual_memory().available
@@ -151,8 +151,8 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
     notes = [*series.notes, *stack.notes]
     if padding := {header.padding for header in stack.slices} - {None}:
-        values = listed(sorted(padding))
-        notes.append(f"Pixel Padding Value {values} (stored): kept where nothing was measured")
+        stored = f"Pixel Padding Value {listed(sorted(padding))} (stored)"
+        notes.append(f"{stored}: kept where nothing was measured")
     if inverted := sum(header.inverted for header in stack.slices):
         notes.append(f"MONOCHROME1 inverted on {inverted} of {count} slices")
     return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
@@ -261,8 +261,8 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
             notes.append(f"left out as scouts: {scouts} of this series' images")
         if beside := sum(unreadable[folder] for folder in folders):
             notes.append(f"unreadable files beside this series: {beside}")
-        damaged, notes = tuple(damaged), tuple(notes)
-        made.append(Series(first.series_uid, first.modality, headers, damaged, notes))
+        more = tuple(damaged), tuple(notes)
+        made.append(Series(first.series_uid, first.modality, headers, *more))
     return sorted(made, key=lambda series: min(series.files))
 
 
