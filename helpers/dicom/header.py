@@ -251,7 +251,8 @@ def images(stated: Header) -> list[Header]:
     code = "TRUNCATED" if picture and kind.endswith("Image Storage") else "NOT_AN_IMAGE"
     need(picture and h.pixel_keyword, code, f"no pixels of a patient: {kind}", h.path)
     h.image_type = h.image_type.upper().split("\\")
-    need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
+    aside = "LOCALIZER" in h.image_type
+    need(not aside, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
     need(not _is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
     h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
