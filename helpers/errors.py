@@ -118,7 +118,6 @@ class CourseDataError(ValueError):
             raise KeyError(f"{code!r} is not in helpers.errors.CODES")
         self.code, self.message = code, found
         self.files = tuple(Path(file) for file in files)
-        self.series_uid = ""  # set where a DICOM file got far enough to name its series
         super().__init__(code, found, self.files)
 
     def __str__(self) -> str:

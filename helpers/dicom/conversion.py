@@ -24,7 +24,7 @@ from pathlib import Path
 
 from helpers.cases import Case, Found, Rejection
 from helpers.dicom.header import Header
-from helpers.dicom.pixels import fits_int16, stored_range
+from helpers.dicom.pixels import fits_int16
 from helpers.dicom.series import Series, read_series, scan
 from helpers.errors import CourseDataError, need
 
@@ -94,11 +94,11 @@ def find(
         image = min(header.sop_uid for header in series.headers)
         image = image or series.files[0].relative_to(Path(folder).expanduser()).as_posix()
         name = series.uid if series.uid and parts[series.uid] == 1 else f"{series.uid} {image}"
-        if reason := _burned_in(series, allow_unchecked):
-            rejected.append(Rejection(series.files, "BURNED_IN", reason))
-        elif len(patients) > 1:
-            reason = f"one series names {len(patients)} patients: whose images are these?"
-            rejected.append(Rejection(series.files, "MIXED_SLICES", reason))
+        code, reason = "BURNED_IN", _burned_in(series, allow_unchecked)
+        if len(patients) > 1 and not reason:
+            code, reason = "MIXED_SLICES", f"one series names {len(patients)} patients"
+        if reason:
+            rejected.append(Rejection(series.files, code, reason))
         else:
             cases.append(Case(name, series, series.files, patients.pop(), size=_size(series)))
     return Found(tuple(cases), tuple(rejected))
@@ -136,9 +136,9 @@ def load(case: Case) -> dict:
         element["spacing"] = volume.spacing
     if modality in MODALITIES:
         element["modality"] = modality
-    known = [start for start in NOTES if any(note.startswith(start) for note in volume.notes)]
-    if known:
-        element["notes"] = tuple(NOTES[start] for start in known)
+    notes = [NOTES[start] for start in NOTES if any(n.startswith(start) for n in volume.notes)]
+    if notes:
+        element["notes"] = tuple(notes)
     return element
 
 
@@ -155,14 +155,12 @@ def _patients(series: Series, in_study: dict[str, str]) -> set[str]:
 
 def _burned_in(series: Series, allow_unchecked: bool) -> str:
     """Why text may stand in the pixels, in words for people; empty if the series may be taken."""
-    answers = Counter(header.burned_in.upper() for header in series.headers)
-    stated = answers.total() - answers["NO"] - answers[""]
-    if stated:
-        return f"Burned In Annotation is not NO in {stated} of {answers.total()} images"
-    unchecked = sum(not one.burned_in and _likely_text(one) for one in series.headers)
-    kinds = "ultrasound or secondary captures without Burned In Annotation"
-    found = f"{unchecked} of {answers.total()} images are {kinds}"
-    return found if unchecked and not allow_unchecked else ""
+    if {header.burned_in.upper() for header in series.headers} - {"NO", ""}:
+        return "Burned In Annotation is not NO"
+    likely = any(not one.burned_in and _likely_text(one) for one in series.headers)
+    if likely and not allow_unchecked:
+        return "ultrasound or secondary captures without Burned In Annotation"
+    return ""
 
 
 def _likely_text(header: Header) -> bool:
@@ -177,6 +175,6 @@ def _likely_text(header: Header) -> bool:
 
 def _size(series: Series) -> int:
     """Bytes of the voxels, or up to twice as many: `read_voxels` gives int16 if all fit."""
-    surely = all(fits_int16(header, *stored_range(header)) for header in series.headers)
+    surely = all(fits_int16(header, *header.stored_range) for header in series.headers)
     voxels = sum(header.rows * header.columns for header in series.headers)
     return voxels * (2 if surely else 4)

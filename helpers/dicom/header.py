@@ -6,7 +6,6 @@ which are looked at, and how their bytes are read.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import itertools
@@ -31,8 +30,10 @@ LONG = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # these have 4 by
 # SOP classes of waveforms, presentation states, masks and registrations, reports.
 NO_IMAGES = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (9, 11, 66, 88))
 # How an element begins, with and without its value representation, by byte order.
-HEADS = {"little": ("<HH2sHL", "<HHL"), "big": (">HH2sHL", ">HHL")}
-HEADS = {order: [struct.Struct(one).unpack_from for one in both] for order, both in HEADS.items()}
+HEADS = {
+    "little": (struct.Struct("<HH2sHL").unpack_from, struct.Struct("<HHL").unpack_from),
+    "big": (struct.Struct(">HH2sHL").unpack_from, struct.Struct(">HHL").unpack_from),
+}
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
 SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
@@ -82,8 +83,14 @@ class Header(SimpleNamespace):
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
     (between rows, between columns) in mm. What a file does not state is None or empty. Besides:
     `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
-    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None.
+    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None;
+    once `images` has looked: `stored_range`, what Bits Stored can hold; `inverted`, if MONOCHROME1.
     """
+
+    @property
+    def placed(self) -> bool:
+        """Whether it says where in the patient it lies."""
+        return self.position is not None and self.orientation is not None
 
     def __repr__(self) -> str:  # the rest may lead to a person
         return f"Header({self.rows} x {self.columns})"
@@ -193,8 +200,9 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
     """The header in a file's first bytes; without pixels, if those do not reach as far."""
     values, syntax, order, pixels = {}, "", "little", (None, None, None)
     try:
-        while data[at : at + 2] == b"\2\0":
-            tag, start, length = next(elements(data, at, True, "little"))
+        for tag, start, length in elements(data, at, True, "little"):
+            if tag >> 16 != 2:
+                break
             at = start + length
             if tag == 0x00020002:  # files without images often state their kind only here
                 values[0x00080016] = data[start:at]
@@ -212,7 +220,7 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
                 break
             if tag in TAGS and (length == UNDEFINED or start + length <= len(data)):
                 values[tag] = data[start : start + length]
-    except (struct.error, zlib.error, StopIteration):
+    except (struct.error, zlib.error):
         pass  # cut, damaged, or longer than what was read
     need(values, "NOT_DICOM", "no DICOM element was found", path)
     header = Header(path=path, frame=None, transfer_syntax=syntax)
@@ -238,22 +246,21 @@ def images(stated: Header) -> list[Header]:
     Taught in: no lesson; `dicom.scan` uses it
     """
     h = copy.copy(stated)
-    kind = _uid_name(h.sop_class)
+    kind = uid.UID_dictionary.get(h.sop_class, ["no known kind"])[0]
     picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
-    need(picture, "NOT_AN_IMAGE", f"no picture of a patient: {kind or 'a mask'}", h.path)
-    code = "TRUNCATED" if kind.endswith("Image Storage") else "NOT_AN_IMAGE"
-    need(h.pixel_keyword, code, f"no pixels in {kind or 'a file of no stated kind'}", h.path)
-    need(h.rows and h.columns, "PIXEL_FORMAT", f"{h.rows} rows, {h.columns} columns", h.path)
-    h.image_type = tuple(h.image_type.upper().split("\\"))
-    need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
+    code = "TRUNCATED" if picture and kind.endswith("Image Storage") else "NOT_AN_IMAGE"
+    need(picture and h.pixel_keyword, code, f"no pixels of a patient: {kind}", h.path)
+    h.image_type = h.image_type.upper().split("\\")
+    aside = "LOCALIZER" in h.image_type
+    need(not aside, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
     need(not _is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
     h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
     h.inverted = h.photometric_interpretation == "MONOCHROME1"
     if h.pixel_representation and h.padding and h.padding >= 2**15:
         h.padding -= 2**16  # its sign is that of the pixels (PS3.3 C.7.5.1.1.2)
-    # Patient ID with its issuer, as HL7 writes the two (PS3.3 C.7.1.1).
-    h.patient += f"^^^{h.issuer}" if h.patient and h.issuer else ""
+    if h.patient and h.issuer:
+        h.patient += f"^^^{h.issuer}"  # as HL7 writes the two (PS3.3 C.7.1.1)
     frames = _frames(h) if h.frame_groups or h.number_of_frames > 1 else [h]
     for one in frames:
         rescale = numbers(f"{one.slope}\\{one.intercept}", 2)
@@ -265,25 +272,27 @@ def images(stated: Header) -> list[Header]:
 
 def _check_pixels(h: Header) -> None:
     """Of a possible format and size, grey, all there, and with a decoder."""
-    h.bits_stored = h.bits_allocated if h.bits_stored is None else h.bits_stored
-    known = h.bits_allocated in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= h.bits_allocated
-    need(known, "PIXEL_FORMAT", f"{h.bits_stored} bits of {h.bits_allocated}", h.path)
     (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
-    need(frames >= 1 and frames % 1 == 0, "PIXEL_FORMAT", "Number of Frames cannot be", h.path)
     h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
-    size = (h.rows, h.columns, h.number_of_frames, h.samples_per_pixel, h.bits_allocated)
-    claimed = math.prod(size) // 8
-    found = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels are {claimed} bytes"
-    need(claimed <= MEMORY, "TOO_LARGE", f"{found}, {MEMORY} are in the machine", h.path)
+    bits = h.bits_allocated
+    h.bits_stored = bits if h.bits_stored is None else h.bits_stored
+    size = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels of {bits} bits"
+    known = bits in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= bits
+    possible = known and h.rows and h.columns and frames >= 1
+    need(possible, "PIXEL_FORMAT", f"{size}, {h.bits_stored} of them stored", h.path)
+    low = -(2 ** (h.bits_stored - 1)) if h.pixel_representation else 0
+    h.stored_range = (low, low + 2**h.bits_stored - 1)
     h.photometric_interpretation = h.photometric_interpretation.upper()
     grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
-    several = f"{h.samples_per_pixel} sample(s) a pixel, of colour or of no known meaning"
-    need(grey and h.samples_per_pixel == 1, "COLOUR", several, h.path)
+    need(grey and h.samples_per_pixel == 1, "COLOUR", "colour, or of no known meaning", h.path)
+    claimed = h.rows * h.columns * h.number_of_frames * bits // 8
+    need(claimed <= MEMORY, "TOO_LARGE", f"{size} are {claimed} bytes", h.path)
     if h.transfer_syntax in NATIVE:
-        there = max(0, min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset))
-        need(there >= claimed, "TRUNCATED", f"{found}, the file holds {there}", h.path)
-    why = _undecodable(h.transfer_syntax, h.bits_allocated)
-    need(not why, "DECODER_MISSING", why, h.path)
+        there = min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset)
+        need(there >= claimed, "TRUNCATED", f"{size}, and {there} of {claimed} bytes", h.path)
+    else:
+        why = _undecodable(h.transfer_syntax, bits)
+        need(not why, "DECODER_MISSING", why, h.path)
 
 
 def _is_mosaic(h: Header) -> bool:
@@ -294,29 +303,24 @@ def _is_mosaic(h: Header) -> bool:
     """
     if "MOSAIC" not in h.image_type or h.number_of_frames > 1 or h.tiles == 1:
         return False
-    samples = [n for n in np.frombuffer(h.acquired, np.uint16) if n]
+    acquired = np.frombuffer(h.acquired, np.uint16)
     across = math.ceil(math.sqrt(h.tiles or 2))
-    return max(h.rows, h.columns) >= across * min(samples, default=0)
-
-
-def _uid_name(number: str) -> str:
-    """The registered name of a UID, or nothing: an odd UID may be a name in its place."""
-    return uid.UID_dictionary.get(number, [""])[0]
+    return max(h.rows, h.columns) >= across * min(acquired[acquired > 0], default=0)
 
 
 @functools.cache
 def _undecodable(syntax: str, bits: int) -> str:
-    """Why pixels of a transfer syntax cannot be decoded here, or nothing."""
-    if syntax in (*NATIVE, uid.DeflatedExplicitVRLittleEndian):
-        return ""
-    name, decoder = _uid_name(syntax), None
-    with contextlib.suppress(NotImplementedError):
-        decoder = get_decoder(syntax) if name else None
-    if decoder is None or bits == 1:
-        name = name or "an unknown transfer syntax"
+    """Why compressed pixels cannot be decoded here, or nothing."""
+    if syntax not in uid.UID_dictionary:
+        return "an unknown transfer syntax"
+    name = uid.UID_dictionary[syntax][0]
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
         return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
-    missing = "; ".join(decoder.missing_dependencies)
-    return "" if decoder.is_available else f"{name} cannot be decoded here: {missing}"
+    if bits == 1 and not decoder.is_native:
+        return f"no decoder exists for single bits in {name}"
+    return "" if decoder.is_available else "; ".join([name, *decoder.missing_dependencies])
 
 
 def _frames(h: Header) -> list[Header]:
@@ -328,13 +332,15 @@ def _frames(h: Header) -> list[Header]:
         return [h]
     found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
     need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
-    frames = [copy.copy(h) for _ in groups]
-    for frame, group in enumerate(groups):
-        frames[frame].frame = frame
-        sequences = [element.value for element in itertools.chain(*shared, group)]
-        for item, name in itertools.product(itertools.chain(*sequences), FRAME):
-            tag, kind = TABLE[name]
-            if item.get(tag) is not None:
-                text = "\\".join(map(str, np.ravel(item[tag].value)))
-                setattr(frames[frame], name, _value_of(text.encode(), kind))
+    frames = []
+    for group in groups:
+        one = copy.copy(h)
+        one.frame = len(frames)
+        frames.append(one)
+        for element in itertools.chain(*shared, group):
+            for item, name in itertools.product(element.value, FRAME):
+                tag, kind = TABLE[name]
+                if tag in item:
+                    text = "\\".join(map(str, np.ravel(item[tag].value)))
+                    setattr(one, name, _value_of(text.encode(), kind))
     return frames

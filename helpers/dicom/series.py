@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
 from helpers.dicom.header import Header, images, read_header
 from helpers.dicom.pixels import read_voxels
-from helpers.dicom.stack import arrange, has_place, interpolated, normal, same_orientation
+from helpers.dicom.stack import SAME_GRID, arrange, interpolated, normal
 from helpers.errors import CourseDataError, listed, need
 from helpers.volume import Volume
 
@@ -34,7 +35,7 @@ class Rejected:
     path: Path
     code: str
     reason: str
-    stated: Header | None = dataclasses.field(default=None, repr=False)
+    stated: Header | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,11 @@ class Series:
     handed on to the volume. UIDs lead to a patient, so they stay out of what is printed.
     """
 
-    uid: str = dataclasses.field(repr=False)
+    uid: str
     modality: str
-    headers: tuple[Header, ...] = dataclasses.field(repr=False)
-    damaged: tuple[Rejected, ...] = dataclasses.field(default=(), repr=False)
-    notes: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+    headers: tuple[Header, ...]
+    damaged: tuple[Rejected, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -57,12 +58,9 @@ class Series:
         return tuple(dict.fromkeys(header.path for header in self.headers))
 
     def __repr__(self) -> str:
-        first = self.headers[0]
-        hurt = f", {len(self.damaged)} damaged" if self.damaged else ""
-        return (
-            f"Series({self.modality}, {len(self.files)} files, {len(self.headers)} images of "
-            f"{first.rows} x {first.columns}{hurt})"
-        )
+        first, hurt = self.headers[0], f", {len(self.damaged)} damaged" * bool(self.damaged)
+        counts = f"{len(self.files)} files, {len(self.headers)} images"
+        return f"Series({self.modality}, {counts} of {first.rows} x {first.columns}{hurt})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +71,8 @@ class Scan:
     rejected: tuple[Rejected, ...]
 
     def __repr__(self) -> str:
-        reasons = Counter(file.code for file in self.rejected)
-        counts = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items()))
+        reasons = sorted(Counter(file.code for file in self.rejected).items())
+        counts = ", ".join(f"{count} {code}" for code, count in reasons)
         return f"Scan({len(self.series)} series; rejected: {counts or 'nothing'})"
 
 
@@ -104,15 +102,13 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         try:
             stated = read_header(path, force)
             files.append(images(stated))
+            continue
         except CourseDataError as error:
-            rejected.append(Rejected(path, error.code, error.message, stated))
+            code, reason = error.code, error.message
         except Exception as error:  # by the system, or of many classes by pydicom
-            why = (
-                getattr(error, "strerror", None) or type(error).__name__
-            )  # no words: they may quote
-            rejected.append(
-                Rejected(path, "UNREADABLE", f"cannot be opened or parsed: {why}", stated)
-            )
+            # No words of the latter: they may quote.
+            code, reason = "UNREADABLE", getattr(error, "strerror", None) or type(error).__name__
+        rejected.append(Rejected(path, code, reason, stated))
     series = _series(_without_scouts(_groups(files), rejected), rejected)
     return Scan(tuple(series), tuple(sorted(rejected, key=lambda file: file.path)))
 
@@ -145,23 +141,20 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     if series.damaged:
         first = series.damaged[0]
         same = [file.path for file in series.damaged if file.code == first.code]
-        need(False, first.code, f"this series is not whole: {first.reason}", *same)
+        raise CourseDataError(first.code, f"not whole: {first.reason}", same)
     stack = arrange(series.headers, fill_gaps=fill_gaps)
-    shape = (len(stack.slices), stack.slices[0].rows, stack.slices[0].columns)
-    needed, free = 4 * math.prod(shape), psutil.virtual_memory().available
-    found = f"{shape} voxels may need {needed} bytes, {free} are free"
-    need(needed <= free, "TOO_LARGE", found, *series.files[:1])
+    first, count = stack.slices[0], len(stack.slices)
+    needed, free = 4 * count * first.rows * first.columns, psutil.virtual_memory().available
+    need(needed <= free, "TOO_LARGE", f"{needed} bytes of voxels, {free} are free", first.path)
     voxels = read_voxels(stack.slices)
     if stack.even_mm is not None:
         voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
     notes = [*series.notes, *stack.notes]
-    padding = {header.padding for header in stack.slices} - {None}
-    if padding:
-        values = ", ".join(map(str, sorted(padding)))
-        notes.append(f"Pixel Padding Value {values} (stored): kept where nothing was measured")
-    inverted = sum(header.inverted for header in stack.slices)
-    if inverted:
-        notes.append(f"MONOCHROME1 inverted on {inverted} of {len(stack.slices)} slices")
+    if padding := {header.padding for header in stack.slices} - {None}:
+        stored = f"Pixel Padding Value {listed(sorted(padding))} (stored)"
+        notes.append(f"{stored}: kept where nothing was measured")
+    if inverted := sum(header.inverted for header in stack.slices):
+        notes.append(f"MONOCHROME1 inverted on {inverted} of {count} slices")
     return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
 
 
@@ -170,24 +163,23 @@ def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
 
     Links to folders are followed; a folder that is reached twice is listed once.
     """
-    if not os.fspath(folder):
-        raise FileNotFoundError("an empty path; for the working directory, pass '.'")
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: {folder}")
+    given = os.fspath(folder)
+    top = Path(given).expanduser()
+    if not given or not top.exists():
+        raise FileNotFoundError(f"no such folder: {given or 'an empty path'}")
+    if not top.is_dir():
+        return [top]
     found, seen = [], set()
 
-    def note(error: OSError) -> None:
-        reason = f"this folder cannot be listed: {error.strerror}"
-        rejected.append(Rejected(Path(error.filename), "UNREADABLE", reason))
+    def refuse(error: OSError) -> None:
+        rejected.append(Rejected(Path(error.filename), "UNREADABLE", error.strerror))
 
-    for root, folders, names in os.walk(folder, onerror=note, followlinks=True):
-        if os.path.realpath(root) in seen:
+    for root, folders, names in os.walk(top, onerror=refuse, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
             folders.clear()
         else:
-            seen.add(os.path.realpath(root))
+            seen.add(real)
             found += [os.path.join(root, name) for name in names]
     return [Path(name) for name in sorted(found)]
 
@@ -203,46 +195,49 @@ def _groups(files: Group) -> list[Group]:
     groups = defaultdict(list)
     for file in sorted(files, key=lambda file: file[0].orientation is None):
         first = file[0]
-        alone = _is_alone(first) and (first.sop_uid or str(first.path))
+        alone = _is_alone(first) and (first.sop_uid or first.path)
         like = groups[first.series_uid, alone, first.sop_class, first.rows, first.columns]
-        for group in like:
-            if first.orientation is None or same_orientation(group[0][0], first):
-                group.append(file)
-                break
-        else:
-            like.append([file])
-    return [group for like in groups.values() for group in like]
+        group = next((group for group in like if _is_parallel(group[0][0], first)), None)
+        if group is None:
+            like.append(group := [])
+        group.append(file)
+    return list(itertools.chain(*groups.values()))
 
 
 def _is_alone(header: Header) -> bool:
     """Whether nothing links an image to others, but copies of it."""
-    flat = header.modality.upper() in FLAT and header.frame is None and not has_place(header)
+    flat = header.modality.upper() in FLAT and header.frame is None and not header.placed
     return flat or not header.series_uid
+
+
+def _is_parallel(known: Header, new: Header) -> bool:
+    """Whether two slices are turned alike; one that does not say so is."""
+    if new.orientation in (None, known.orientation):
+        return True
+    return np.allclose(known.orientation, new.orientation, rtol=0, atol=SAME_GRID)
 
 
 def _without_scouts(groups: list[Group], rejected: list[Rejected]) -> list[Group]:
     """The groups that are no scouts beside the stack of their series; those become rejected."""
-    stacks = {}
+    kinds, kept = {}, []  # the SOP class of each series' largest stack
     for group in sorted(groups, key=len):
-        if len(group) >= STACK and group[0][0].series_uid:
-            stacks[group[0][0].series_uid] = group
+        first = group[0][0]
+        if len(group) >= STACK and not _is_alone(first):
+            kinds[first.series_uid] = first.sop_class
 
-    def odd(stated: Header) -> bool:
-        """Whether it is of another kind than the stack of its series."""
-        stack = stacks.get(stated.series_uid)
-        return bool(stack and stated.sop_class and stated.sop_class != stack[0][0].sop_class)
+    def is_odd(header: Header) -> bool:
+        return header.sop_class not in ("", kinds.get(header.series_uid, header.sop_class))
 
-    kept = []
     for group in groups:
         first = group[0][0]
-        lone = len(group) == 1 and first.series_uid in stacks
-        if lone or (odd(first) and first.sop_class.startswith(CAPTURE)):
+        lone = len(group) == 1 and first.series_uid in kinds
+        if lone or (is_odd(first) and first.sop_class.startswith(CAPTURE)):
             reason = "of another kind, plane or size than the rest of its series"
             rejected += [Rejected(file[0].path, "SCOUT", reason, file[0]) for file in group]
         else:
             kept.append(group)
     for k, file in enumerate(rejected):
-        if file.code == "COLOUR" and odd(file.stated):
+        if file.code == "COLOUR" and is_odd(file.stated):
             rejected[k] = dataclasses.replace(file, code="SCOUT")
     return kept
 
@@ -252,37 +247,39 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
     near, unreadable, made = defaultdict(list), Counter(), []
     for file in rejected:
         unreadable[file.path.parent] += file.code == "UNREADABLE"
-        if file.stated:
-            near[file.stated.series_uid or (file.path.parent, file.stated.sop_class)].append(file)
+        # One that was cut before its series UID may belong to any series of its folder.
+        if file.stated and (file.stated.series_uid or file.code == "TRUNCATED"):
+            near[file.stated.series_uid].append(file)
     for group in groups:
-        headers = tuple(sorted((header for file in group for header in file), key=_height))
+        headers = tuple(sorted(itertools.chain(*group), key=_height))
         first, folders = headers[0], {header.path.parent for header in headers}
-        keys = [first.series_uid, *((folder, first.sop_class) for folder in sorted(folders))]
-        damaged = [file for key in keys for file in near[key] if _may_belong(file, first)]
-        scouts = sum(file.code == "SCOUT" for file in near[first.series_uid])
-        beside = sum(unreadable[folder] for folder in folders)
-        notes = [f"left out as scouts: {scouts} of this series' images"] * bool(scouts)
-        notes += [f"unreadable files beside this series: {beside}"] * bool(beside)
-        what = (first.series_uid, first.modality, headers, tuple(damaged), tuple(notes))
-        made.append(Series(*what))
+        own = near[first.series_uid]
+        cut = [file for file in near[""] if file.path.parent in folders]
+        damaged = [file for file in own + cut if _may_belong(file, first)]
+        notes = []
+        if scouts := sum(file.code == "SCOUT" for file in own):
+            notes.append(f"left out as scouts: {scouts} of this series' images")
+        if beside := sum(unreadable[folder] for folder in folders):
+            notes.append(f"unreadable files beside this series: {beside}")
+        more = tuple(damaged), tuple(notes)
+        made.append(Series(first.series_uid, first.modality, headers, *more))
     return sorted(made, key=lambda series: min(series.files))
 
 
 def _may_belong(file: Rejected, first: Header) -> bool:
-    """Whether a file is a damaged part of a series: nothing that it states contradicts that.
-
-    One that was cut before its series UID may belong to any series of its folder.
-    """
-    names, stated = ("sop_class", "modality", "study_uid"), file.stated
-    alike = all(getattr(stated, name) in ("", getattr(first, name)) for name in names)
-    known = stated.series_uid or file.code == "TRUNCATED"
-    return bool(alike and known and file.code not in ELSEWHERE and not _is_alone(first))
+    """Whether a file is a damaged part of a series: nothing that it states contradicts that."""
+    stated = file.stated
+    alike = (
+        stated.sop_class == first.sop_class
+        and stated.modality in ("", first.modality)
+        and stated.study_uid in ("", first.study_uid)
+    )
+    return alike and file.code not in ELSEWHERE and not _is_alone(first)
 
 
 def _height(header: Header) -> tuple:
-    if not has_place(header):
-        return (1, 0.0, header.path, header.frame or 0)
-    return (0, float(header.position @ normal(header.orientation)), header.path, header.frame or 0)
+    height = header.position @ normal(header.orientation) if header.placed else 0.0
+    return (not header.placed, height, header.path, header.frame or 0)
 
 
 def _only_series(folder: str | Path) -> Series:
@@ -291,8 +288,8 @@ def _only_series(folder: str | Path) -> Series:
         return found.series[0]
     several = f"{len(found.series)} series where one is expected: {listed(found.series, most=6)}"
     need(not found.series, "SEVERAL_SERIES", several, *(one.files[0] for one in found.series))
-    images = [file for file in found.rejected if file.code not in ELSEWHERE]
+    wrong = [file for file in found.rejected if file.code not in ELSEWHERE]
     code, reason = "NO_SERIES", f"no series that can be read here: {found}"
-    if len({file.code for file in images}) == 1:
-        code, reason = images[0].code, images[0].reason
-    raise CourseDataError(code, reason, [file.path for file in images or found.rejected])
+    if len({file.code for file in wrong}) == 1:
+        code, reason = wrong[0].code, wrong[0].reason
+    raise CourseDataError(code, reason, [file.path for file in wrong or found.rejected])
