@@ -29,8 +29,6 @@ from tests.dicom_files import (
 
 PIXELS = voxels((64, 64))
 FIELDS = {
-    "rows": "Rows",
-    "bits_stored": "BitsStored",
     "pixel_representation": "PixelRepresentation",
     "slope": "RescaleSlope",
     "intercept": "RescaleIntercept",
@@ -40,11 +38,8 @@ FIELDS = {
     "acquisition": "AcquisitionNumber",
     "sop_uid": "SOPInstanceUID",
     "series_uid": "SeriesInstanceUID",
-    "study_uid": "StudyInstanceUID",
     "patient": "PatientID",
-    "modality": "Modality",
     "burned_in": "BurnedInAnnotation",
-    "photometric_interpretation": "PhotometricInterpretation",
 }
 
 
@@ -127,31 +122,24 @@ BIT = {"BitsStored": 1}
 KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or nothing for an image
     "a CT": ({}, ""),
     "a segmentation": (of_class("SegmentationStorage"), "NOT_AN_IMAGE"),
-    "a report": (of_class("ComprehensiveSRStorage", PixelData=None), "NOT_AN_IMAGE"),
     "structures": (of_class("RTStructureSetStorage", PixelData=None), "NOT_AN_IMAGE"),
-    "an ECG": (of_class("TwelveLeadECGWaveformStorage", PixelData=None), "NOT_AN_IMAGE"),
     "a CT without pixels": ({"PixelData": None}, "TRUNCATED"),
     "a localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "SCOUT"),
     "a mosaic": (mosaic(), "MOSAIC"),
     "a mosaic of 4": (mosaic(32), "MOSAIC"),
-    "a mosaic of 25 with gaps": (mosaic(12, tiles=25), "MOSAIC"),
     "taken apart": (mosaic(64), ""),
     "taken apart, interpolated": (mosaic(32, tiles=25), ""),
     "enhanced with the word": (mosaic() | frames(), ""),
     "RGB": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "Rows": 21}, "COLOUR"),
-    "palette": ({"PhotometricInterpretation": "PALETTE COLOR"}, "COLOUR"),
     "no rows": ({"Rows": None}, "PIXEL_FORMAT"),
     "12 bits allocated": ({"BitsAllocated": 12}, "PIXEL_FORMAT"),
-    "17 bits of 16": ({"BitsStored": 17}, "PIXEL_FORMAT"),
     "a film": ({"NumberOfFrames": "4", "Rows": 16}, "MULTI_FRAME"),
     "terabytes": ({"Rows": 65535, "Columns": 65535, "NumberOfFrames": 1000}, "TOO_LARGE"),
     "too few bytes": ({"Rows": 65}, "TRUNCATED"),
     "slope 0": ({"RescaleSlope": "0.0"}, "NOT_FINITE"),
-    "slope NaN": ({"RescaleSlope": "nan"}, "NOT_FINITE"),
     "intercept with a comma": ({"RescaleIntercept": "1,5"}, "NOT_FINITE"),
     "frame slope NaN": (frames("nan"), "NOT_FINITE"),
     "frame slope 1e400": (frames("1e400"), "NOT_FINITE"),
-    "frame slope 0": (frames("0"), "NOT_FINITE"),
     "video": ({"syntax": uid.MPEG4HP41}, "DECODER_MISSING"),
     "unheard of": ({"syntax": "1.2.3.4.5.6"}, "DECODER_MISSING"),
     "single bits in RLE": ({"syntax": PACKED[0], "BitsAllocated": 1, **BIT}, "DECODER_MISSING"),
@@ -190,14 +178,6 @@ def test_what_a_file_is_decides_first(tmp_path):
     each(KINDS, check, tmp_path)
 
 
-NO_DICOM = {
-    "empty": b"",
-    ".DS_Store": b"\0\0\0\1Bud1" + b"\0" * 6000,
-    "letter": b"Dear colleague,\n" * 50,
-    "nothing behind": b"\0" * 128 + b"DICM",
-}
-
-
 def test_what_is_not_dicom_is_said_to_be_that_and_force_makes_no_image_of_it(tmp_path):
     def check(folder, content):
         folder.mkdir()
@@ -205,8 +185,9 @@ def test_what_is_not_dicom_is_said_to_be_that_and_force_makes_no_image_of_it(tmp
         assert only_code(folder) == "NOT_DICOM"
         assert only_code(folder, force=True) in ("NOT_DICOM", "NOT_AN_IMAGE")
 
-    noise = {f"noise {k}": np.random.default_rng(k).bytes(1000) for k in range(20)}
-    each(NO_DICOM | noise, check, tmp_path)
+    noise = [np.random.default_rng(seed).bytes(1000) for seed in range(20)]
+    known = [b"", b"Dear colleague,\n" * 50, b"\0\0\0\1Bud1" + b"\0" * 6000]  # the last: .DS_Store
+    each([*noise, *known, b"\0" * 128 + b"DICM"], check, tmp_path)
 
 
 @pytest.mark.parametrize("implicit", [True, False])

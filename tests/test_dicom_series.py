@@ -54,16 +54,12 @@ BESIDE = {
     "an image across": ({"orientation": CORONAL}, "SCOUT", ""),
     "a larger image": ({"shape": (8, 9)}, "SCOUT", ""),
     "a capture in colour": (CAPTURE | RGB, "SCOUT", ""),
-    "a grey capture": (CAPTURE, "SCOUT", ""),
-    "a dose grid": ({"SOPClassUID": uid.RTDoseStorage, "Modality": "RTDOSE"}, "SCOUT", ""),
     "a segmentation": ({"SOPClassUID": uid.SegmentationStorage}, "NOT_AN_IMAGE", ""),
     "a slice in colour": (RGB, "COLOUR", "COLOUR"),
     "a slice cut": ({"cut": -20}, "TRUNCATED", "TRUNCATED"),
     "a slice cut before its series": ({"cut": 500}, "TRUNCATED", "TRUNCATED"),
     "MR cut before its series": ({"cut": 500, "Modality": "MR"}, "TRUNCATED", ""),
     "another study, cut": ({"cut": -20, "StudyInstanceUID": "1.9"}, "TRUNCATED", ""),
-    "another series, cut": ({"cut": -20, "series": "1.9"}, "TRUNCATED", ""),
-    "a slope of 0": ({"RescaleSlope": "0"}, "NOT_FINITE", "NOT_FINITE"),
     "a text": ({"cut": 100}, "NOT_DICOM", ""),
 }
 
@@ -118,15 +114,6 @@ def test_a_stray_without_a_series_condemns_no_other_modality(tmp_path):
     np.testing.assert_array_equal(dicom.read_series(found.series[0]).voxels, theirs)
 
 
-def test_the_last_slice_cut_anywhere_in_its_header_does_not_just_vanish(tmp_path):
-    path = write_series(tmp_path, voxels((4, 5, 6)))[-1]
-    content = path.read_bytes()
-    for cut in range(content.index(SERIES.encode() + b"\0") + 30, len(content), 3):
-        path.write_bytes(content[:cut])
-        end = outcome(tmp_path)
-        assert end.code in ("TRUNCATED", "NO_GEOMETRY") and path in end.files, cut
-
-
 def test_series_are_split_by_uid_kind_orientation_and_size(tmp_path):
     def check(folder, keyword, value):
         shape, stated = ((4, 6, 6), {}) if keyword == "shape" else ((4, 5, 6), {keyword: value})
@@ -139,20 +126,6 @@ def test_series_are_split_by_uid_kind_orientation_and_size(tmp_path):
 
     rows = [("series", "1.2.3"), ("shape", None), ("SOPClassUID", uid.MRImageStorage)]
     each([*rows, ("orientation", CORONAL), ("orientation", (-1, 0, 0, 0, -1, 0))], check, tmp_path)
-
-
-@pytest.mark.parametrize("stated", [{"Modality": "DX"}, {"SeriesInstanceUID": None}])
-def test_radiographs_and_images_of_no_series_stay_apart_but_copies_are_one(tmp_path, stated):
-    paths = write_series(tmp_path, voxels((3, 4, 5)), **stated, **NOWHERE)
-    shutil.copy(paths[0], tmp_path / "copy.dcm")
-    volumes = {len(one.files): dicom.read_series(one) for one in dicom.scan(tmp_path).series}
-    assert {count: one.shape for count, one in volumes.items()} == {1: (1, 4, 5), 2: (1, 4, 5)}
-    assert len(volumes[2].notes) == len(volumes[1].notes) + 1
-    paths[1].write_bytes(paths[1].read_bytes()[:-9])  # the others are whole
-    assert [code(series) for series in dicom.scan(tmp_path).series] == ["", ""]
-
-
-# Paths
 
 
 def test_paths_of_every_kind_work(tmp_path, monkeypatch):
@@ -218,24 +191,18 @@ def test_what_may_not_be_opened_is_listed(tmp_path, monkeypatch):
 SECRETS = {
     "PatientName": "Zyxwvut^Qponml",
     "PatientID": "MRN-99887766",
-    "PatientBirthDate": "19470311",
-    "AccessionNumber": "ACC55443322",
     "StudyInstanceUID": "1.2.826.777.1",
     "SeriesDescription": "Abdomen Qponml",
-    "InstitutionName": "Hospital Nowhere",
 }
 TELLING = {  # elements, and bytes that are replaced
     "nothing": {},
     "a gap": {"heights": (0, 1, 2, 4, 5)},
-    "no position": {"ImagePositionPatient": None},
     "a name as a colour": {"PhotometricInterpretation": "Zyxwvut"},
     "a name as a class": {"SOPClassUID": "Zyxwvut"},
     "a name as a number": {"NumberOfFrames": "77777"},
     "a name as a slope": {"RescaleSlope": "77777"},
     "a name as a frame's slope": {"frames": "77777"},
-    "cut": {"cut": -50},
     "compressed and cut": {"cut": -500, "syntax": uid.RLELossless},
-    "one place": {"between": 0},
     "a tilt": {"orientation": (1, 0, 0, 0, 0.6, 0.8), "per_slice": [{"position": (0, 0, 9)}] * 5},
     "many series": {"per_slice": [{"SeriesInstanceUID": f"{SERIES}.{k}"} for k in range(5)]},
 }
@@ -278,25 +245,14 @@ def test_a_padding_value_is_kept_and_noted(tmp_path):
 # Everything together
 
 TRAPS = dict.fromkeys(traps.TRAPS, "") | {
-    "missing_slice": "MISSING_SLICE",
-    "uneven_spacing": "UNEVEN_SPACING",
-    "gantry_tilt": "GANTRY_TILT",
-    "gantry_tilt_untagged": "GANTRY_TILT",
-    "shifted_slice": "NOT_ALIGNED",
-    "conflicting_duplicate": "CONFLICTING_DUPLICATE",
-    "two_phases": "SHARED_POSITION",
-    "mixed_size": "MISSING_SLICE",
-    "two_series": "SEVERAL_SERIES",
-    "no_position": "NO_GEOMETRY",
-    "palette": "COLOUR",
-    "ybr": "COLOUR",
-    "truncated": "TRUNCATED",
-    "short_pixels": "TRUNCATED",
-    "terabytes": "TOO_LARGE",
-    "no_preamble": "NO_SERIES",
-    "multi_frame_plain": "MULTI_FRAME",
-    "unknown_decoder": "DECODER_MISSING",
-}
+    "missing_slice": "MISSING_SLICE", "uneven_spacing": "UNEVEN_SPACING",
+    "gantry_tilt": "GANTRY_TILT", "gantry_tilt_untagged": "GANTRY_TILT",
+    "shifted_slice": "NOT_ALIGNED", "conflicting_duplicate": "CONFLICTING_DUPLICATE",
+    "two_phases": "SHARED_POSITION", "mixed_size": "MISSING_SLICE", "two_series": "SEVERAL_SERIES",
+    "no_position": "NO_GEOMETRY", "palette": "COLOUR", "ybr": "COLOUR", "truncated": "TRUNCATED",
+    "short_pixels": "TRUNCATED", "terabytes": "TOO_LARGE", "no_preamble": "NO_SERIES",
+    "multi_frame_plain": "MULTI_FRAME", "unknown_decoder": "DECODER_MISSING",
+}  # fmt: skip
 
 
 def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path):
@@ -348,6 +304,7 @@ def test_every_file_of_pydicoms_tree_is_an_image_or_a_reason(tmp_path, force):
 
     each(files_in(ROOT), check, tmp_path)
     assert set(ends) <= {"read", *CODES} and (force or ends == TREE)
+    assert listed(dicom.scan(ROOT, force=force)) == files_in(ROOT)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -13,7 +13,6 @@ from helpers.volume import Volume
 from tests.dicom_files import (
     CORONAL,
     NOWHERE,
-    SAGITTAL,
     SERIES,
     by_simpleitk,
     code,
@@ -31,10 +30,8 @@ from tests.dicom_files import (
 
 @few
 @example((0, 0, 0), (1, 1), 2.5, (0, 0, 0), 5)
-@example((90, 0, 0), (0.7, 0.9), 2.5, (-10, 20, 30), 6)
 @example((90, 90, 0), (0.7, 0.9), 2.5, (-10, 20, 30), 6)
 @example((0, 0, 180), (0.7, 0.9), 2.5, (-10, 20, 30), 6)  # feet first
-@example((0, 180, 0), (0.7, 0.9), 2.5, (-10, 20, 30), 6)
 @given(
     angles=st.tuples(*[st.floats(-180, 180)] * 3),
     spacing=st.tuples(*[st.floats(0.2, 4)] * 2),
@@ -60,17 +57,6 @@ def test_geometry_and_voxels_equal_simpleitks_whatever_names_and_other_tags_say(
     assert ours.same_geometry(theirs, tolerance_mm=1e-3) and ours.notes == ()
     (series,) = dicom.scan(folder).series
     assert list(series.files) == paths
-
-
-def test_frames_of_an_enhanced_file_are_ordered_by_their_own_positions(tmp_path):
-    stored, order = voxels((7, 5, 6)), np.random.default_rng(0).permutation(7)
-    normal = np.cross(SAGITTAL[:3], SAGITTAL[3:])
-    frames = [{"position": 2.5 * k * normal, "orientation": SAGITTAL} for k in order]
-    ours = dicom.read_series(write_enhanced(tmp_path / "enhanced.dcm", stored[order], frames))
-    np.testing.assert_array_equal(ours.voxels, stored)
-    classic = {"orientation": SAGITTAL, "spacing": (0.8, 0.7), "origin": (0, 0, 0)}
-    write_series(tmp_path / "classic", stored, **classic)
-    assert ours.same_geometry(by_simpleitk(tmp_path / "classic"))
 
 
 def enhanced(folder, heights):
@@ -106,21 +92,17 @@ def test_small_steps_that_add_up_are_refused(tmp_path):
 # Gaps
 
 GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filling makes up
-    ((0, 5, 10, 20), "MISSING_SLICE", (2, 3), 5, "3"),
-    ((0, 10, 15, 20), "MISSING_SLICE", (0, 1), 5, "1"),
     ((0, 2, 8, 10, 12, 14), "MISSING_SLICE", (1, 2), 2, "2, 3"),
     ((0, 1, 2, 7), "MISSING_SLICE", (2, 3), 1, "3, 4, 5, 6"),
     ((0, 2, 4, 7, 9, 12), "UNEVEN_SPACING", (2, 3), 2, "3, 4, 5"),
-    ((0, 2, 4, 6, 8.4), "UNEVEN_SPACING", (3, 4), 2, "4"),
     ((0, 1, 2, 3, 4.6), "UNEVEN_SPACING", (3, 4), 1, "4"),  # no plane beyond the last
 ]
 
 
-@pytest.mark.parametrize("slope", [1, 0.25])
-def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(tmp_path, slope):
+def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(tmp_path):
     def check(folder, heights, named, around, step, made_up):
         stored = voxels((len(heights), 4, 5))
-        paths = write_series(folder, stored, heights=heights, RescaleSlope=str(slope))
+        paths = write_series(folder, stored, heights=heights)
         # SimpleITK averages the gap away, with a warning at most.
         mean = heights[-1] / (len(heights) - 1)
         assert by_simpleitk(folder).spacing[0] == pytest.approx(mean)
@@ -130,13 +112,10 @@ def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(tmp_pa
         ours = dicom.read_series(folder, fill_gaps=True)
         assert ours.spacing[0] == pytest.approx(step, abs=0.01)
         even = np.arange(0, heights[-1] + 0.02, ours.spacing[0])
-        line = interp1d(heights, stored * slope, axis=0)(np.minimum(even, heights[-1]))
-        assert ours.voxels.dtype == ("int16" if slope == 1 else "float32")
-        np.testing.assert_allclose(ours.voxels, line, rtol=1e-5, atol=0.501)
+        line = interp1d(heights, stored, axis=0)(np.minimum(even, heights[-1]))
+        np.testing.assert_allclose(ours.voxels, line, atol=0.501)
         (note,) = ours.notes
         assert f": {made_up}" in note
-        left_mm = heights[-1] % step
-        assert (f"{left_mm:.2f} mm" in note) == bool(left_mm)
 
     each(GAPS, check, tmp_path)
 
@@ -151,7 +130,6 @@ def test_more_slices_than_were_measured_are_never_made_up(tmp_path):
     rows = [
         ("MISSING_SLICE", 0, 1.25, 2.5, 202.5),  # 161 of 165
         ("MISSING_SLICE", 0, 1, 2, 8),  # 5 of 9
-        ("MISSING_SLICE", 0, 1, 2, 1e7),
         ("UNEVEN_SPACING", 0, 1, 2, 3.4, 1e7),
     ]
     each(rows, check, tmp_path)
@@ -176,31 +154,20 @@ def places(x, y, z=(0, 2, 4, 6, 8)) -> dict:
 
 STEPS = np.arange(5)
 TILT = places(0, 0.67 * STEPS, 2.5 * STEPS)
+ONE_UID = slices("SOPInstanceUID", "1.1", "1.2", "1.3", "1.4", "1.4")
 STACKS = {  # what is odd about five slices: the code, and which slices are named
     "a tilt": (TILT, "GANTRY_TILT", STEPS),
     "a tilt the other way": (places(-0.2 * STEPS, 0), "GANTRY_TILT", STEPS),
-    "a tilt that is denied": ({**TILT, "GantryDetectorTilt": "0"}, "GANTRY_TILT", STEPS),
     "upright, whatever the tag says": ({"GantryDetectorTilt": "15"}, "", ()),
     "a slice beside": (places((0, 0, 30, 0, 0), 0), "NOT_ALIGNED", [2]),
     "no position": (third("ImagePositionPatient", None), "NO_GEOMETRY", [2]),
-    "no orientation": (third("ImageOrientationPatient", None), "NO_GEOMETRY", [2]),
-    "no pixel spacing": (third("PixelSpacing", None), "NO_GEOMETRY", [2]),
     "another pixel spacing": (third("PixelSpacing", ["1", "1.1"]), "MIXED_SLICES", [2]),
-    "orientation of zeros": ({"ImageOrientationPatient": ["0"] * 6}, "NO_GEOMETRY", None),
-    "parallel axes": ({"ImageOrientationPatient": list("100100")}, "NO_GEOMETRY", None),
     "long axes": ({"ImageOrientationPatient": list("200010")}, "NO_GEOMETRY", None),
     "spacing 0": ({"PixelSpacing": ["0", "0"]}, "NO_GEOMETRY", None),
-    "a digit in the axes": (third("ImageOrientationPatient", [1, 0, 0, 0, 1, 1e-5]), "", ()),
-    "one UID at two places": (
-        slices("SOPInstanceUID", "1.1", "1.2", "1.3", "1.4", "1.4"),
-        "CONFLICTING_DUPLICATE",
-        [3, 4],
-    ),
+    "one UID at two places": (ONE_UID, "CONFLICTING_DUPLICATE", [3, 4]),
     "acquisitions take turns": (slices("AcquisitionNumber", 1, 2, 1, 2, 1), "MIXED_SLICES", None),
-    "slabs that overlap": (slices("AcquisitionNumber", 1, 1, 2, 1, 2), "MIXED_SLICES", None),
     "slabs": (slices("AcquisitionNumber", 1, 1, 2, 2, 2), "", ()),
     "an acquisition a slice": (slices("AcquisitionNumber", 5, 4, 3, 2, 1), "", ()),
-    "some without a number": (slices("AcquisitionNumber", 1, None, 1, None, 1), "", ()),
     "an empty rescale": ({"RescaleSlope": "", "RescaleIntercept": ""}, "", ()),
 }
 
@@ -219,7 +186,7 @@ def test_a_stack_that_is_no_volume_is_refused_by_name(tmp_path):
     each(STACKS, check, tmp_path)
 
 
-@pytest.mark.parametrize("text", [b"nan", b"inf", b"1,5", b"abc", b"0.0\\0.0"])
+@pytest.mark.parametrize("text", [b"nan", b"1,5", b"0.0\\0.0"])
 def test_a_position_that_is_no_number_is_none(tmp_path, text):
     paths = write_series(tmp_path, voxels())
     content = paths[2].read_bytes()
@@ -268,7 +235,7 @@ def test_copies_are_counted_once_and_different_images_at_one_place_refused(tmp_p
             assert paths[2].name in note and other.name in note
             assert len(dicom.scan(folder).series[0].files) == 6
 
-    changes = ({"add": 1}, {"RescaleSlope": "3"}, {"RescaleIntercept": "5"})
+    changes = ({"add": 1}, {"RescaleIntercept": "5"})
     names = {f"{SERIES}.3": "CONFLICTING_DUPLICATE", "1.2.3.4": "SHARED_POSITION"}
     rows = [(name, change, names[name]) for name in names for change in changes]
     each(rows + [(name, {}, "") for name in names], check, tmp_path)
