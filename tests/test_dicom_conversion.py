@@ -18,7 +18,9 @@ from helpers import dicom, phantoms
 from helpers.cases import Case, Found
 from helpers.errors import CourseDataError
 from tests.dicom_files import (
+    NATIVE,
     NOWHERE,
+    PACKED,
     SAGITTAL,
     SERIES,
     each,
@@ -61,16 +63,13 @@ BURNED = {
     "a CT that does not speak of it": ({}, "never"),
     "a CT that denies it": (NO, "never"),
     "a CT that admits it": (YES, "always"),
-    "no known answer": ({"BurnedInAnnotation": "UNKNOWN"}, "always"),
     "one slice admits it": ({"per_slice": [NO, YES, NO]}, "always"),
     "a capture that admits it": (CAPTURE | YES, "always"),
     "a capture": (CAPTURE, "unless"),
-    "ultrasound by its class": (US, "unless"),
     "ultrasound of which one slice is silent": (US | {"per_slice": [NO, {}, NO]}, "unless"),
     "ultrasound by its modality": ({"Modality": "US"}, "unless"),
     "photoacoustic": ({"SOPClassUID": uid.PhotoacousticImageStorage}, "unless"),
     "a screen saved as CT": ({"ImageType": ["DERIVED", "OTHER", "SCREEN SAVE"]}, "unless"),
-    "scanned film": ({"ConversionType": "DF"}, "unless"),
 }
 
 
@@ -94,10 +93,8 @@ STUDY, OTHER = {"StudyInstanceUID": "2.1"}, {"StudyInstanceUID": "2.2"}
 STUDIES = {"per_slice": [{"StudyInstanceUID": f"3.{k}"} for k in range(3)]}
 PEOPLE = {  # what the series of a folder state: whose they are
     "one id in two studies": ([B | STUDY, {"PatientID": "7 "} | OTHER], "7 7"),
-    "two ids": ([B, {"PatientID": "8"}], "7 8"),
     "one id of two issuers": ([A, B | {"IssuerOfPatientID": "WEST"}], "7^^^EAST 7^^^WEST"),
     "an issuer that is missing": ([A | STUDY, B | STUDY], "7^^^EAST 7^^^EAST"),
-    "an id that is missing": ([STUDY, A | STUDY], "7^^^EAST 7^^^EAST"),
     "nobody named, one study": ([STUDY, STUDY], "2.1 2.1"),
     "nobody named, no study": ([{}, {}], "1.0 1.1"),
     "nobody named, many studies": ([STUDIES, STUDIES], "1.0 1.1"),
@@ -116,40 +113,25 @@ def test_whose_an_image_is_follows_from_its_id_its_study_or_its_series(tmp_path)
     each(PEOPLE, check, tmp_path)
 
 
-# Names
-
-
 def names(folder: Path) -> set[str]:
     return {case.name for case in dicom.find(folder).cases}
 
 
-def test_a_case_is_named_by_its_uids_whatever_else_lies_in_the_folder(tmp_path):
-    shapes = {"1": ((4, 5, 6), SAGITTAL), "2": ((4, 9, 9), SAGITTAL), "3": ((4, 5, 6), SAGITTAL)}
-    for name, (shape, orientation) in shapes.items():
-        own = [{"SOPInstanceUID": f"1.2.3.{name}.{k}"} for k in range(4)]
-        stated = {"orientation": orientation, "series": "1.9" if name == "3" else SERIES}
-        write_series(tmp_path / "before" / name, voxels(shape), per_slice=own, **stated)
-    before = names(tmp_path / "before")
-    assert len(before) == 3 and "1.9" in before
-    (tmp_path / "after").mkdir()
-    for number, path in enumerate(sorted(tmp_path.rglob("*.dcm"), reverse=True)):
-        shutil.copy(path, tmp_path / "after" / f"{number}")
-    write_series(tmp_path / "after" / "y", voxels(), series="1.2.3")
-    assert names(tmp_path / "after") == before | {"1.2.3"}
-
-
-def test_images_without_any_uid_are_named_by_their_place_below_the_folder(tmp_path):
-    for name in "ab":
-        path = write(tmp_path / "one" / "sub" / name, voxels((4, 5)), SeriesInstanceUID=None)
-        dataset = pydicom.dcmread(path)
-        del dataset.SOPInstanceUID
-        dataset.save_as(path, enforce_file_format=False)
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert names(tmp_path / "one") == names(tmp_path / "two")
-    assert len(names(tmp_path / "one")) == 2 and "one" not in str(names(tmp_path / "one"))
-
-
-# Loading
+def test_a_case_is_named_by_its_uids_or_its_place_whatever_else_lies_in_the_folder(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    for name in "123":
+        own = [{"SOPInstanceUID": f"1.3.{name}.{k}"} for k in range(4)]
+        size, series = (9, SERIES) if name == "2" else (5, "1.9" if name == "3" else SERIES)
+        write_series(before / name, voxels((4, size, 6)), per_slice=own, series=series)
+    nameless = write(before / "a.dcm", voxels((4, 5)), SeriesInstanceUID=None)
+    dataset = pydicom.dcmread(nameless)
+    del dataset.SOPInstanceUID
+    dataset.save_as(nameless, enforce_file_format=False)
+    shutil.copytree(before, after)
+    shutil.move(after / "1", after / "z")
+    write_series(after / "y", voxels(), series="1.2.3")
+    assert len(names(before)) == 4 and "before" not in str(names(before))
+    assert names(after) == names(before) | {"1.2.3"}
 
 
 @pytest.mark.parametrize("odd", [X_RAY, {"SeriesInstanceUID": None}])
@@ -169,17 +151,12 @@ def test_images_that_are_no_slices_are_cases_of_their_own_and_copies_count_once(
 
 
 def test_an_image_without_position_has_the_spacing_that_it_states(tmp_path):
-    rows = [
-        ({"PixelSpacing": ["0.2", "0.3"]}, (1.0, 0.2, 0.3)),
-        ({"PixelSpacing": None, "ImagerPixelSpacing": ["0.1", "0.15"]}, (1.0, 0.1, 0.15)),
-        ({"PixelSpacing": None}, None),
-        ({"PixelSpacing": ["0", "0"]}, None),
-    ]
-    for stated, spacing in rows:
-        write(tmp_path / "a.dcm", voxels((4, 5)), **(X_RAY | stated))
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "Anything"):
+        stated = X_RAY | {"PixelSpacing": None, keyword: ["0.1", "0.15"]}
+        write(tmp_path / "a.dcm", voxels((4, 5)), **stated)
         element = dicom.load(only(tmp_path))
         np.testing.assert_array_equal(element["image"], voxels((1, 4, 5)))
-        assert element.get("spacing") == (spacing and pytest.approx(spacing))
+        assert element.get("spacing") == (None if keyword == "Anything" else (1, 0.1, 0.15))
 
 
 def test_an_element_is_the_volume_in_lps_order_and_alike_in_another_process(tmp_path):
@@ -196,7 +173,7 @@ def test_an_element_is_the_volume_in_lps_order_and_alike_in_another_process(tmp_
 
 
 @pytest.mark.filterwarnings("ignore")  # values that the standard does not know
-@pytest.mark.parametrize("text", ["DOE^JANE", "CT DOE", "CT\\DOE", None])
+@pytest.mark.parametrize("text", ["DOE^JANE", None])
 def test_a_modality_that_is_no_defined_term_stays_out(tmp_path, text):
     write_series(tmp_path, voxels(), Modality=text)
     assert set(dicom.load(only(tmp_path))) == {"image", "spacing"}
@@ -213,32 +190,24 @@ def test_what_cannot_be_loaded_is_refused_without_its_path(tmp_path):
         assert error.value.code == expected and set(error.value.files) <= set(paths)
         assert "/" not in error.value.message and paths[1].name not in error.value.message
 
-    odd, shape = voxels().astype("float32"), (3, 33, 36)
-    odd[2, 3, 4] = np.nan
-    rows = {"alike": (np.full(shape, -9, np.int16), uid.ExplicitVRLittleEndian, "CONSTANT")}
-    rows |= {"NaN": (odd, uid.ExplicitVRLittleEndian, "NOT_FINITE")}
-    rows |= {"gone": (voxels(shape), uid.ExplicitVRLittleEndian, "UNREADABLE")}
-    rows |= {"gone, RLE": (voxels(shape), uid.RLELossless, "UNREADABLE")}
-    each(rows, check, tmp_path)
+    alike, odd = np.full((3, 4, 5), -9, np.int16), np.full((3, 4, 5), np.nan, np.float32)
+    rows = [(alike, NATIVE[0], "CONSTANT"), (odd, NATIVE[0], "NOT_FINITE")]
+    rows += [(voxels(), NATIVE[0], "UNREADABLE"), (voxels(), PACKED[0], "UNREADABLE")]
+    each({str(k): row for k, row in enumerate(rows)}, check, tmp_path)
 
 
 @few
 @given(
-    st.sampled_from(["uint8", "int8", "uint16", "int16", "float32"]),
+    st.sampled_from(["uint8", "int8", "uint16", "int16"]),
     st.sampled_from(["1", "-1", "3", "0.5", None]),
     st.sampled_from(["-1024", "0.25", "32767", None]),
 )
 def test_the_size_is_that_of_the_voxels(tmp_path_factory, dtype, slope, intercept):
-    folder = tmp_path_factory.mktemp("size")
-    ends = (0, 100) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    stored = voxels((2, 4, 5), dtype=dtype, low=ends[0], high=ends[1])
-    stored[0, 0, :2] = ends
+    folder, ends = tmp_path_factory.mktemp("size"), np.iinfo(dtype)
+    stored = np.full((2, 4, 5), ends.min, dtype)
+    stored[0] = ends.max
     write_series(folder, stored, RescaleSlope=slope, RescaleIntercept=intercept)
-    # The smallest and the largest value are there: the header tells as much as reading.
     assert only(folder).size == dicom.load(only(folder))["image"].nbytes
-
-
-# Every file once
 
 
 def test_a_messy_folder_is_all_cases_and_rejections(tmp_path):
