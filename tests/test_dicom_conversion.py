@@ -85,8 +85,6 @@ def test_stated_text_is_refused_and_likely_text_unless_it_is_allowed(tmp_path):
     each(BURNED, check, tmp_path)
 
 
-# Patients
-
 A, B = {"PatientID": "7", "IssuerOfPatientID": "EAST"}, {"PatientID": "7"}
 STUDY, OTHER = {"StudyInstanceUID": "2.1"}, {"StudyInstanceUID": "2.2"}
 # As SimpleITK's writer leaves it: a study for each file, and nobody named.
@@ -150,13 +148,16 @@ def test_images_that_are_no_slices_are_cases_of_their_own_and_copies_count_once(
     assert ends(dicom.find(tmp_path), tmp_path) == expected
 
 
-def test_an_image_without_position_has_the_spacing_that_it_states(tmp_path):
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "Anything"):
-        stated = X_RAY | {"PixelSpacing": None, keyword: ["0.1", "0.15"]}
-        write(tmp_path / "a.dcm", voxels((4, 5)), **stated)
-        element = dicom.load(only(tmp_path))
-        np.testing.assert_array_equal(element["image"], voxels((1, 4, 5)))
-        assert element.get("spacing") == (None if keyword == "Anything" else (1, 0.1, 0.15))
+@pytest.mark.filterwarnings("ignore")  # values that the standard does not know
+@pytest.mark.parametrize("modality", ["DX", "DOE^JANE", None])
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagerPixelSpacing", "BodyPartThickness"])
+def test_spacing_and_modality_are_those_stated_or_none(tmp_path, keyword, modality):
+    stated = X_RAY | {"Modality": modality, "PixelSpacing": None, keyword: ["0.1", "0.15"]}
+    write(tmp_path / "a.dcm", voxels((4, 5)), **stated)
+    element = dicom.load(only(tmp_path))
+    np.testing.assert_array_equal(element["image"], voxels((1, 4, 5)))
+    assert element.get("spacing") == (None if "Body" in keyword else (1, 0.1, 0.15))
+    assert element.get("modality") == (modality if modality == "DX" else None)
 
 
 def test_an_element_is_the_volume_in_lps_order_and_alike_in_another_process(tmp_path):
@@ -170,13 +171,6 @@ def test_an_element_is_the_volume_in_lps_order_and_alike_in_another_process(tmp_
         assert element["image"].dtype == np.int16 and element["modality"] == "CT"
         assert element["spacing"] == pytest.approx(expected.GetSpacing()[::-1])
         assert set(element) == {"image", "spacing", "modality", "notes"}
-
-
-@pytest.mark.filterwarnings("ignore")  # values that the standard does not know
-@pytest.mark.parametrize("text", ["DOE^JANE", None])
-def test_a_modality_that_is_no_defined_term_stays_out(tmp_path, text):
-    write_series(tmp_path, voxels(), Modality=text)
-    assert set(dicom.load(only(tmp_path))) == {"image", "spacing"}
 
 
 def test_what_cannot_be_loaded_is_refused_without_its_path(tmp_path):

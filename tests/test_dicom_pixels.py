@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pydicom
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom import uid
-from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, generate_frames
 
 from helpers import dicom
@@ -20,7 +20,6 @@ from tests.dicom_files import (
     PACKED,
     by_pydicom,
     code,
-    each,
     few,
     item,
     outcome,
@@ -38,26 +37,26 @@ def rescale(*numbers) -> dict[str, str]:
     return dict(zip(NUMBERS, map(str, numbers), strict=True))
 
 
-def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path):
-    def check(folder, syntax, dtype):
-        low = 0 if dtype.startswith("u") else -100
-        stored = voxels(SHAPE, dtype=dtype, low=low, high=120)
-        paths = write_series(folder / "a", stored, syntax=syntax, **rescale(2, -7))
-        assert pydicom.dcmread(paths[0]).file_meta.TransferSyntaxUID == syntax
-        ours = dicom.read_series(folder / "a").voxels
-        np.testing.assert_array_equal(ours, stored.astype(int) * 2 - 7)
-        assert ours.dtype == "int16" and ours.dtype.isnative
-        if syntax == uid.JPEGLosslessSV1:
-            return  # GDCM gives frames other positions when it writes them
-        frames = [{"position": (0, 0, k), "slope": f"{k + 1}", "intercept": "5"} for k in (2, 0, 1)]
-        path = write_enhanced(folder / "b.dcm", stored, frames, syntax)
-        expected = [k * stored[frame].astype(int) + 5 for k, frame in ((1, 1), (2, 2), (3, 0))]
-        np.testing.assert_array_equal(dicom.read_series(path).voxels, expected)
+KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
+ENCODINGS = [(syntax, kind) for syntax in NATIVE for kind in KINDS]
+ENCODINGS += [(syntax, kind) for syntax in PACKED for kind in ("uint8", "uint16", "int16")]
 
-    rows = [(syntax, kind) for syntax in PACKED for kind in ("uint8", "uint16", "int16")]
-    kinds = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
-    rows += [(syntax, kind) for syntax in NATIVE for kind in kinds]
-    each(rows, check, tmp_path)
+
+@pytest.mark.parametrize("syntax, dtype", ENCODINGS)
+def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path, syntax, dtype):
+    low = 0 if dtype.startswith("u") else -100
+    stored = voxels(SHAPE, dtype=dtype, low=low, high=120)
+    paths = write_series(tmp_path / "a", stored, syntax=syntax, **rescale(2, -7))
+    assert pydicom.dcmread(paths[0]).file_meta.TransferSyntaxUID == syntax
+    ours = dicom.read_series(tmp_path / "a").voxels
+    np.testing.assert_array_equal(ours, stored.astype(int) * 2 - 7)
+    assert ours.dtype == "int16" and ours.dtype.isnative
+    if syntax == uid.JPEGLosslessSV1:
+        return  # GDCM gives frames other positions when it writes them
+    frames = [{"position": (0, 0, k), "slope": f"{k + 1}", "intercept": "5"} for k in (2, 0, 1)]
+    path = write_enhanced(tmp_path / "b.dcm", stored, frames, syntax)
+    expected = [stored[1] * 1.0 + 5, stored[2] * 2.0 + 5, stored[0] * 3.0 + 5]
+    np.testing.assert_array_equal(dicom.read_series(path).voxels, expected)
 
 
 LEAST, MOST = -(2**15), 2**15 - 1
@@ -115,69 +114,41 @@ VALUES = {  # dtype and elements of slices whose bits are all used
 }
 
 
-def test_values_are_those_of_pydicom_with_monochrome1_mirrored_within_its_bits(tmp_path):
-    def check(folder, dtype, elements):
-        ends = np.iinfo(dtype)
-        stored = voxels(SHAPE, dtype=dtype, low=ends.min, high=ends.max)
-        paths = write_series(folder, stored, **elements)
-        ours = dicom.read_series(folder)
-        theirs = np.concatenate([by_pydicom(path) for path in paths])
-        np.testing.assert_allclose(ours.voxels, theirs, rtol=1e-6, atol=1e-6)
-        dark = [note for note in ours.notes if "MONOCHROME1" in note]
-        assert len(dark) == ("MONOCHROME1" in str(elements))
-
-    each(VALUES, check, tmp_path)
-
-
-def test_floats_become_float32_and_are_refused_where_they_are_not_finite(tmp_path):
-    def check(folder, syntax, dtype, *odd):
-        order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
-        stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
-        stored[2, 1, : len(odd)] = odd
-        keyword = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}[dtype]
-        own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
-        paths = write_series(folder, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
-        end = outcome(folder)
-        if odd:
-            assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
-        else:
-            assert end.voxels.dtype == "float32"
-            np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
-
-    rows = [(syntax, kind) for syntax in NATIVE for kind in ("f4", "f8")]
-    rows += [(NATIVE[0], "f4", np.nan), (NATIVE[0], "f4", np.inf, -np.inf)]
-    rows += [(NATIVE[0], "f8", np.nan), (NATIVE[0], "f8", 1e300, -1e300)]
-    each(rows, check, tmp_path)
+@pytest.mark.parametrize("dtype, elements", VALUES.values(), ids=VALUES)
+def test_values_are_those_of_pydicom_with_monochrome1_mirrored_within_its_bits(
+    tmp_path, dtype, elements
+):
+    ends = np.iinfo(dtype)
+    stored = voxels(SHAPE, dtype=dtype, low=ends.min, high=ends.max)
+    paths = write_series(tmp_path, stored, **elements)
+    ours = dicom.read_series(tmp_path)
+    theirs = np.concatenate([by_pydicom(path) for path in paths])
+    np.testing.assert_allclose(ours.voxels, theirs, rtol=1e-6, atol=1e-6)
+    dark = [note for note in ours.notes if "MONOCHROME1" in note]
+    assert len(dark) == ("MONOCHROME1" in str(elements))
 
 
-def with_stream(path: Path, stream: bytes) -> bytes:
-    """The file with other compressed pixels."""
-    dataset = pydicom.dcmread(path)
-    dataset.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(path)
-    return path.read_bytes()
+FLOATS = [(syntax, kind, ()) for syntax in NATIVE for kind in ("f4", "f8")]
+FLOATS += [(NATIVE[0], "f4", (np.nan,)), (NATIVE[0], "f4", (np.inf, -np.inf))]
+FLOATS += [(NATIVE[0], "f8", (1e300, -1e300))]
 
 
-def damages(path: Path, syntax: str):
-    """Contents of a file that is damaged, each with a name; of some nothing can tell."""
-    content = path.read_bytes()
-    stream = next(generate_frames(pydicom.dcmread(path).PixelData, number_of_frames=1))
-    for cut in (10, 100, 1000):
-        yield f"cut {cut}", content[:-cut]
-    yield "noise", with_stream(path, np.random.default_rng(0).bytes(len(stream)))
-    yield "half", with_stream(path, stream[: len(stream) // 2])
-    if syntax != uid.JPEGLosslessSV1:  # where zeros are codes as good as any
-        yield "zeros", with_stream(path, stream[:64] + bytes(len(stream) - 64))
-    for rows in (40, 56):
-        if syntax != uid.RLELossless or rows < 48:  # which states no size
-            other = pydicom.dcmread(write(path.with_name("other"), voxels((rows, 36)), syntax))
-            yield f"{rows} rows", with_stream(path, next(generate_frames(other.PixelData)))
-    for seed in range(10):
-        rng, odd = np.random.default_rng(seed), bytearray(content)
-        for place in rng.integers(len(odd) - 1400, len(odd) - 100, 40):
-            odd[place] = rng.integers(256)
-        yield f"perhaps {seed}", odd
+@pytest.mark.parametrize("syntax, dtype, odd", FLOATS)
+def test_floats_become_float32_and_are_refused_where_they_are_not_finite(
+    tmp_path, syntax, dtype, odd
+):
+    order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+    stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
+    stored[2, 1, : len(odd)] = odd
+    keyword = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}[dtype]
+    own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
+    paths = write_series(tmp_path, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
+    end = outcome(tmp_path)
+    if odd:
+        assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
+    else:
+        assert end.voxels.dtype == "float32"
+        np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
 
 
 PROGRAM = """
@@ -185,7 +156,7 @@ import pathlib, sys
 from tests.dicom_files import outcome
 for path in pathlib.Path(sys.argv[1]).iterdir():
     end = outcome(path)
-    print(path.stem, getattr(end, "code", "read"), getattr(end, "files", ()) == (path,), sep=":")
+    print(path.stem, end.code, end.files == (path,), sep=":")
 """
 
 
@@ -193,39 +164,43 @@ def test_damaged_compressed_pixels_are_refused_in_a_process_that_lives(tmp_path)
     # In a process of its own: a decoder that aborts takes everything with it.
     folder = tmp_path / "damaged"
     folder.mkdir()
-    files = {syntax: write(tmp_path / syntax, voxels(SHAPE[1:]), syntax) for syntax in PACKED}
-    for syntax, path in files.items():
-        for name, content in damages(path, syntax):
-            (folder / f"{name} {syntax.name}").with_suffix(".dcm").write_bytes(content)
-    jpeg = Path(get_testdata_file("JPGExtended.dcm")).read_bytes()
-    for cut in (10, 1000, 4000):
-        (folder / f"perhaps {cut}.dcm").write_bytes(jpeg[:-cut])
+    for syntax in PACKED:
+        sizes = [write(tmp_path / f"{n}", voxels((n, 36)), syntax) for n in (48, 40, 56)]
+        datasets = [pydicom.dcmread(path) for path in sizes]
+        whole, low, high = (next(generate_frames(one.PixelData)) for one in datasets)
+        streams = {"noise": np.random.default_rng(0).bytes(len(whole)), "low": low, "high": high}
+        streams["half"] = whole[: len(whole) // 2]
+        streams["zeros"] = whole[:64] + bytes(len(whole) - 64)
+        # Zeros are codes as good as any, and RLE states no size: nothing can tell.
+        streams.pop({uid.JPEGLosslessSV1: "zeros", uid.RLELossless: "high"}.get(syntax), None)
+        for name, stream in streams.items():
+            datasets[0].PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
+            datasets[0].save_as(folder / f"{syntax.name}, {name}")
+        for cut in (10, 100, 1000):
+            (folder / f"{syntax.name}, {cut}").write_bytes(sizes[0].read_bytes()[:-cut])
     command, root = [sys.executable, "-c", PROGRAM, str(folder)], Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ends = [line.split(":") for line in done.stdout.splitlines()]
-    assert len(ends) == len(list(folder.iterdir())) > 70
-    for name, named, files in ends:
-        refused = named in ("DECODING_FAILED", "TRUNCATED") and files == "True"
-        assert refused or (named == "read" and name.startswith("perhaps")), name
+    assert len(ends) == 30
+    codes = ("DECODING_FAILED", "TRUNCATED")
+    assert [end for end in ends if end[1] not in codes or end[2] != "True"] == []
 
 
-def test_reading_takes_little_more_memory_than_the_voxels(tmp_path):
-    def check(folder, syntax, last, slope):
-        stored = np.zeros((40, 256, 256), np.uint16) + np.arange(256, dtype=np.uint16)
-        stored[-1, 0, 0] = last
-        write_series(folder, stored, syntax=syntax, **rescale(slope, 0))
-        (series,) = dicom.scan(folder).series
-        dicom.read_series(series.files[0])  # what is imported at first use is not counted
-        tracemalloc.start()
-        found = dicom.read_series(series).voxels
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        # Of 40 slices, one or a few at a time stand beside the volume.
-        assert found.nbytes <= peak < 1.3 * found.nbytes
-
-    syntaxes = (uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.RLELossless)
-    each([(s, *kind) for s in syntaxes for kind in ((0, 1), (65535, 1), (0, 0.5))], check, tmp_path)
+@pytest.mark.parametrize("syntax", [NATIVE[0], NATIVE[2], PACKED[0]])
+@pytest.mark.parametrize("last, slope", [(0, 1), (65535, 1), (0, 0.5)])
+def test_reading_takes_little_more_memory_than_the_voxels(tmp_path, syntax, last, slope):
+    stored = np.zeros((40, 256, 256), np.uint16) + np.arange(256, dtype=np.uint16)
+    stored[-1, 0, 0] = last
+    write_series(tmp_path, stored, syntax=syntax, **rescale(slope, 0))
+    (series,) = dicom.scan(tmp_path).series
+    dicom.read_series(series.files[0])  # what is imported at first use is not counted
+    tracemalloc.start()
+    found = dicom.read_series(series).voxels
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Of 40 slices, one or a few at a time stand beside the volume.
+    assert found.nbytes <= peak < 1.3 * found.nbytes
 
 
 def test_what_is_too_large_or_has_shrunk_since_the_scan_is_refused(tmp_path, monkeypatch):

@@ -16,7 +16,6 @@ from tests.dicom_files import (
     SERIES,
     by_simpleitk,
     code,
-    each,
     few,
     outcome,
     voxels,
@@ -82,12 +81,16 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(
             assert len(found.voxels) == count and found.notes == ()
 
 
-def test_small_steps_that_add_up_are_refused(tmp_path):
-    steps = np.r_[0, np.full(200, 0.99), np.full(199, 1.009)]
-    assert code(enhanced(tmp_path, np.cumsum(steps))) == "UNEVEN_SPACING"
+STEPS = np.cumsum(np.r_[0, np.full(200, 0.99), np.full(199, 1.009)])  # that add up
+TWO_TIMES = (0, 0, 2, 2)  # frames of one file share its UID: nothing was altered
 
 
-# Gaps
+@pytest.mark.parametrize(
+    "heights, expected", [(STEPS, "UNEVEN_SPACING"), (TWO_TIMES, "SHARED_POSITION")]
+)
+def test_frames_that_are_no_grid_are_refused(tmp_path, heights, expected):
+    assert code(enhanced(tmp_path, heights)) == expected
+
 
 GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filling makes up
     ((0, 2, 8, 10, 12, 14), "MISSING_SLICE", (1, 2), 2, "2, 3"),
@@ -97,36 +100,22 @@ GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filli
 ]
 
 
-def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(tmp_path):
-    def check(folder, heights, named, around, step, made_up):
-        stored = voxels((len(heights), 4, 5))
-        paths = write_series(folder, stored, heights=heights)
-        # SimpleITK averages the gap away, with a warning at most.
-        mean = heights[-1] / (len(heights) - 1)
-        assert by_simpleitk(folder).spacing[0] == pytest.approx(mean)
-        end = outcome(folder)
-        assert (end.code, set(end.files)) == (named, {paths[k] for k in around})
-        assert "fill_gaps" in str(end)
-        ours = dicom.read_series(folder, fill_gaps=True)
-        assert ours.spacing[0] == pytest.approx(step, abs=0.01)
-        even = np.arange(0, heights[-1] + 0.02, ours.spacing[0])
-        line = interp1d(heights, stored, axis=0)(np.minimum(even, heights[-1]))
-        np.testing.assert_allclose(ours.voxels, line, atol=0.501)
-        (note,) = ours.notes
-        assert f": {made_up}" in note
-
-    each(GAPS, check, tmp_path)
-
-
-@pytest.mark.parametrize("heights", [(0, 1.25, 2.5, 202.5), (0, 1, 2, 8), (0, 1, 2, 3.4, 1e7)])
-def test_more_slices_than_were_measured_are_never_made_up(tmp_path, heights):
-    write_series(tmp_path, voxels((len(heights), 4, 5)), heights=heights)  # 161 of 165 in the first
+@pytest.mark.parametrize("heights, named, around, step, made_up", GAPS)
+def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(
+    tmp_path, heights, named, around, step, made_up
+):
+    stored = voxels((len(heights), 4, 5))
+    paths = write_series(tmp_path, stored, heights=heights)
     end = outcome(tmp_path)
-    assert end.code == code(tmp_path, fill_gaps=True) in ("MISSING_SLICE", "UNEVEN_SPACING")
-    assert "fill_gaps" not in str(end)
-
-
-# Stacks that are no volume
+    assert (end.code, set(end.files)) == (named, {paths[k] for k in around})
+    assert "fill_gaps" in str(end)
+    ours = dicom.read_series(tmp_path, fill_gaps=True)
+    assert ours.spacing[0] == pytest.approx(step, abs=0.01)
+    even = np.arange(0, heights[-1] + 0.02, ours.spacing[0])
+    line = interp1d(heights, stored, axis=0)(np.minimum(even, heights[-1]))
+    np.testing.assert_allclose(ours.voxels, line, atol=0.501)
+    (note,) = ours.notes
+    assert f": {made_up}" in note
 
 
 def slices(keyword: str, *given) -> dict:
@@ -143,13 +132,14 @@ def places(x, y, z=(0, 2, 4, 6, 8)) -> dict:
     return slices("position", *np.broadcast(x, y, z))
 
 
-STEPS = np.arange(5)
-TILT = places(0, 0.67 * STEPS, 2.5 * STEPS)
+FIVE = np.arange(5)
 ONE_UID = slices("SOPInstanceUID", "1.1", "1.2", "1.3", "1.4", "1.4")
 STACKS = {  # what is odd about five slices: the code, and which slices are named
-    "a tilt": (TILT, "GANTRY_TILT", STEPS),
-    "a tilt the other way": (places(-0.2 * STEPS, 0), "GANTRY_TILT", STEPS),
-    "upright, whatever the tag says": ({"GantryDetectorTilt": "15"}, "", ()),
+    "a tilt": (places(0, 0.67 * FIVE, 2.5 * FIVE), "GANTRY_TILT", FIVE),
+    "a tilt the other way": (places(-0.2 * FIVE, 0), "GANTRY_TILT", FIVE),
+    # Too many would have to be made up: that is not offered.
+    "a gap of 200 mm": ({"heights": (0, 1.25, 2.5, 3.75, 203.75)}, "MISSING_SLICE", [3, 4]),
+    "more missing than there are": ({"heights": (0, 1, 2, 3, 10)}, "MISSING_SLICE", [3, 4]),
     "a slice beside": (places((0, 0, 30, 0, 0), 0), "NOT_ALIGNED", [2]),
     "another pixel spacing": (third("PixelSpacing", ["1", "1.1"]), "MIXED_SLICES", [2]),
     "long axes": ({"ImageOrientationPatient": list("200010")}, "NO_GEOMETRY", None),
@@ -163,17 +153,17 @@ STACKS = {  # what is odd about five slices: the code, and which slices are name
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_stack_that_is_no_volume_is_refused_by_name(tmp_path):
-    def check(folder, elements, expected, named):
-        paths = write_series(folder, voxels(), **elements)
-        end = outcome(folder)
-        assert getattr(end, "code", "") == expected == code(folder, fill_gaps=True)
-        if not expected:
-            np.testing.assert_array_equal(end.voxels, voxels())
-        elif named is not None:
-            assert set(end.files) == {paths[k] for k in named}
-
-    each(STACKS, check, tmp_path)
+@pytest.mark.parametrize("elements, expected, named", STACKS.values(), ids=STACKS)
+def test_a_stack_that_is_no_volume_is_refused_by_name(tmp_path, elements, expected, named):
+    paths = write_series(tmp_path, voxels(), **elements)
+    end = outcome(tmp_path)
+    assert getattr(end, "code", "") == expected == code(tmp_path, fill_gaps=True)
+    if not expected:
+        np.testing.assert_array_equal(end.voxels, voxels())
+    else:
+        assert "fill_gaps" not in str(end)
+    if expected and named is not None:
+        assert set(end.files) == {paths[k] for k in named}
 
 
 @pytest.mark.parametrize("text", [b"nan", b"1,5", b"0.0\\0.0"])
@@ -185,47 +175,48 @@ def test_a_position_that_is_no_number_is_none(tmp_path, text):
     assert (end.code, end.files) == ("NO_GEOMETRY", (paths[2],))
 
 
-# One image, and copies of it
+PLACE, NONE = {"position": (1, 2, 3), "spacing": (0.5, 0.6)}, {"PixelSpacing": None, **NOWHERE}
+SINGLE = [
+    (0, PLACE | {"SpacingBetweenSlices": "7"}, (7, 0.5, 0.6)),
+    (1, PLACE | {"SliceThickness": "7"}, (1, 0.5, 0.6)),  # which tells no distance
+    (3, NONE, (1, 1, 1)),
+    (3, NONE | {"ImagerPixelSpacing": ["0.14", "0.15"]}, (1, 0.14, 0.15)),
+]
 
 
-def test_a_single_slice_is_where_simpleitk_has_it_and_what_is_assumed_is_noted(tmp_path):
-    def check(folder, notes, stated, spacing):
-        path = write(folder / "one.dcm", voxels((4, 5)), orientation=CORONAL, **stated)
-        ours, theirs = dicom.read_series(path), Volume.from_sitk(sitk.ReadImage(str(path)))
-        np.testing.assert_array_equal(ours.voxels[0], voxels((4, 5)))
-        np.testing.assert_allclose(ours.spacing, spacing)
-        np.testing.assert_allclose(ours.origin, theirs.origin)
-        np.testing.assert_allclose(ours.direction, theirs.direction, atol=1e-6)
-        assert len(ours.notes) == notes
-
-    place, none = {"position": (1, 2, 3), "spacing": (0.5, 0.6)}, {"PixelSpacing": None, **NOWHERE}
-    rows = [
-        (0, place | {"SpacingBetweenSlices": "7"}, (7, 0.5, 0.6)),
-        (1, place | {"SliceThickness": "7"}, (1, 0.5, 0.6)),  # which tells no distance
-        (3, none, (1, 1, 1)),
-        (3, none | {"ImagerPixelSpacing": ["0.14", "0.15"]}, (1, 0.14, 0.15)),
-    ]
-    each(rows, check, tmp_path)
+@pytest.mark.parametrize("notes, stated, spacing", SINGLE)
+def test_a_single_slice_is_where_simpleitk_has_it_and_what_is_assumed_is_noted(
+    tmp_path, notes, stated, spacing
+):
+    path = write(tmp_path / "one.dcm", voxels((4, 5)), orientation=CORONAL, **stated)
+    ours, theirs = dicom.read_series(path), Volume.from_sitk(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(ours.voxels[0], voxels((4, 5)))
+    np.testing.assert_allclose(ours.spacing, spacing)
+    np.testing.assert_allclose(ours.origin, theirs.origin)
+    np.testing.assert_allclose(ours.direction, theirs.direction, atol=1e-6)
+    assert len(ours.notes) == notes
 
 
-def test_copies_are_counted_once_and_different_images_at_one_place_refused(tmp_path):
-    def check(folder, name, add, intercept, expected):
-        paths = write_series(folder, voxels(), RescaleIntercept="0")
-        stated = {"position": (-10, 20, 35), "RescaleIntercept": intercept}
-        other = write(folder / "z.dcm", voxels()[2] + add, SOPInstanceUID=name, **stated)
-        end = outcome(folder)
-        assert getattr(end, "code", "") == expected
-        if expected:
-            assert set(end.files) == {paths[2], other}
-        else:
-            np.testing.assert_array_equal(end.voxels, voxels())
-            assert paths[2].name in end.notes[0] and "z.dcm" in end.notes[0]
-
-    rows = [("1.2.3.4", 0, "0", ""), ("1.2.3.4", 1, "0", "SHARED_POSITION")]
-    rows += [("1.2.3.4", 0, "5", "SHARED_POSITION"), (f"{SERIES}.3", 0, "0", "")]
-    each([*rows, (f"{SERIES}.3", 1, "0", "CONFLICTING_DUPLICATE")], check, tmp_path)
+COPIES = [  # UID, what is added to pixels, intercept; the code
+    ("1.2.3.4", 0, "0", ""),
+    ("1.2.3.4", 1, "0", "SHARED_POSITION"),
+    ("1.2.3.4", 0, "5", "SHARED_POSITION"),
+    (f"{SERIES}.3", 0, "0", ""),
+    (f"{SERIES}.3", 1, "0", "CONFLICTING_DUPLICATE"),
+]
 
 
-def test_two_times_at_each_position_are_no_copies(tmp_path):
-    # Frames of one file share its UID: nothing was altered.
-    assert code(enhanced(tmp_path, (0, 0, 2, 2))) == "SHARED_POSITION"
+@pytest.mark.parametrize("name, add, intercept, expected", COPIES)
+def test_copies_are_counted_once_and_different_images_at_one_place_refused(
+    tmp_path, name, add, intercept, expected
+):
+    paths = write_series(tmp_path, voxels(), RescaleIntercept="0")
+    stated = {"position": (-10, 20, 35), "RescaleIntercept": intercept}
+    other = write(tmp_path / "z.dcm", voxels()[2] + add, SOPInstanceUID=name, **stated)
+    end = outcome(tmp_path)
+    assert getattr(end, "code", "") == expected
+    if expected:
+        assert set(end.files) == {paths[2], other}
+    else:
+        np.testing.assert_array_equal(end.voxels, voxels())
+        assert paths[2].name in end.notes[0] and "z.dcm" in end.notes[0]
