@@ -127,7 +127,7 @@ def write_series(
     per_slice=None,
     **elements,
 ) -> list[Path]:
-    """A stack `[z, y, x]` along rows x columns under names that tell no order; `heights` are mm."""
+    """A stack `[z, y, x]` under names that tell no order, in mm along the normal."""
     normal = np.cross(orientation[:3], orientation[3:])
     heights = np.arange(len(stored)) * between if heights is None else heights
     numbers = np.random.default_rng(names_seed).permutation(len(stored))
