@@ -16,18 +16,8 @@ from helpers import dicom, phantoms
 from helpers.cases import Case, Found
 from helpers.dicom.conversion import NOTES
 from helpers.errors import CourseDataError
-from tests.dicom_files import (
-    NATIVE,
-    NOWHERE,
-    PACKED,
-    SAGITTAL,
-    SERIES,
-    each,
-    files_in,
-    voxels,
-    write,
-    write_series,
-)
+from tests.dicom_ends import files_in
+from tests.dicom_files import NATIVE, NOWHERE, PACKED, SAGITTAL, SERIES, voxels, write, write_series
 
 X_RAY = {"SOPClassUID": uid.DigitalXRayImageStorageForPresentation, "Modality": "DX", **NOWHERE}
 
@@ -73,16 +63,13 @@ BURNED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")  # values that the standard does not know
-def test_stated_text_is_refused_and_likely_text_unless_it_is_allowed(tmp_path):
-    def check(folder, elements, refused):
-        write_series(folder, voxels((3, 4, 5)), **elements)
-        for allow in (False, True):
-            held = refused == "always" or (refused == "unless" and not allow)
-            end = ends(dicom.find(folder, allow_unchecked=allow), folder)
-            assert end == {"BURNED_IN" if held else "read": 1}
-
-    each(BURNED, check, tmp_path)
+@pytest.mark.parametrize("elements, refused", BURNED.values(), ids=BURNED)
+def test_stated_text_is_refused_and_likely_text_unless_allowed(tmp_path, elements, refused):
+    write_series(tmp_path, voxels((3, 4, 5)), **elements)
+    for allow in (False, True):
+        held = refused == "always" or (refused == "unless" and not allow)
+        end = ends(dicom.find(tmp_path, allow_unchecked=allow), tmp_path)
+        assert end == {"BURNED_IN" if held else "read": 1}
 
 
 A, B = {"PatientID": "7", "IssuerOfPatientID": "EAST"}, {"PatientID": "7"}
@@ -100,15 +87,13 @@ PEOPLE = {  # what the series of a folder state: whose they are
 }
 
 
-def test_whose_an_image_is_follows_from_its_id_its_study_or_its_series(tmp_path):
-    def check(folder, people, expected):
-        for number, stated in enumerate(people):
-            write_series(folder / f"{number}", voxels((3, 4, 5)), series=f"1.{number}", **stated)
-        found = dicom.find(folder)
-        whose = [case.patient for case in found.cases] + [file.code for file in found.rejected]
-        assert " ".join(whose) == expected
-
-    each(PEOPLE, check, tmp_path)
+@pytest.mark.parametrize("people, expected", PEOPLE.values(), ids=PEOPLE)
+def test_an_image_is_whose_its_id_its_study_or_its_series_says(tmp_path, people, expected):
+    for number, stated in enumerate(people):
+        write_series(tmp_path / f"{number}", voxels((3, 4, 5)), series=f"1.{number}", **stated)
+    found = dicom.find(tmp_path)
+    whose = [case.patient for case in found.cases] + [file.code for file in found.rejected]
+    assert " ".join(whose) == expected
 
 
 def names(folder: Path) -> set[str]:
@@ -174,21 +159,21 @@ def test_an_element_is_the_volume_in_lps_order_and_alike_in_another_process(tmp_
         assert set(element) == {"image", "spacing", "modality", "notes"}
 
 
-def test_what_cannot_be_loaded_is_refused_without_its_path(tmp_path):
-    def check(folder, stored, syntax, expected):
-        paths = write_series(folder, stored, syntax=syntax)
-        case = only(folder)
-        if expected == "UNREADABLE":
-            paths[1].unlink()
-        with pytest.raises(CourseDataError) as error:
-            dicom.load(case)
-        assert error.value.code == expected and set(error.value.files) <= set(paths)
-        assert "/" not in error.value.message and paths[1].name not in error.value.message
+REFUSED = [(np.full((3, 4, 5), -9, np.int16), NATIVE[0], "CONSTANT")]
+REFUSED += [(np.full((3, 4, 5), np.nan, np.float32), NATIVE[0], "NOT_FINITE")]
+REFUSED += [(voxels(), syntax, "UNREADABLE") for syntax in (NATIVE[0], PACKED[0])]
 
-    alike, odd = np.full((3, 4, 5), -9, np.int16), np.full((3, 4, 5), np.nan, np.float32)
-    rows = [(alike, NATIVE[0], "CONSTANT"), (odd, NATIVE[0], "NOT_FINITE")]
-    rows += [(voxels(), NATIVE[0], "UNREADABLE"), (voxels(), PACKED[0], "UNREADABLE")]
-    each({str(k): row for k, row in enumerate(rows)}, check, tmp_path)
+
+@pytest.mark.parametrize("stored, syntax, code", REFUSED)
+def test_what_cannot_be_loaded_is_refused_without_its_path(tmp_path, stored, syntax, code):
+    paths = write_series(tmp_path, stored, syntax=syntax)
+    case = only(tmp_path)
+    if code == "UNREADABLE":
+        paths[1].unlink()
+    with pytest.raises(CourseDataError) as error:
+        dicom.load(case)
+    assert error.value.code == code and set(error.value.files) <= set(paths)
+    assert "/" not in error.value.message and paths[1].name not in error.value.message
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])

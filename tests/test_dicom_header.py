@@ -13,17 +13,8 @@ from pydicom.pixels import get_decoder
 
 from helpers import dicom
 from helpers.dicom import header
-from tests.dicom_files import (
-    NATIVE,
-    PACKED,
-    code,
-    image,
-    item,
-    save,
-    voxels,
-    write,
-    write_enhanced,
-)  # fmt: skip
+from tests.dicom_ends import code
+from tests.dicom_files import NATIVE, PACKED, image, item, save, voxels, write, write_enhanced
 
 PIXELS = voxels((64, 64))
 
@@ -37,9 +28,7 @@ def only_code(path: Path, **options) -> str:
 @pytest.mark.parametrize("kilobytes", [1, 15, 16, 300, 5000])
 @pytest.mark.parametrize("group", [0x0009, 0x0029])  # before and behind the rows
 @pytest.mark.parametrize("syntax", NATIVE)
-def test_a_header_may_be_long_and_hold_sequences_of_any_length_and_depth(
-    tmp_path, kilobytes, group, syntax
-):
+def test_a_header_may_be_long_and_hold_nested_sequences(tmp_path, kilobytes, group, syntax):
     dataset = image(PIXELS, IconImageSequence=[image(np.full((2, 2), 9, np.uint8))])
     inner = item(ReferencedImageSequence=[Dataset()], RescaleIntercept="99")  # of no image
     dataset.ReferencedSeriesSequence = [inner, inner]

@@ -17,26 +17,13 @@ from helpers.errors import CODES, CourseDataError
 from helpers.phantoms import traps
 from helpers.phantoms.scanner import dicom_series
 from helpers.volume import Volume
-from tests.dicom_files import (
-    CORONAL,
-    NOWHERE,
-    SERIES,
-    by_pydicom,
-    code,
-    each,
-    files_in,
-    outcome,
-    voxels,
-    write,
-    write_enhanced,
-    write_series,
-)
+from tests.dicom_ends import by_pydicom, code, files_in, outcome
+from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series
 
 ROOT = Path(pydicom.data.__file__).parent
 
 
 def listed(found: dicom.Scan) -> list[Path]:
-    """Every path of a scan, as often as it stands there."""
     files = [path for series in found.series for path in series.files]
     return sorted(files + [file.path for file in found.rejected])
 
@@ -53,8 +40,8 @@ BESIDE = {
     "a segmentation": ({"SOPClassUID": uid.SegmentationStorage}, "NOT_AN_IMAGE", ""),
     "a slice in colour": (RGB, "COLOUR", "COLOUR"),
     "a slice cut": ({"cut": -20}, "TRUNCATED", "TRUNCATED"),
-    "a slice cut before its series": ({"cut": 500}, "TRUNCATED", "TRUNCATED"),
-    "MR cut before its series": ({"cut": 500, "Modality": "MR"}, "TRUNCATED", ""),
+    "a slice cut before its series": ({"cut": "series"}, "TRUNCATED", "TRUNCATED"),
+    "MR cut before its series": ({"cut": "series", "Modality": "MR"}, "TRUNCATED", ""),
     "another study, cut": ({"cut": -20, "StudyInstanceUID": "1.9"}, "TRUNCATED", ""),
     # As priv_SQ.dcm of pydicom beside CT_small.dcm.
     "MR without pixels or series": (MR, "TRUNCATED", ""),
@@ -67,28 +54,24 @@ def write_beside(path: Path, elements: dict) -> Path:
     given = {"StudyInstanceUID": "1.2", "position": (-10, 20, 60), **elements}
     shape, cut = given.pop("shape", (6, 7)), given.pop("cut", None)
     content = write(path, voxels(shape, seed=1), **given).read_bytes()
-    if cut == 500:
-        cut = content.index(b"\x20\0\x0e\0UI")
-    path.write_bytes(content[:cut])
+    path.write_bytes(content[: content.index(b"\x20\0\x0e\0UI") if cut == "series" else cut])
     return path
 
 
-def test_one_bad_neighbour_condemns_only_what_it_has_to_do_with(tmp_path):
-    def check(folder, elements, rejected, expected):
-        write_series(folder, voxels(), StudyInstanceUID="1.2")
-        path = write_beside(folder / "A.dcm", elements)
-        found = dicom.scan(folder)
-        assert [(file.path, file.code) for file in found.rejected] == [(path, rejected)]
-        (series,) = found.series
-        end = outcome(series)
-        assert getattr(end, "code", "") == expected
-        if expected:
-            assert end.files == (path,)
-        else:
-            np.testing.assert_array_equal(end.voxels, voxels())
-            assert len(end.notes) == (rejected == "SCOUT")
-
-    each(BESIDE, check, tmp_path)
+@pytest.mark.parametrize("elements, rejected, expected", BESIDE.values(), ids=BESIDE)
+def test_a_bad_neighbour_condemns_only_its_own(tmp_path, elements, rejected, expected):
+    write_series(tmp_path, voxels(), StudyInstanceUID="1.2")
+    path = write_beside(tmp_path / "A.dcm", elements)
+    found = dicom.scan(tmp_path)
+    assert [(file.path, file.code) for file in found.rejected] == [(path, rejected)]
+    (series,) = found.series
+    end = outcome(series)
+    assert getattr(end, "code", "") == expected
+    if expected:
+        assert end.files == (path,)
+    else:
+        np.testing.assert_array_equal(end.voxels, voxels())
+        assert len(end.notes) == (rejected == "SCOUT")
 
 
 OTHERS = [{"series": "1.2.3"}, {"SOPClassUID": uid.MRImageStorage}, {"orientation": CORONAL}]
@@ -175,29 +158,27 @@ TELLING = {  # what is odd about the elements; 77777 becomes a name
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom warns when it writes them
-def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd):
-    def check(folder, elements):
-        given = SECRETS | elements
-        cut, frames = given.pop("cut", None), given.pop("frames", None)
-        if frames:
-            paths = [write_enhanced(folder / "doe_john", voxels((1, 4, 5)), frames, **given)]
-        else:
-            paths = write_series(folder / "doe_john", voxels((5, 33, 36)), **given)
-        for path in paths:
-            path.write_bytes(path.read_bytes().replace(b"77777", b"Qponm")[:cut])
-        capfd.readouterr()
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            found, end = dicom.scan(folder), outcome(folder)
-            headers = [series.headers for series in found.series]
-            told = [found, found.series, found.rejected, headers, end, str(end), *warned]
-            told += [file.reason for file in found.rejected]
-        told = f"{told} {getattr(end, 'notes', '')} {capfd.readouterr()}"
-        told = told.replace(str(folder), "")  # paths are told where they are asked for
-        for secret in (*SECRETS.values(), "Zyxwvut", "Qponm", "1.2.826"):
-            assert secret not in told, secret
-
-    each(TELLING, check, tmp_path)
+@pytest.mark.parametrize("elements", TELLING.values(), ids=TELLING)
+def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd, elements):
+    given = SECRETS | elements
+    cut, frames = given.pop("cut", None), given.pop("frames", None)
+    if frames:
+        paths = [write_enhanced(tmp_path / "doe_john", voxels((1, 4, 5)), frames, **given)]
+    else:
+        paths = write_series(tmp_path / "doe_john", voxels((5, 33, 36)), **given)
+    for path in paths:
+        path.write_bytes(path.read_bytes().replace(b"77777", b"Qponm")[:cut])
+    capfd.readouterr()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        found, end = dicom.scan(tmp_path), outcome(tmp_path)
+        headers = [series.headers for series in found.series]
+        told = [found, found.series, found.rejected, headers, end, str(end), *warned]
+        told += [file.reason for file in found.rejected]
+    told = f"{told} {getattr(end, 'notes', '')} {capfd.readouterr()}"
+    told = told.replace(str(tmp_path), "")  # paths are told where they are asked for
+    for secret in (*SECRETS.values(), "Zyxwvut", "Qponm", "1.2.826"):
+        assert secret not in told, secret
 
 
 def test_a_padding_value_is_kept_and_noted(tmp_path):
@@ -218,23 +199,20 @@ TRAPS = dict.fromkeys(traps.TRAPS, "") | {
 }  # fmt: skip
 
 
-def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path):
+@pytest.mark.parametrize("trap, expected", TRAPS.items())
+def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path, trap, expected):
     z, y, x = np.ogrid[:8, :40, :44]
     hu = (np.hypot(y - 20, x - 22) * 20 - 500 + 30 * z).astype(np.int16)
     scanned = Volume(hu, (3.0, 0.8, 0.7), (-15.0, -16.0, 100.0))
-
-    def check(folder, trap, expected):
-        dicom_series(scanned, folder, trap=trap, seed=5)
-        assert listed(dicom.scan(folder)) == files_in(folder)
-        end = outcome(folder)
-        assert getattr(end, "code", "") == expected
-        if isinstance(end, Volume):
-            assert end.same_geometry(scanned)
-            off = 1024 if trap == "no_rescale" else 0
-            if trap != "monochrome1":  # mirrored on reading; slopes cost a rounding
-                np.testing.assert_allclose(end.voxels, hu + off, atol="slice" in trap)
-
-    each([*TRAPS.items()], check, tmp_path)
+    dicom_series(scanned, tmp_path, trap=trap, seed=5)
+    assert listed(dicom.scan(tmp_path)) == files_in(tmp_path)
+    end = outcome(tmp_path)
+    assert getattr(end, "code", "") == expected
+    if isinstance(end, Volume):
+        assert end.same_geometry(scanned)
+        off = 1024 if trap == "no_rescale" else 0
+        if trap != "monochrome1":  # mirrored on reading; slopes cost a rounding
+            np.testing.assert_allclose(end.voxels, hu + off, atol="slice" in trap)
 
 
 # pydicom's own tree: what each of its DICOM files ends in, by code; the rest is read.
@@ -242,32 +220,36 @@ TREE = {"read": 62, "TRUNCATED": 59, "COLOUR": 33, "NOT_DICOM": 25, "NOT_AN_IMAG
 TREE |= {"PIXEL_FORMAT": 3, "MULTI_FRAME": 3, "SCOUT": 2, "DECODING_FAILED": 1}
 
 
+def end_of(path: Path, force: bool):
+    found = dicom.scan(path, force=force)
+    assert listed(found) == [path]
+    return outcome(found.series[0]) if found.series else found.rejected[0]
+
+
 @pytest.mark.filterwarnings("ignore")  # the files are odd on purpose
-@pytest.mark.parametrize("force", [False, True])
-def test_every_file_of_pydicoms_tree_is_an_image_or_a_reason(tmp_path, force):
-    ends = Counter()
+def test_every_file_of_pydicoms_tree_is_an_image_or_a_reason():
+    ends = Counter(getattr(end_of(path, False), "code", "read") for path in files_in(ROOT))
+    assert ends == TREE
+    assert listed(dicom.scan(ROOT)) == files_in(ROOT)
 
-    def check(_, path):
-        found = dicom.scan(path, force=force)
-        assert listed(found) == [path]
-        end = outcome(found.series[0]) if found.series else found.rejected[0]
-        ends[getattr(end, "code", "read")] += 1
-        if isinstance(end, Volume):
-            np.testing.assert_allclose(end.voxels, by_pydicom(path), rtol=1e-6)
-            try:
-                theirs = Volume.from_sitk(sitk.ReadImage(str(path)))
-            except (RuntimeError, ValueError):
-                return  # SimpleITK cannot read it, or as 2D
-            if theirs.shape == end.shape:
-                np.testing.assert_allclose(end.origin, theirs.origin, atol=1e-3)
-                np.testing.assert_allclose(end.direction, theirs.direction, atol=1e-4)
-        elif isinstance(end, CourseDataError):
-            with pytest.raises((RuntimeError, ValueError)):
-                by_pydicom(path)
 
-    each(files_in(ROOT), check, tmp_path)
-    assert set(ends) <= {"read", *CODES} and (force or ends == TREE)
-    assert listed(dicom.scan(ROOT, force=force)) == files_in(ROOT)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("path", files_in(ROOT), ids=lambda path: path.name)
+def test_images_of_pydicoms_tree_are_what_pydicom_and_simpleitk_read(path):
+    end = end_of(path, True)
+    if isinstance(end, CourseDataError):
+        with pytest.raises((RuntimeError, ValueError)):
+            by_pydicom(path)
+    if not isinstance(end, Volume):
+        return
+    np.testing.assert_allclose(end.voxels, by_pydicom(path), rtol=1e-6)
+    try:
+        theirs = Volume.from_sitk(sitk.ReadImage(str(path)))
+    except (RuntimeError, ValueError):
+        return  # SimpleITK cannot read it, or as 2D
+    if theirs.shape == end.shape:
+        np.testing.assert_allclose(end.origin, theirs.origin, atol=1e-3)
+        np.testing.assert_allclose(end.direction, theirs.direction, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")

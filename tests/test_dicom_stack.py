@@ -10,19 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from helpers import dicom
 from helpers.volume import Volume
-from tests.dicom_files import (
-    CORONAL,
-    NOWHERE,
-    SERIES,
-    by_simpleitk,
-    code,
-    few,
-    outcome,
-    voxels,
-    write,
-    write_enhanced,
-    write_series,
-)
+from tests.dicom_ends import by_simpleitk, code, few, outcome
+from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series
 
 
 @few
@@ -36,9 +25,7 @@ from tests.dicom_files import (
     origin=st.tuples(*[st.floats(-400, 400)] * 3),
     count=st.integers(2, 7),
 )
-def test_geometry_and_voxels_equal_simpleitks_whatever_names_and_other_tags_say(
-    tmp_path_factory, angles, spacing, between, origin, count
-):
+def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, origin, count):
     folder = tmp_path_factory.mktemp("oblique")
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     stated = {"SliceThickness": "5", "SpacingBetweenSlices": "4", "GantryDetectorTilt": "15"}
@@ -67,9 +54,7 @@ def enhanced(folder, heights):
 @example(3.499437212952272, 200, 16.75, False)
 @example(3.499437212952272, 200, 16.75, True)
 @given(st.floats(0.5, 6), st.integers(3, 200), st.floats(-500, 500), st.booleans())
-def test_positions_rounded_to_a_tenth_of_a_millimetre_are_even(
-    tmp_path_factory, spacing, count, start, hole
-):
+def test_positions_rounded_to_a_tenth_are_even(tmp_path_factory, spacing, count, start, hole):
     folder = tmp_path_factory.mktemp("rounded")
     heights = np.round(start + spacing * np.arange(count), 1)
     if hole and count >= 9 and spacing >= 1:
@@ -99,9 +84,7 @@ GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filli
 
 
 @pytest.mark.parametrize("heights, named, around, step, made_up", GAPS)
-def test_a_gap_is_refused_by_name_and_filled_on_request_by_straight_lines(
-    tmp_path, heights, named, around, step, made_up
-):
+def test_a_gap_is_refused_and_filled_on_request(tmp_path, heights, named, around, step, made_up):
     stored = voxels((len(heights), 4, 5))
     paths = write_series(tmp_path, stored, heights=heights)
     end = outcome(tmp_path)
@@ -175,9 +158,7 @@ SINGLE = [
 
 
 @pytest.mark.parametrize("notes, stated, spacing", SINGLE)
-def test_a_single_slice_is_where_simpleitk_has_it_and_what_is_assumed_is_noted(
-    tmp_path, notes, stated, spacing
-):
+def test_one_slice_is_where_simpleitk_has_it_and_doubt_is_noted(tmp_path, notes, stated, spacing):
     path = write(tmp_path / "one.dcm", voxels((4, 5)), orientation=CORONAL, **stated)
     ours, theirs = dicom.read_series(path), Volume.from_sitk(sitk.ReadImage(str(path)))
     np.testing.assert_array_equal(ours.voxels[0], voxels((4, 5)))
@@ -197,9 +178,7 @@ COPIES = [  # UID, what is added to pixels, intercept; the code
 
 
 @pytest.mark.parametrize("name, add, intercept, expected", COPIES)
-def test_copies_are_counted_once_and_different_images_at_one_place_refused(
-    tmp_path, name, add, intercept, expected
-):
+def test_only_true_copies_share_a_place(tmp_path, name, add, intercept, expected):
     paths = write_series(tmp_path, voxels(), RescaleIntercept="0")
     stated = {"position": (-10, 20, 35), "RescaleIntercept": intercept}
     other = write(tmp_path / "z.dcm", voxels()[2] + add, SOPInstanceUID=name, **stated)
