@@ -20,9 +20,7 @@ PIXELS = voxels((64, 64))
 
 
 def only_code(path: Path, **options) -> str:
-    """Why the one file that is rejected is, or nothing."""
-    rejected = dicom.scan(path, **options).rejected
-    return " ".join(file.code for file in rejected)
+    return " ".join(file.code for file in dicom.scan(path, **options).rejected)
 
 
 @pytest.mark.parametrize("kilobytes", [1, 15, 16, 300, 5000])

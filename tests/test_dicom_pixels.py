@@ -19,11 +19,10 @@ from tests.dicom_ends import by_pydicom, code, few, outcome
 from tests.dicom_files import NATIVE, PACKED, item, voxels, write, write_enhanced, write_series
 
 SHAPE = (3, 48, 36)  # large enough for JPEG 2000
-NUMBERS = ("RescaleSlope", "RescaleIntercept")
 
 
-def rescale(*numbers) -> dict[str, str]:
-    return dict(zip(NUMBERS, map(str, numbers), strict=True))
+def rescale(slope, intercept) -> dict[str, str]:
+    return {"RescaleSlope": str(slope), "RescaleIntercept": str(intercept)}
 
 
 KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
@@ -89,7 +88,6 @@ BITS = {"BitsStored": 12}  # those above are overlays, not values
 VALUES = {  # dtype and elements of slices whose bits are all used
     "bits, big endian": ("int16", BITS | {"syntax": uid.ExplicitVRBigEndian}),
     "bits, RLE": ("uint16", BITS | {"syntax": uid.RLELossless}),
-    "no rescale": ("int16", {}),
     "a dose grid": ("uint16", {"DoseGridScaling": "0.001", "Modality": "RTDOSE"}),
     "a curve": ("uint16", lut(100, np.arange(400) ** 1.6)),
     "dark": ("uint16", DARK | BITS | rescale(1, -1024)),
