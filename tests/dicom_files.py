@@ -110,14 +110,13 @@ def write_series(
     orientation=AXIAL,
     heights=None,
     syntax=uid.ExplicitVRLittleEndian,
-    names_seed: int = 0,
     per_slice=None,
     **elements,
 ) -> list[Path]:
     """A stack `[z, y, x]` under names that tell no order, in mm along the normal."""
     normal = np.cross(orientation[:3], orientation[3:])
     heights = np.arange(len(stored)) * between if heights is None else heights
-    numbers = np.random.default_rng(names_seed).permutation(len(stored))
+    numbers = np.random.default_rng(len(stored)).permutation(len(stored))
     paths = []
     for k, (pixels, height) in enumerate(zip(stored, heights, strict=True)):
         here = {

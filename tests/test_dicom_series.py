@@ -50,7 +50,6 @@ BESIDE = {
 
 
 def write_beside(path: Path, elements: dict) -> Path:
-    """A file of a row of BESIDE."""
     given = {"StudyInstanceUID": "1.2", "position": (-10, 20, 60), **elements}
     shape, cut = given.pop("shape", (6, 7)), given.pop("cut", None)
     content = write(path, voxels(shape, seed=1), **given).read_bytes()
@@ -201,8 +200,7 @@ TRAPS = dict.fromkeys(traps.TRAPS, "") | {
 
 @pytest.mark.parametrize("trap, expected", TRAPS.items())
 def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path, trap, expected):
-    z, y, x = np.ogrid[:8, :40, :44]
-    hu = (np.hypot(y - 20, x - 22) * 20 - 500 + 30 * z).astype(np.int16)
+    hu = voxels((8, 40, 44), low=-500, high=500)
     scanned = Volume(hu, (3.0, 0.8, 0.7), (-15.0, -16.0, 100.0))
     dicom_series(scanned, tmp_path, trap=trap, seed=5)
     assert listed(dicom.scan(tmp_path)) == files_in(tmp_path)

@@ -28,13 +28,12 @@ def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, 
     folder = tmp_path_factory.mktemp("oblique")
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     stated = {"SliceThickness": "5", "SpacingBetweenSlices": "4", "GantryDetectorTilt": "15"}
-    stated |= {"orientation": (*rotation[:, 0], *rotation[:, 1]), "names_seed": count}
+    stated |= {"orientation": (*rotation[:, 0], *rotation[:, 1])}
     stored = voxels((count, 4, 5))
     paths = write_series(folder, stored, spacing=spacing, between=between, origin=origin, **stated)
     ours, theirs = dicom.read_series(folder), by_simpleitk(folder)
     np.testing.assert_array_equal(ours.voxels, stored)
     np.testing.assert_array_equal(ours.voxels, theirs.voxels)
-    np.testing.assert_allclose(ours.direction, rotation, atol=1e-6)
     np.testing.assert_allclose(ours.direction, theirs.direction, atol=1e-5)
     np.testing.assert_allclose(ours.spacing, (between, *spacing), rtol=1e-4)
     assert ours.same_geometry(theirs, tolerance_mm=1e-3) and ours.notes == ()
@@ -43,7 +42,6 @@ def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, 
 
 
 def enhanced(folder, heights):
-    """An axial multi-frame file of slices at these heights."""
     frames = [{"position": (0, 0, height)} for height in heights]
     return write_enhanced(folder / "a.dcm", voxels((len(frames), 2, 2)), frames)
 
@@ -96,7 +94,6 @@ def test_a_gap_is_refused_and_filled_on_request(tmp_path, heights, named, around
 
 
 def slices(keyword: str, *given) -> dict:
-    """An element that differs from slice to slice."""
     return {"per_slice": [{keyword: one} for one in given]}
 
 
