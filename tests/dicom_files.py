@@ -6,41 +6,37 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from hypothesis import HealthCheck, settings
-from pydicom import dcmwrite
+import pydicom
+from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence
-from pydicom.uid import (
-    CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedCTImageStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    JPEGLosslessSV1,
-    generate_uid,
-)
-
-from helpers import dicom
-from helpers.errors import CourseDataError
-from helpers.volume import Volume
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
-few = settings(  # for laws: some examples, the same each time
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+NOWHERE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
 SERIES = "1.2.826.0.1.3680043.8.498.1"
+NATIVE = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+NATIVE += (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)
+PACKED = (uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless)
 
 
 def voxels(shape=(5, 6, 7), seed: int = 0, dtype="int16", low=-1000, high=3000) -> np.ndarray:
     """Noise, so that no two slices are alike."""
     return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
+
+
+def decimals(values) -> list[str]:
+    """Numbers as decimal strings of at most 16 characters (PS3.5 section 6.2)."""
+    return [f"{float(value) + 0.0:.9f}"[:16] for value in values]
+
+
+def item(**elements) -> Dataset:
+    """A data set of some elements; those that are None are left out."""
+    dataset = Dataset()
+    for keyword, value in elements.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    return dataset
 
 
 def image(
@@ -55,13 +51,10 @@ def image(
     """One grey image; `elements` add to it, or take away where the value is None."""
     frame = np.asarray(pixels)
     stated = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": generate_uid(
-            entropy_srcs=[series, str(position), str(zlib.crc32(frame.tobytes()))]
-        ),
+        "SOPClassUID": uid.CTImageStorage,
+        "SOPInstanceUID": f"1.3.{zlib.crc32(frame.tobytes() + str(position).encode())}",
         "SeriesInstanceUID": series,
         "Modality": "CT",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "ImagePositionPatient": decimals(position),
         "ImageOrientationPatient": decimals(orientation),
         "PixelSpacing": decimals(spacing),
@@ -70,55 +63,41 @@ def image(
         "Rows": frame.shape[-2],
         "Columns": frame.shape[-1],
         "BitsAllocated": frame.itemsize * 8,
-        "BitsStored": frame.itemsize * 8,
-        "PixelRepresentation": int(frame.dtype.kind == "i"),
     }
     if frame.dtype.kind == "f":
-        del stated["BitsStored"], stated["PixelRepresentation"]
-        stated["FloatPixelData" if frame.itemsize == 4 else "DoubleFloatPixelData"] = (
-            frame.tobytes()
-        )
+        keyword = "FloatPixelData" if frame.itemsize == 4 else "DoubleFloatPixelData"
+        stated[keyword] = frame.tobytes()
     else:
+        stated["BitsStored"] = frame.itemsize * 8
+        stated["PixelRepresentation"] = int(frame.dtype.kind == "i")
         stated["PixelData"] = frame.tobytes() + b"\0" * (frame.nbytes % 2)
-    dataset = Dataset()
-    for keyword, value in (stated | elements).items():
-        if value is not None:
-            setattr(dataset, keyword, value)
-    if "BitsStored" in dataset and "HighBit" not in elements:
+    dataset = item(**(stated | elements))
+    if "BitsStored" in dataset:
         dataset.HighBit = max(dataset.BitsStored - 1, 0)
     if "PixelData" in dataset:
         dataset["PixelData"].VR = "OW" if frame.itemsize > 1 else "OB"
     return dataset
 
 
-def decimals(values) -> list[str]:
-    """Numbers as decimal strings of at most 16 characters (PS3.5 section 6.2)."""
-    return [f"{float(value) + 0.0:.9f}"[:16] for value in values]
-
-
-def save(dataset: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian, preamble=True) -> Path:
-    """Write little endian pixels in any transfer syntax; without a preamble also without `DICM`."""
+def save(dataset: Dataset, path: Path, syntax: str = uid.ExplicitVRLittleEndian) -> Path:
+    """Write a data set with little endian pixels in any transfer syntax."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
-    if syntax == JPEGLosslessSV1:
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    elif syntax == ExplicitVRBigEndian and dataset.BitsAllocated > 8 and "PixelData" in dataset:
+    if syntax == uid.ExplicitVRBigEndian and dataset.BitsAllocated > 8 and "PixelData" in dataset:
         dtype = np.dtype(f"<u{dataset.BitsAllocated // 8}")
         dataset.PixelData = np.frombuffer(dataset.PixelData, dtype).byteswap().tobytes()
-    elif syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.compress(syntax, generate_instance_uid=False)
-    dcmwrite(path, dataset, enforce_file_format=True)
-    if syntax == JPEGLosslessSV1:
+    elif syntax in PACKED:
+        dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        if syntax != uid.JPEGLosslessSV1:
+            dataset.compress(syntax, generate_instance_uid=False)
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    if syntax == uid.JPEGLosslessSV1:
         _to_jpeg_lossless(path)
-    if not preamble:
-        path.write_bytes(path.read_bytes()[132:])
     return path
 
 
-def write(path: Path, pixels: np.ndarray, syntax=ExplicitVRLittleEndian, **elements) -> Path:
-    """`image` and `save` in one."""
+def write(path: Path, pixels: np.ndarray, syntax=uid.ExplicitVRLittleEndian, **elements) -> Path:
     return save(image(pixels, **elements), path, syntax)
 
 
@@ -130,26 +109,14 @@ def write_series(
     origin=(-10.0, 20.0, 30.0),
     orientation=AXIAL,
     heights=None,
-    syntax=ExplicitVRLittleEndian,
-    names_seed: int = 0,
-    per_slice=lambda k: {},
+    syntax=uid.ExplicitVRLittleEndian,
+    per_slice=None,
     **elements,
 ) -> list[Path]:
-    """A stack along rows x columns under names that tell no order.
-
-    Args:
-        folder: where the files go.
-        stored: stored values `[z, y, x]`, slices in order along the normal.
-        between: mm from slice to slice.
-        heights: mm along the normal from `origin`, instead of `between`.
-        per_slice: elements of slice k alone.
-
-    Returns:
-        Paths in the order of `stored`.
-    """
+    """A stack `[z, y, x]` under names that tell no order, in mm along the normal."""
     normal = np.cross(orientation[:3], orientation[3:])
     heights = np.arange(len(stored)) * between if heights is None else heights
-    numbers = np.random.default_rng(names_seed).permutation(len(stored))
+    numbers = np.random.default_rng(len(stored)).permutation(len(stored))
     paths = []
     for k, (pixels, height) in enumerate(zip(stored, heights, strict=True)):
         here = {
@@ -158,94 +125,54 @@ def write_series(
             "InstanceNumber": int(numbers[k]) + 1,
             "SOPInstanceUID": f"{elements.get('series', SERIES)}.{k + 1}",
         }
+        own = per_slice[k] if per_slice else {}
         path = Path(folder, f"IM{numbers[k]:04d}.dcm")
-        paths.append(write(path, pixels, syntax, **(elements | here | per_slice(k))))
+        paths.append(write(path, pixels, syntax, **(elements | here | own)))
     return paths
 
 
 def write_enhanced(
-    path: Path, stored: np.ndarray, frames: list[dict], syntax=ExplicitVRLittleEndian, **elements
+    path: Path,
+    stored: np.ndarray,
+    frames: list[dict],
+    syntax=uid.ExplicitVRLittleEndian,
+    **elements,
 ) -> Path:
-    """One multi-frame file; `frames` has position, and maybe orientation, spacing, slope, each."""
+    """One multi-frame file; `frames` has position, and maybe orientation and slope, each."""
     groups = []
     for frame in frames:
-        group = Dataset()
-        group.PlanePositionSequence = [_item(ImagePositionPatient=decimals(frame["position"]))]
-        orientation = frame.get("orientation", AXIAL)
-        group.PlaneOrientationSequence = [_item(ImageOrientationPatient=decimals(orientation))]
+        place = item(ImagePositionPatient=decimals(frame["position"]))
+        plane = item(ImageOrientationPatient=decimals(frame.get("orientation", AXIAL)))
+        group = item(PlanePositionSequence=[place], PlaneOrientationSequence=[plane])
         if "slope" in frame:
-            group.PixelValueTransformationSequence = [
-                _item(
-                    RescaleSlope=str(frame["slope"]),
-                    RescaleIntercept=str(frame["intercept"]),
-                    RescaleType="HU",
-                )
-            ]
+            rescale = {"RescaleSlope": frame["slope"], "RescaleIntercept": frame["intercept"]}
+            group.PixelValueTransformationSequence = [item(RescaleType="HU", **rescale)]
         groups.append(group)
-    shared = Dataset()
-    shared.PixelMeasuresSequence = [_item(PixelSpacing=decimals((0.8, 0.7)))]
+    measures = item(PixelSpacing=decimals((0.8, 0.7)))
     stated = {
-        "SOPClassUID": EnhancedCTImageStorage,
+        "SOPClassUID": uid.EnhancedCTImageStorage,
         "NumberOfFrames": len(stored),
-        "ImagePositionPatient": None,
-        "ImageOrientationPatient": None,
         "PixelSpacing": None,
-        "PerFrameFunctionalGroupsSequence": Sequence(groups),
-        "SharedFunctionalGroupsSequence": Sequence([shared]),
+        "PerFrameFunctionalGroupsSequence": groups,
+        "SharedFunctionalGroupsSequence": [item(PixelMeasuresSequence=[measures])],
     }
-    return write(path, stored, syntax, **(stated | elements))
-
-
-def outcome(source, **options) -> Volume | CourseDataError:
-    """What reading a series ends in."""
-    try:
-        return dicom.read_series(source, **options)
-    except CourseDataError as refused:
-        return refused
-
-
-def code(source, **options) -> str:
-    """The code that reading ends in, or nothing if there is a volume."""
-    return getattr(outcome(source, **options), "code", "")
-
-
-def each(rows: dict, check, folder: Path) -> None:
-    """Try every row in a folder of its own, and report all that fail."""
-    failed = {}
-    for number, (name, row) in enumerate(rows.items()):
-        try:
-            check(row, folder / str(number))
-        except Exception as error:
-            failed[name] = f"{type(error).__name__}: {error}"[:300]
-    assert not failed, "\n".join(f"{name}: {why}" for name, why in failed.items())
-
-
-def by_simpleitk(folder: Path) -> Volume:
-    """A folder with one series through GDCM's sorting and ITK's series reader."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
-    return Volume.from_sitk(reader.Execute())
-
-
-def _item(**elements) -> Dataset:
-    item = Dataset()
-    for keyword, value in elements.items():
-        setattr(item, keyword, value)
-    return item
+    return write(path, stored, syntax, **(NOWHERE | stated | elements))
 
 
 def _to_jpeg_lossless(path: Path) -> None:
     """Recode a file in place; pydicom reads JPEG lossless and does not write it, GDCM does both."""
     import gdcm
 
-    reader = gdcm.ImageReader()
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
     reader.SetFileName(str(path))
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     change.SetInput(reader.GetImage())
     assert change.Change()
-    writer = gdcm.ImageWriter()
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     writer.SetFileName(str(path))
