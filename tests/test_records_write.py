@@ -188,7 +188,6 @@ in_no_module.__module__ = "__main__"
 def test_what_would_make_every_record_wrong_is_refused_before_anything_is_written(tmp_path):
     twins = (case(1), case(2, name=case(1).name))
     rows = [
-        ({"schema": "volumes"}, "schema can be volume"),
         ({"salt": "1234567"}, "less than 8 characters"),
         ({"load": in_no_module, "workers": 2}, "workers=1"),
         ({"load": partial(partial(in_no_module)), "workers": None}, "workers=1"),
