@@ -107,9 +107,9 @@ def write(
         salt: a secret string for the hashes that name the cases, at least 8 characters.
         classes: names by class id, or in the order of the ids. Labels and mask ids must be among
             them, and so must 255, which DeepLab ignores, if masks hold it on purpose.
-        survey: gives the ids in the mask of a case; needed where there are masks. It is asked for
-            every case before the first record is written, but not for shards that an interrupted
-            run has finished.
+        survey: gives the ids in the mask of a case. It is asked for every case before the first
+            record is written, but not for shards that are finished, and any id that no class names
+            stops the run. Without it, such masks reject their cases, one by one.
         seed: of the order in which cases go to shards.
         shard_count: files for each split; by default about 128 MiB each, but at least 4 where
             there are as many cases.
@@ -143,15 +143,14 @@ def write(
     parameters = {"seed": seed, "shard_count": shard_count, "mapping": mapping}
     about = {"schema": schema, "parameters": parameters, "classes": names}
     jobs = plan(found.cases, salt, seed, shard_count, json.dumps([about, described]))
-    allowed = frozenset(names) if survey else None
-    work = functools.partial(write_shard, SCHEMAS[schema].encode, load, allowed, place)
+    work = functools.partial(write_shard, SCHEMAS[schema].encode, load, names, place)
     lock = _locked(place) if place else contextlib.nullcontext()
     with lock, _pool(executor, workers) as pool:  # no worker outlives the lock
         waiting, stale = _prepare(place, jobs, overwrite) if place else (jobs, [])
         if survey:
-            ask = functools.partial(_survey, survey, names)
             cases = [case for job in waiting for _, case in job.cases]
-            _refuse_unknown(_all(pool, ask, cases, "checking masks", progress), names)
+            ask = functools.partial(_ids, survey)
+            _need_known(cases, _all(pool, ask, cases, "checking masks", progress), {*names})
         contents = _all(pool, work, jobs, "writing" if place else "checking", progress)
         written = _summary(found, about, jobs, contents)
         if not written.manifest.records:
@@ -197,7 +196,7 @@ def plan(
 
 
 def _fingerprint(file: str, parameters: str, cases: list[tuple[str, Case]]) -> str:
-    parts: list[object] = [file, parameters]
+    parts = [file, parameters]
     for name, case in cases:
         parts += [name, case.label, case.weight]
         for stat in map(os.stat, filter(os.path.exists, case.files)):
@@ -222,37 +221,36 @@ def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[
         raise ValueError("this schema needs labels")
     if not all(case.split.replace("_", "0").isalnum() for case in cases):
         raise ValueError("the name of a split has letters, digits and underscores only")
-    lengths = {np.size(case.label) for case in labelled}
-    known = {*names, -1} if max(lengths, default=1) > 1 else {*names}
-    _refuse_unknown(
-        [(c.files, {*np.atleast_1d(c.label).tolist()} - known) for c in labelled], names
-    )
-    alike = len(lengths) < 2 and 0 not in lengths
-    need(alike, "UNKNOWN_LABEL", f"cases with {sorted(lengths)} labels each, expected one number")
+    labels = [np.atleast_1d(case.label).tolist() for case in labelled]
+    counts = sorted({len(several) for several in labels})
+    one_count = len(counts) < 2 and 0 not in counts
+    need(one_count, "UNKNOWN_LABEL", f"cases with {counts} labels each, expected one number")
+    _need_known(labelled, labels, {*names, -1} if counts > [1] else {*names})
 
 
-def _survey(survey: Callable, names: dict[int, str], case: Case) -> tuple[tuple, set[int]]:
-    """Files of a case, and the ids in its mask that nobody has named."""
+def _need_known(cases, ids_of_each, known: set[int]) -> None:
+    """Refuse ids that nobody has named."""
+    strange = [(case, {*ids} - known) for case, ids in zip(cases, ids_of_each, strict=True)]
+    ids = sorted({one for _, some in strange for one in some})
+    files = [file for case, some in strange if some for file in case.files]
+    words = f"found the ids {listed(ids)}, the classes are {sorted(known)}"
+    need(not ids, "UNKNOWN_LABEL", words, *files)
+
+
+def _ids(survey, case: Case) -> frozenset[int]:
+    """The ids in the mask of a case; if it cannot be read, writing will say what is wrong."""
     try:
-        return case.files, set(survey(case)) - names.keys()
+        return survey(case)
     except (CourseDataError, OSError) as error:
         if getattr(error, "code", "") == "UNKNOWN_LABEL":
             raise
-        return case.files, set()  # reading the case will say what is wrong
-
-
-def _refuse_unknown(found: Sequence[tuple[tuple, set[int]]], names: dict[int, str]) -> None:
-    """Refuse ids that nobody has named; `found` has the files of each case and its unknown ids."""
-    ids = sorted(set().union(*(strange for _, strange in found)))
-    files = [file for files, strange in found if strange for file in files]
-    words = f"found the ids {listed(ids)}, the classes are {sorted(names)}"
-    need(not ids, "UNKNOWN_LABEL", words, *files)
+        return frozenset()
 
 
 # Work, here or in other processes
 
 
-def _pool(executor: Executor | None, workers: int | None) -> contextlib.AbstractContextManager:
+def _pool(executor: Executor | None, workers: int | None):
     """What to submit work to; None where it is done here."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if executor or (workers or cores) == 1:
@@ -279,13 +277,14 @@ def _all(pool: Executor | None, work: Callable, items: list, title: str, progres
         wait([one for one in waiting if not one.cancel()])
 
 
-def write_shard(encode, load, allowed, folder: Path | None, job: Job) -> dict:
+def write_shard(encode, load, names: dict[int, str], folder: Path | None, job: Job) -> dict:
     """Write a shard under its hidden name, or find it finished.
 
     Args:
         encode: makes features of an element, its case's hash and the case.
         load: gives the element of a case; a `CourseDataError` rejects the case.
-        allowed: ids that masks may hold; None if nobody has looked at them.
+        names: of the classes. The survey has seen every mask; here it is looked at again, for a
+            file that changed since, and because there may be no survey.
         folder: of the set; None reads and counts everything and writes nothing.
         job: the cases, and the shard's name.
 
@@ -306,7 +305,8 @@ def write_shard(encode, load, allowed, folder: Path | None, job: Job) -> dict:
                 element = load(case)
                 features = encode(element, name, case)
                 known = row(features, element)
-                _check_ids(known, allowed)
+                strange = set(map(int, known.get("voxels", ()))) - names.keys()
+                need(not strange, "UNKNOWN_LABEL", f"ids in the mask: {sorted(strange)}")
                 message, starts = tfrecord.example(features)
             except (CourseDataError, OSError) as error:
                 code = getattr(error, "code", "UNREADABLE")
@@ -329,43 +329,36 @@ def write_shard(encode, load, allowed, folder: Path | None, job: Job) -> dict:
     return content | {"reasons": reasons}
 
 
-def _check_ids(known: dict, allowed: frozenset[int] | None) -> None:
-    """The survey has seen every mask; this is for a file that changed since, or a wrong survey."""
-    ids = set(map(int, known.get("voxels", ())))
-    if ids and allowed is None:
-        raise ValueError("there are masks, and nobody looked at their ids: pass `survey`")
-    strange = sorted(ids - (allowed or set()))
-    need(not strange, "UNKNOWN_LABEL", f"ids in the mask that the survey has not shown: {strange}")
-
-
 def _finished(folder: Path, job: Job) -> dict | None:
     """What the note says of a shard that an earlier run has finished."""
     note, done = job.hidden(folder, "note"), job.hidden(folder, "done")
-    noted = json.loads(note.read_text("utf-8")) if note.exists() else None
-    path = done if done.exists() else folder / job.file
-    whole = noted and path.exists() and manifest.sha256(path) == noted["shard"]["sha256"]
-    return noted if whole else None
+    if note.exists():
+        noted = json.loads(note.read_text("utf-8"))
+        path = done if done.exists() else folder / job.file
+        if path.exists() and manifest.sha256(path) == noted["shard"]["sha256"]:
+            return noted
+    return None
 
 
 def _summary(found: Found, about: dict, jobs: list[Job], contents: list[dict]) -> Written:
     """What was done: every input file ends in a shard or in the report."""
-    cases = {name: case for job in jobs for name, case in job.cases}
-    rows = [one for content in contents for one in content["rows"]]
-    columns = {key: [one.get(key) for one in rows] for key in manifest.COLUMNS}
-    lines, rejected = [], list(found.rejected)
+    files = {name: case.files for job in jobs for name, case in job.cases}
+    rejected, lines, rows = [*found.rejected], [], []
     for one in found.rejected:
         lines.append({"case": "", "code": one.code, "files": len(one.files), "shard": ""})
     for content in contents:
+        rows += content["rows"]
         lines += content["rejected"]
+        reasons = content.get("reasons", {})
         for line in content["rejected"]:
-            name, code = line["case"], line["code"]
-            reason = content.get("reasons", {}).get(name) or meaning(code)
-            rejected.append(Rejection(cases[name].files, code, reason))
+            reason = reasons.get(line["case"]) or meaning(line["code"])
+            rejected.append(Rejection(files[line["case"]], line["code"], reason))
     lost = sum(line["files"] for line in lines)
+    keys = [key for key in manifest.COLUMNS if any(key in row for row in rows)]
     made = Manifest(
         **about,
         shards=tuple(Shard(**content["shard"]) for content in contents),
-        columns={key: values for key, values in columns.items() if values.count(None) < len(rows)},
+        columns={key: [row.get(key) for row in rows] for key in keys},
         rejected=tuple(sorted(lines, key=lambda line: tuple(line.values()))),
         files={"all": found.files, "written": found.files - lost, "rejected": lost},
     )
@@ -411,14 +404,16 @@ def _prepare(folder: Path, jobs: list[Job], overwrite: bool) -> tuple[list[Job],
         made = {shard.file: shard.fingerprint for shard in manifest.load(folder).shards}
         found = "a finished set of other cases, parameters or salt, or of inputs that have changed"
         need(made == mine, "OTHER_SET", found, path)
-    listing = b"".join(one.read_bytes() for one in folder.glob(f"*{manifest.NAME}*"))
+    known = b"".join(one.read_bytes() for one in folder.glob(f"*{path.name}*"))
     there = sorted(folder.glob("*.tfrecord"))
-    foreign = [shard for shard in there if f'"{shard.name}"'.encode() not in listing]
+    foreign = [shard for shard in there if f'"{shard.name}"'.encode() not in known]
     need(not foreign, "FOREIGN_SHARD", f"{len(foreign)} shards that nobody here wrote", *foreign)
-    done = {job.hidden(folder, "done") for job in jobs}
-    # To overwrite is to trust no shard that has its final name.
-    notes = {one.with_suffix(".note") for one in done if one.exists() or not overwrite}
-    _clear(folder, done | notes | {*folder.glob(f".{manifest.NAME}.*")})
+    keep = {*folder.glob(f".{path.name}.*")}
+    for job in jobs:
+        done, note = job.hidden(folder, "done"), job.hidden(folder, "note")
+        # To overwrite is to trust no shard that has its final name.
+        keep |= {done, note} if done.exists() or not overwrite else set()
+    _clear(folder, keep)
     waiting = [job for job in jobs if not job.hidden(folder, "note").exists()]
     needed = sum(_size(case) for job in waiting for _, case in job.cases)
     free = shutil.disk_usage(folder).free
@@ -429,18 +424,17 @@ def _prepare(folder: Path, jobs: list[Job], overwrite: bool) -> tuple[list[Job],
 def _publish(folder: Path, jobs: list[Job], stale: list[Path], text: str) -> None:
     """Give the finished shards their names, and write the manifest last."""
     path, pending = folder / manifest.NAME, folder / f".{manifest.NAME}.{jobs[0].fingerprint}"
-    done = {job.file: job.hidden(folder, "done") for job in jobs}
-    waiting = {file: one for file, one in done.items() if one.exists()}
-    if waiting or not path.exists() or path.read_bytes() != text.encode():
+    done = [job for job in jobs if job.hidden(folder, "done").exists()]
+    if done or not path.exists() or path.read_text("utf-8") != text:
         _put(pending, text)  # whatever needs room is written before the first name is given
         if path.exists():  # until the end it tells which shards were its own
-            os.replace(path, folder / f".{manifest.NAME}.before")
-        for file, one in waiting.items():
-            os.replace(one, folder / file)
+            os.replace(path, folder / f".{path.name}.before")
+        for job in done:
+            os.replace(job.hidden(folder, "done"), folder / job.file)
         for shard in stale:
             shard.unlink()
         os.replace(pending, path)  # from here on it is this set
-    _clear(folder, {one.with_suffix(".note") for one in done.values()})
+    _clear(folder, {job.hidden(folder, "note") for job in jobs})
 
 
 def _clear(folder: Path, keep: Set[Path] = frozenset()) -> None:
