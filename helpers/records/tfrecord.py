@@ -12,7 +12,9 @@ https://protobuf.dev/programming-guides/encoding (messages).
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -36,11 +38,9 @@ def varint(number: int) -> bytes:
 
     Taught in: no lesson; the converter uses it
     """
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
+    if number < 0x80:
+        return bytes([number])
+    return bytes([number & 0x7F | 0x80]) + varint(number >> 7)
 
 
 def nested(number: int, pieces: Sequence[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
@@ -57,9 +57,8 @@ def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> list
     Taught in: no lesson; the converter uses it
     """
     if isinstance(value, np.ndarray):
-        raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        return nested(BYTES, nested(1, [raw]))
-    if isinstance(value, bytes):
+        value = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    if isinstance(value, bytes | np.ndarray):
         return nested(BYTES, nested(1, [value]))
     if all(isinstance(one, float) for one in value):
         return nested(FLOATS, nested(1, [np.asarray(value, "<f4").tobytes()]))
@@ -86,16 +85,14 @@ def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], d
 
     Taught in: no lesson; the converter uses it
     """
-    entries, starts, size = [], {}, 0
+    entries, ends = [], {}
     for key in sorted(features, key=str.encode):
-        entry = nested(1, nested(1, [key.encode()]) + nested(2, feature(features[key])))
-        entries += entry
-        size += sum(map(len, entry))
-        starts[key] = size - len(entry[-1])
+        entries += nested(1, nested(1, [key.encode()]) + nested(2, feature(features[key])))
+        ends[key] = len(entries)
     message = nested(1, entries)
-    whole = len(message[0]) + size
-    need(whole <= LARGEST, "TOO_LARGE", f"a record of {whole} bytes; TensorFlow reads {LARGEST}")
-    return message, {key: len(message[0]) + start for key, start in starts.items()}
+    bounds = [0, *itertools.accumulate(map(len, message))]
+    need(bounds[-1] <= LARGEST, "TOO_LARGE", f"a record of {bounds[-1]} bytes, of {LARGEST}")
+    return message, {key: bounds[end] for key, end in ends.items()}
 
 
 def masked_crc(pieces: Sequence[bytes | np.ndarray]) -> bytes:
@@ -103,9 +100,7 @@ def masked_crc(pieces: Sequence[bytes | np.ndarray]) -> bytes:
 
     Taught in: no lesson; the converter uses it
     """
-    crc = 0
-    for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
+    crc = functools.reduce(google_crc32c.extend, pieces, 0)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
