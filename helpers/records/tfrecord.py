@@ -28,6 +28,7 @@ from helpers.errors import need
 BYTES, FLOATS, INTEGERS = 1, 2, 3  # the numbers of the three lists in tf.train.Feature
 LARGEST = 2**31 - 1  # bytes of a message; TensorFlow loses what lies beyond (protobuf's limit)
 HEAD = 12  # bytes of a frame before its message
+Pieces = Sequence[bytes | np.ndarray]
 
 
 def varint(number: int) -> bytes:
@@ -43,7 +44,7 @@ def varint(number: int) -> bytes:
     return bytes([number & 0x7F | 0x80]) + varint(number >> 7)
 
 
-def nested(number: int, pieces: Sequence[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
+def nested(number: int, pieces: Pieces) -> Pieces:
     """A field around its content: its number, wire type 2, the size, then the pieces as they are.
 
     Taught in: no lesson; the converter uses it
@@ -51,7 +52,7 @@ def nested(number: int, pieces: Sequence[bytes | np.ndarray]) -> list[bytes | np
     return [bytes([number << 3 | 2]) + varint(sum(map(len, pieces))), *pieces]
 
 
-def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> list:
+def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> Pieces:
     """One `tf.train.Feature`: a bytes list of one value, a list of floats, or one of integers.
 
     Taught in: no lesson; the converter uses it
@@ -66,7 +67,7 @@ def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> list
     return nested(INTEGERS, nested(1, [b"".join(varint(one & 2**64 - 1) for one in value)]))
 
 
-def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], dict[str, int]]:
+def example(features: Mapping[str, object]) -> tuple[Pieces, dict[str, int]]:
     """A serialized `tf.train.Example`, in pieces to be written one after the other.
 
         pieces, starts = example({"image": voxels, "label": (1,)})
@@ -95,7 +96,7 @@ def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], d
     return message, {key: bounds[end] for key, end in ends.items()}
 
 
-def masked_crc(pieces: Sequence[bytes | np.ndarray]) -> bytes:
+def masked_crc(pieces: Pieces) -> bytes:
     """CRC-32C of all pieces together, rotated and shifted, as TFRecord stores it.
 
     Taught in: no lesson; the converter uses it
@@ -135,7 +136,7 @@ class Writer:
                 self._file.flush()
                 os.fsync(self._file.fileno())
 
-    def write(self, message: Sequence[bytes | np.ndarray]) -> int:
+    def write(self, message: Pieces) -> int:
         """Write one frame around a message in pieces; at which byte of the file that begins."""
         begin = self.bytes + HEAD
         length = struct.pack("<Q", sum(map(len, message)))
