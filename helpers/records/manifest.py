@@ -107,7 +107,7 @@ class Manifest:
         inside = [split == name for split in self.of_records("split")]
         found = {key: [*itertools.compress(self.columns[key], inside)] for key in self.columns}
         known = {key: values for key, values in found.items() if values.count(None) < len(values)}
-        return known | {"records": sum(inside)}
+        return {"records": sum(inside)} | known
 
     @property
     def rows(self):

@@ -183,8 +183,8 @@ def row(features: Mapping[str, object], element: Mapping) -> dict[str, object]:
     known = {key: features[name].decode() for key, name in texts.items() if name in features}
     known |= {"shape": "x".join(map(str, shape)), "image_bytes": size}
     for key in {"label", "weight", "spacing"} & features.keys():
-        many = len(features[key]) > 1 or key == "spacing"
-        known[key] = list(features[key]) if many else features[key][0]
+        first, *more = features[key]
+        known[key] = [first, *more] if more else first
     if element.get("mask") is not None:
         known["voxels"] = voxels_by_id(features.get("mask", np.asarray(element["mask"])))
     return known | ({"notes": list(element["notes"])} if element.get("notes") else {})
