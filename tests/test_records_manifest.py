@@ -144,7 +144,7 @@ def test_no_character_of_the_manifest_can_be_changed_unnoticed(copy):
     path.write_bytes(b"\xff\xfe")
     assert ending(records.load_manifest, copy) == "MANIFEST_DAMAGED"
     path.write_text(json.dumps({"format": "records", "shards": [], "version": 1}, indent=1))
-    with pytest.raises(CourseDataError, match="version 1, expected 2"):
+    with pytest.raises(CourseDataError, match="expected version 2"):
         records.load_manifest(copy)
     path.unlink()
     for call in (records.load_manifest, records.verify, records.index, records.read):

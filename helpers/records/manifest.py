@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,20 +105,17 @@ class Manifest:
         if name not in self.splits:
             raise ValueError(f"no split {name!r}; this set has: {', '.join(self.splits)}")
         inside = [split == name for split in self.of_records("split")]
-        found: dict = {"records": sum(inside)}
-        for key, values in self.columns.items():
-            chosen = [*itertools.compress(values, inside)]
-            if any(value is not None for value in chosen):
-                found[key] = chosen
-        return found
+        found = {key: [*itertools.compress(self.columns[key], inside)] for key in self.columns}
+        known = {key: values for key, values in found.items() if values.count(None) < len(values)}
+        return {"records": sum(inside)} | known
 
     @property
     def rows(self):
         """A pandas table, a line for each record: split, shard, patient, and the columns."""
         import pandas as pd
 
-        places = {"split": self.of_records("split"), "shard": self.of_records("file")}
         patients = [name.partition("-")[0] for name in self.columns["case"]]
+        places = {"split": self.of_records("split"), "shard": self.of_records("file")}
         return pd.DataFrame(places | {"patient": patients} | self.columns)
 
     @property
@@ -164,12 +160,9 @@ def load(folder: str | Path) -> Manifest:
         raise FileNotFoundError("no such folder")
     need(path.is_file(), "NO_MANIFEST", f"there is no {NAME} in this folder", path)
     text = path.read_bytes().decode("utf-8", "replace")
-    version = re.search(r'"version": ?(\d+)', text)
-    found = f"version {version[1]}" if version else "no version"
-    need(found == f"version {VERSION}", "MANIFEST_DAMAGED", f"{found}, expected {VERSION}", path)
-    whole = text == _sealed(text.partition("\n")[2])
-    need(whole, "MANIFEST_DAMAGED", "it does not agree with its own checksum", path)
-    content = json.loads(text)
+    content = json.loads(text) if text == _sealed(text.partition("\n")[2]) else {}
+    found = f"its checksum or its version is wrong, expected version {VERSION}"
+    need(content.get("version") == VERSION, "MANIFEST_DAMAGED", found, path)
     known = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
     known["classes"] = {int(number): name for number, name in known["classes"].items()}
     known["shards"] = tuple(Shard(**shard) for shard in known["shards"])
@@ -198,24 +191,25 @@ def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -
 
     Taught in: writing TFRecords
     """
-    folder, shards, faults = Path(folder), load(folder).shards, []
-    for shard in shards:
-        path = folder / shard.file
-        if split not in (None, shard.split):
-            continue
-        size = path.stat().st_size if path.is_file() else None
-        if size is None:
-            faults.append(Fault(shard.file, "MISSING_SHARD", f"{shard.records} records are gone"))
-        elif size != shard.bytes:
-            code = "TRUNCATED_SHARD" if size < shard.bytes else "ALTERED_SHARD"
-            faults.append(Fault(shard.file, code, f"{size} bytes of {shard.bytes}"))
-        elif full and sha256(path) != shard.sha256:
-            reason = "as many bytes as were written, but not the same"
-            faults.append(Fault(shard.file, "ALTERED_SHARD", reason))
+    folder, shards = Path(folder), load(folder).shards
+    found = [_fault(folder, one, full) for one in shards if split in (None, one.split)]
     foreign = {path.name for path in folder.glob("*.tfrecord")} - {one.file for one in shards}
     for name in foreign if split is None else ():
-        faults.append(Fault(name, "FOREIGN_SHARD", meaning("FOREIGN_SHARD")))
-    return tuple(sorted(faults, key=lambda fault: fault.file))
+        found.append(Fault(name, "FOREIGN_SHARD", meaning("FOREIGN_SHARD")))
+    return tuple(sorted(filter(None, found)))
+
+
+def _fault(folder: Path, shard: Shard, full: bool) -> Fault | None:
+    path = folder / shard.file
+    if not path.is_file():
+        return Fault(shard.file, "MISSING_SHARD", f"{shard.records} records are gone")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        code = "TRUNCATED_SHARD" if size < shard.bytes else "ALTERED_SHARD"
+        return Fault(shard.file, code, f"{size} bytes of {shard.bytes}")
+    if full and sha256(path) != shard.sha256:
+        return Fault(shard.file, "ALTERED_SHARD", "as many bytes as were written, but not the same")
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -20,7 +20,6 @@ from helpers.errors import need
 NARROW = ("uint8", "int16", "uint16", "int32", "float32", "int64", "float64")
 DEFAULTS = {"label": -1, "weight": 1.0, "spacing": 0.0, "modality": b""}  # where a record lacks it
 LARGEST_WEIGHT = 2.0**127  # float32 holds it
-COUNTED_AT_ONCE = 2**18  # bincount makes eight bytes of each id on its way
 
 
 class Field(NamedTuple):
@@ -62,8 +61,8 @@ def narrowest(values: np.ndarray) -> np.ndarray:
     Taught in: writing TFRecords
     """
     values = np.asarray(values)
-    kind, found = values.dtype.kind, f"expected numbers of at most 64 bits, found {values.dtype}"
-    need(kind in "biuf" and values.dtype.itemsize <= 8, "PIXEL_FORMAT", found)
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    need(kind in "biuf" and size <= 8, "PIXEL_FORMAT", f"{values.dtype}, not numbers of 64 bits")
     bad = values.size - int(np.isfinite(values).sum()) if kind == "f" else 0
     need(not bad, "NOT_FINITE", f"{bad} of {values.size} values are NaN or infinite")
     low, high = (values.min().item(), values.max().item()) if values.size else (0, 0)
@@ -98,26 +97,33 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> dict
     Taught in: writing TFRecords
     """
     image, mask = np.asarray(element["image"]), element.get("mask")
+    label, weight = case.label, case.weight
     spacing = tuple(float(mm) for mm in element.get("spacing", ()))
     need(all(0 < mm < np.inf for mm in spacing), "NO_GEOMETRY", f"a spacing of {spacing} mm")
     rank = len(spacing) or (rank if mask is None else np.ndim(mask))
     image = image[..., np.newaxis] if image.ndim == rank else image
-    found = f"an image of shape {image.shape} where {rank} spatial axes are expected, none empty"
+    found = f"an image of shape {image.shape}, expected {rank} spatial axes"
     need(image.ndim == rank + 1 and image.size, "SHAPE_MISMATCH", found)
-    low, high = image.min(), image.max()
-    need(image.size == 1 or low != high, "CONSTANT", f"all {image.size} values are {low}")
-    weight, image = case.weight, narrowest(image)
+    need(image.size == 1 or image.min() != image.max(), "CONSTANT", f"{image.size} equal values")
     need(weight is None or 0 <= weight <= LARGEST_WEIGHT, "BAD_WEIGHT", f"a weight of {weight}")
-    optional = {
-        "spacing": spacing or None,
-        "mask": None if mask is None else class_ids(mask, image.shape[:-1]),
-        "modality": (element.get("modality") or "").encode() or None,
-        "label": None if case.label is None else tuple(map(int, np.atleast_1d(case.label))),
-        "weight": None if weight is None else (float(weight),),
-    }
-    features = {"image": image, "image/dtype": image.dtype.name.encode()}
-    features |= {"image/shape": image.shape, "case": name.encode()}
-    return features | {key: value for key, value in optional.items() if value is not None}
+    image = narrowest(image)
+    return _filled(
+        ARRAY,
+        image,
+        image.dtype.name.encode(),
+        image.shape,
+        name.encode(),
+        spacing or None,
+        None if mask is None else class_ids(mask, image.shape[:-1]),
+        None if label is None else tuple(map(int, np.atleast_1d(label))),
+        None if weight is None else (float(weight),),
+        (element.get("modality") or "").encode() or None,
+    )
+
+
+def _filled(fields: tuple[Field, ...], *values: object) -> dict[str, object]:
+    pairs = zip(fields, values, strict=True)
+    return {field.key: value for field, value in pairs if value is not None}
 
 
 def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]:
@@ -138,18 +144,11 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]
     """
     from PIL import Image
 
-    height, width, png = element["height"], element["width"], io.BytesIO()
-    Image.fromarray(class_ids(element["mask"], (height, width))).save(png, format="PNG")
-    return {
-        "image/encoded": element["image"],
-        "image/filename": name.encode(),
-        "image/format": element["format"].encode(),
-        "image/height": (height,),
-        "image/width": (width,),
-        "image/channels": (3,),
-        "image/segmentation/class/encoded": png.getvalue(),
-        "image/segmentation/class/format": b"png",
-    }
+    sides, png = (element["height"], element["width"]), io.BytesIO()
+    Image.fromarray(class_ids(element["mask"], sides)).save(png, format="PNG")
+    kind, (height, width) = element["format"].encode(), sides
+    texts = element["image"], name.encode(), kind
+    return _filled(DEEPLAB, *texts, (height,), (width,), (3,), png.getvalue(), b"png")
 
 
 def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -160,11 +159,9 @@ def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
     Taught in: writing TFRecords
     """
-    mask = np.asarray(mask)
-    found = f"the mask's shape is {mask.shape}, the image's {tuple(shape)}"
-    need(mask.shape == tuple(shape), "MASK_MISMATCH", found)
     ids = narrowest(mask)
-    found = f"expected ids from 0 to 255, found {mask.dtype} from {mask.min()} to {mask.max()}"
+    need(ids.shape == shape, "MASK_MISMATCH", f"the mask's shape is {ids.shape}, not {shape}")
+    found = f"expected ids from 0 to 255, found {ids.min()} to {ids.max()}"
     need(ids.dtype == np.uint8, "UNKNOWN_LABEL", found)
     return ids
 
@@ -186,8 +183,8 @@ def row(features: Mapping[str, object], element: Mapping) -> dict[str, object]:
     known = {key: features[name].decode() for key, name in texts.items() if name in features}
     known |= {"shape": "x".join(map(str, shape)), "image_bytes": size}
     for key in {"label", "weight", "spacing"} & features.keys():
-        many = len(features[key]) > 1 or key == "spacing"
-        known[key] = list(features[key]) if many else features[key][0]
+        first, *more = features[key]
+        known[key] = [first, *more] if more else first
     if element.get("mask") is not None:
         known["voxels"] = voxels_by_id(features.get("mask", np.asarray(element["mask"])))
     return known | ({"notes": list(element["notes"])} if element.get("notes") else {})
@@ -201,9 +198,8 @@ def voxels_by_id(mask: np.ndarray) -> dict[str, int]:
 
     Taught in: no lesson; the converter uses it
     """
-    flat, counts = mask.reshape(-1), np.zeros(256, np.int64)
-    for start in range(0, flat.size, COUNTED_AT_ONCE):
-        counts += np.bincount(flat[start : start + COUNTED_AT_ONCE], minlength=256)
+    # Part by part: bincount makes eight bytes of each id on its way.
+    counts = sum(np.bincount(part.reshape(-1), minlength=256) for part in mask)
     return {str(number): int(counts[number]) for number in np.flatnonzero(counts)}
 
 

@@ -12,7 +12,9 @@ https://protobuf.dev/programming-guides/encoding (messages).
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from helpers.errors import need
 BYTES, FLOATS, INTEGERS = 1, 2, 3  # the numbers of the three lists in tf.train.Feature
 LARGEST = 2**31 - 1  # bytes of a message; TensorFlow loses what lies beyond (protobuf's limit)
 HEAD = 12  # bytes of a frame before its message
+Pieces = Sequence[bytes | np.ndarray]
 
 
 def varint(number: int) -> bytes:
@@ -36,14 +39,12 @@ def varint(number: int) -> bytes:
 
     Taught in: no lesson; the converter uses it
     """
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
+    if number < 0x80:
+        return bytes([number])
+    return bytes([number & 0x7F | 0x80]) + varint(number >> 7)
 
 
-def nested(number: int, pieces: Sequence[bytes | np.ndarray]) -> list[bytes | np.ndarray]:
+def nested(number: int, pieces: Pieces) -> Pieces:
     """A field around its content: its number, wire type 2, the size, then the pieces as they are.
 
     Taught in: no lesson; the converter uses it
@@ -51,15 +52,14 @@ def nested(number: int, pieces: Sequence[bytes | np.ndarray]) -> list[bytes | np
     return [bytes([number << 3 | 2]) + varint(sum(map(len, pieces))), *pieces]
 
 
-def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> list:
+def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> Pieces:
     """One `tf.train.Feature`: a bytes list of one value, a list of floats, or one of integers.
 
     Taught in: no lesson; the converter uses it
     """
     if isinstance(value, np.ndarray):
-        raw = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        return nested(BYTES, nested(1, [raw]))
-    if isinstance(value, bytes):
+        value = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    if isinstance(value, bytes | np.ndarray):
         return nested(BYTES, nested(1, [value]))
     if all(isinstance(one, float) for one in value):
         return nested(FLOATS, nested(1, [np.asarray(value, "<f4").tobytes()]))
@@ -67,7 +67,7 @@ def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> list
     return nested(INTEGERS, nested(1, [b"".join(varint(one & 2**64 - 1) for one in value)]))
 
 
-def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], dict[str, int]]:
+def example(features: Mapping[str, object]) -> tuple[Pieces, dict[str, int]]:
     """A serialized `tf.train.Example`, in pieces to be written one after the other.
 
         pieces, starts = example({"image": voxels, "label": (1,)})
@@ -86,26 +86,22 @@ def example(features: Mapping[str, object]) -> tuple[list[bytes | np.ndarray], d
 
     Taught in: no lesson; the converter uses it
     """
-    entries, starts, size = [], {}, 0
+    entries, ends = [], {}
     for key in sorted(features, key=str.encode):
-        entry = nested(1, nested(1, [key.encode()]) + nested(2, feature(features[key])))
-        entries += entry
-        size += sum(map(len, entry))
-        starts[key] = size - len(entry[-1])
+        entries += nested(1, nested(1, [key.encode()]) + nested(2, feature(features[key])))
+        ends[key] = len(entries)
     message = nested(1, entries)
-    whole = len(message[0]) + size
-    need(whole <= LARGEST, "TOO_LARGE", f"a record of {whole} bytes; TensorFlow reads {LARGEST}")
-    return message, {key: len(message[0]) + start for key, start in starts.items()}
+    bounds = [0, *itertools.accumulate(map(len, message))]
+    need(bounds[-1] <= LARGEST, "TOO_LARGE", f"a record of {bounds[-1]} bytes, of {LARGEST}")
+    return message, {key: bounds[end] for key, end in ends.items()}
 
 
-def masked_crc(pieces: Sequence[bytes | np.ndarray]) -> bytes:
+def masked_crc(pieces: Pieces) -> bytes:
     """CRC-32C of all pieces together, rotated and shifted, as TFRecord stores it.
 
     Taught in: no lesson; the converter uses it
     """
-    crc = 0
-    for piece in pieces:
-        crc = google_crc32c.extend(crc, piece)
+    crc = functools.reduce(google_crc32c.extend, pieces, 0)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
@@ -140,7 +136,7 @@ class Writer:
                 self._file.flush()
                 os.fsync(self._file.fileno())
 
-    def write(self, message: Sequence[bytes | np.ndarray]) -> int:
+    def write(self, message: Pieces) -> int:
         """Write one frame around a message in pieces; at which byte of the file that begins."""
         begin = self.bytes + HEAD
         length = struct.pack("<Q", sum(map(len, message)))
