@@ -7,6 +7,7 @@ into its batch: the manifest knows where it begins.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections import Counter
@@ -25,7 +26,8 @@ BUFFER = 2**18  # bytes of the reader of each shard, for smaller ones
 SHUFFLED_BYTES = 256 * 2**20  # what a shuffle buffer of serialized records may hold
 AT_A_TIME = 2  # batches decoded at once: each may be more than 100 MB
 TAKING_TURNS = 4  # shards, of which each gives a record in its turn
-KINDS = {"label": np.int32, "weight": np.float32, "spacing": np.float32, "modality": object}
+KINDS = {"case": object, "label": np.int32, "weight": np.float32, "spacing": np.float32}
+KINDS["modality"] = object
 
 
 def read(
@@ -83,14 +85,11 @@ def read(
 
     Taught in: writing TFRecords
     """
-    check = check or ("full" if mapped else "size")
-    found, split, known = _opened(folder, split, check)
+    found, split, known = _opened(folder, split, check or ("full" if mapped else "size"))
     encoded, kinds = found.schema == "deeplab", sorted({*known["dtype"]})
     mixed = len(kinds) > 1 and not encoded
     if indices is not None and (seed is not None or not mapped):
         raise ValueError("indices need mapped=True, and take the place of seed")
-    if batch is not None and batch < 1:
-        raise ValueError("a batch holds 1 record or more")
     if batch and len({*known["shape"]}) > 1:
         raise ValueError("images of several shapes cannot share a batch: crop or resize them first")
     if mapped and encoded:
@@ -100,11 +99,9 @@ def read(
         warnings.warn(held, stacklevel=2)
     if mapped:
         return _mapped(known, batch, seed, indices)
-    parse = parser(found, split)
-    if mixed or encoded:
-        dataset = _streamed(known, None, seed, parse)
-        return dataset.batch(batch) if batch else dataset
-    return _streamed(known, batch, seed, parse)
+    if batch and (mixed or encoded):  # each is decoded in its own way
+        return _streamed(known, None, seed, parser(found, split)).batch(batch)
+    return _streamed(known, batch, seed, parser(found, split))
 
 
 def index(folder: str | Path, split: str | None = None, *, check: str = "size") -> dict:
@@ -182,51 +179,57 @@ def parser(found: manifest.Manifest, split: str) -> Callable:
     """
     import tensorflow as tf
 
-    known = found.split(split)
+    known, text = found.split(split), tf.io.FixedLenFeature([], tf.string)
     static, kinds = _shape(known), [*dict.fromkeys(known["dtype"])]
-    text = tf.io.FixedLenFeature([], tf.string)
-    plain = tf.autograph.experimental.do_not_convert  # which in notebooks warns of what it cannot
-
-    @plain
-    def photograph(serialized):
-        keys = ("image/encoded", "image/segmentation/class/encoded", "image/filename")
-        features = tf.io.parse_example(serialized, dict.fromkeys(keys, text))
-        image, mask, case = (features[key] for key in keys)
-        image = tf.io.decode_image(image, channels=3, expand_animations=False)
-        mask = tf.ensure_shape(tf.io.decode_png(mask, channels=1), [*static[:-1], 1])
-        return {"image": tf.ensure_shape(image, static), "mask": mask, "case": case}
-
-    if found.schema == "deeplab":
-        return photograph
-    spec = {"image": text, "image/dtype": text, "case": text}
+    spec = {"image": text, "image/dtype": text}
     spec["image/shape"] = tf.io.FixedLenFeature([len(static)], tf.int64)
     if "mask_at" in known:
         spec["mask"] = text
     for key in KINDS.keys() & known.keys():
-        shape, dtype = _column(known, key).shape[1:], tf.as_dtype(KINDS[key])
-        stored = tf.int64 if key == "label" else dtype
-        lacking = np.full(shape, DEFAULTS[key]).tolist()
+        shape, stored = _column(known, key).shape[1:], np.int64 if key == "label" else KINDS[key]
+        lacking = np.full(shape, DEFAULTS.get(key)).tolist()
         spec[key] = tf.io.FixedLenFeature(shape, stored, lacking)
 
-    @plain
     def arrays(serialized):
         element = tf.io.parse_example(serialized, spec)
-        raw, dtype, shape = (element.pop(key) for key in ("image", "image/dtype", "image/shape"))
-        wide = np.result_type(*kinds)
-        ways = [lambda kind=kind: tf.cast(tf.io.decode_raw(raw, kind), wide) for kind in kinds]
-        which = tf.argmax(dtype == kinds, output_type=tf.int32) if len(kinds) > 1 else None
-        values = tf.switch_case(which, ways) if len(kinds) > 1 else ways[0]()
-        together = serialized.shape.rank
-        values = tf.reshape(values, [-1, *static] if together else shape)
-        element["image"] = tf.ensure_shape(values, [*serialized.shape, *static])
+        values = _decoded(element["image"], element.pop("image/dtype"), kinds)
+        shape = element.pop("image/shape")
+        image = tf.reshape(values, [-1, *static] if serialized.shape.rank else shape)
+        element["image"] = image = tf.ensure_shape(image, [*serialized.shape, *static])
         if "mask" in element:
             ids = tf.io.decode_raw(element["mask"], tf.uint8)
-            element["mask"] = tf.reshape(ids, tf.shape(element["image"][..., :1]))
+            element["mask"] = tf.reshape(ids, tf.shape(image[..., :1]))
         if "label" in element:
             element["label"] = tf.cast(element["label"], tf.int32)
         return element
 
-    return arrays
+    parse = functools.partial(_photograph, static) if found.schema == "deeplab" else arrays
+    # AutoGraph has nothing to convert here, and in notebooks it warns of what it cannot.
+    return tf.autograph.experimental.do_not_convert(parse)
+
+
+def _decoded(raw, dtype, kinds: list[str]):
+    """Values in their dtype; where a split has several, in the narrowest that holds them all."""
+    import tensorflow as tf
+
+    if len(kinds) == 1:
+        return tf.io.decode_raw(raw, kinds[0])
+    wide = np.result_type(*kinds)
+    ways = [lambda kind=kind: tf.cast(tf.io.decode_raw(raw, kind), wide) for kind in kinds]
+    return tf.switch_case(tf.argmax(dtype == kinds, output_type=tf.int32), ways)
+
+
+def _photograph(static: list[int | None], serialized):
+    """An element from a record of DeepLab."""
+    import tensorflow as tf
+
+    text = tf.io.FixedLenFeature([], tf.string)
+    keys = ("image/encoded", "image/segmentation/class/encoded", "image/filename")
+    features = tf.io.parse_example(serialized, dict.fromkeys(keys, text))
+    image, mask, case = map(features.get, keys)
+    image = tf.io.decode_image(image, channels=3, expand_animations=False)
+    mask = tf.ensure_shape(tf.io.decode_png(mask, channels=1), [*static[:-1], 1])
+    return {"image": tf.ensure_shape(image, static), "mask": mask, "case": case}
 
 
 def _streamed(known: dict, batch: int | None, seed: int | None, parse: Callable):
@@ -260,17 +263,14 @@ def _streamed(known: dict, batch: int | None, seed: int | None, parse: Callable)
     dataset = tf.data.Dataset.from_tensor_slices(shards)
     if seed is not None:
         dataset = dataset.shuffle(len(counts), seed=seed)
-    dataset = dataset.interleave(whole, cycle_length=min(len(counts), TAKING_TURNS))
+    dataset = dataset.interleave(whole, cycle_length=TAKING_TURNS)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(known["records"]))
     if seed is not None:
         room = max(1, SHUFFLED_BYTES // mean_bytes)
         dataset = dataset.shuffle(min(room, known["records"]), seed=seed + 1)
     dataset = dataset.batch(batch) if batch else dataset
-
-    def parsed(_, record):
-        return parse(record)
-
-    return draws.map_named(dataset, parsed, name="records.parse", num_parallel_calls=AT_A_TIME)
+    parsed = {"name": "records.parse", "num_parallel_calls": AT_A_TIME}
+    return draws.map_named(dataset, lambda _, record: parse(record), **parsed)
 
 
 def _mapped(known: dict, batch: int | None, seed: int | None, indices):
@@ -283,7 +283,6 @@ def _mapped(known: dict, batch: int | None, seed: int | None, indices):
     kinds = {"image": np.result_type(*{*known["dtype"]}), "mask": np.uint8}
     views = {key: [*_views(known, key)] for key in kinds if f"{key}_at" in known}
     small = {key: tf.constant(_column(known, key)) for key in KINDS.keys() & known.keys()}
-    small["case"] = tf.constant(known["case"])
 
     def copies(key, numbers):
         key = key.decode()
@@ -301,9 +300,8 @@ def _mapped(known: dict, batch: int | None, seed: int | None, indices):
         with tf.control_dependencies(element.values()):  # they refuse a number that no record has
             for key in views:
                 found = tf.numpy_function(held(copies), [key, numbers], kinds[key], stateful=False)
-                channels = static[-1] if key == "image" else 1
-                shape = [*numbers.shape, *static[:-1], channels]
-                element[key] = tf.ensure_shape(found, shape)
+                shape = static if key == "image" else [*static[:-1], 1]
+                element[key] = tf.ensure_shape(found, [*numbers.shape, *shape])
         return element
 
     order = tf.data.Dataset.range(known["records"]) if indices is None else indices
@@ -348,7 +346,7 @@ def _shape(known: dict) -> list[int | None]:
 def _column(known: dict, key: str) -> np.ndarray:
     """A column as an array, with the default where a record lacks it."""
     some = next(one for one in known[key] if one is not None)
-    lacking = np.full(np.shape(some), DEFAULTS[key]).tolist()
+    lacking = np.full(np.shape(some), DEFAULTS.get(key)).tolist()
     return np.array([lacking if one is None else one for one in known[key]], KINDS[key])
 
 
