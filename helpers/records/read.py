@@ -90,6 +90,8 @@ def read(
     mixed = len(kinds) > 1 and not encoded
     if indices is not None and (seed is not None or not mapped):
         raise ValueError("indices need mapped=True, and take the place of seed")
+    if batch is not None and batch < 1:
+        raise ValueError("a batch holds 1 record or more")
     if batch and len({*known["shape"]}) > 1:
         raise ValueError("images of several shapes cannot share a batch: crop or resize them first")
     if mapped and encoded:
@@ -285,11 +287,11 @@ def _mapped(known: dict, batch: int | None, seed: int | None, indices):
     small = {key: tf.constant(_column(known, key)) for key in KINDS.keys() & known.keys()}
 
     def copies(key, numbers):
-        key = key.decode()
-        chosen = [views[key][number] for number in np.atleast_1d(numbers)]
-        batch = buffers.empty((len(chosen), *chosen[0].shape), kinds[key])
-        for place, image in zip(batch, chosen, strict=True):
-            place[...] = image
+        key, several = key.decode(), np.atleast_1d(numbers)
+        first = views[key][several[0]]
+        batch = buffers.empty((len(several), *first.shape), kinds[key])
+        for place, number in enumerate(several):
+            batch[place] = views[key][number]
         return batch if np.ndim(numbers) else batch[0]
 
     # A dataset that is made inside a graph is soon gone, and its function with it.
