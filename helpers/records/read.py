@@ -200,7 +200,7 @@ def parser(found: manifest.Manifest, split: str) -> Callable:
         element["image"] = image = tf.ensure_shape(image, [*serialized.shape, *static])
         if "mask" in element:
             ids = tf.io.decode_raw(element["mask"], tf.uint8)
-            element["mask"] = tf.reshape(ids, tf.shape(image[..., :1]))
+            element["mask"] = tf.reshape(ids, tf.concat([tf.shape(image)[:-1], [1]], 0))
         if "label" in element:
             element["label"] = tf.cast(element["label"], tf.int32)
         return element
@@ -248,10 +248,11 @@ def _streamed(known: dict, batch: int | None, seed: int | None, parse: Callable)
     counts = Counter(known["path"])
     mean_bytes = sum(path.stat().st_size for path in counts) // known["records"]
 
-    def lost(words):
+    def lost(words):  # at the first record that is missing
         tf.raw_ops.Assert(condition=False, data=["ALTERED_SHARD: cannot read all of", words])
         return tf.constant(-1, tf.int64), ""
 
+    @tf.autograph.experimental.do_not_convert
     def whole(file, words, count):
         # A buffer is one more copy of a large record, but spares small ones a system call each.
         found = tf.data.TFRecordDataset(file, buffer_size=0 if mean_bytes > LARGE else BUFFER)
@@ -328,7 +329,8 @@ def _opened(folder: str | Path, split: str | None, check: str) -> tuple:
     faults = manifest.verify(folder, split=split, full=check == "full")
     if faults:
         reason = f"{len(faults)} faulty shards; of the first: {faults[0].reason}"
-        raise CourseDataError(faults[0].code, reason, [fault.file for fault in faults])
+        files = [Path(folder) / fault.file for fault in faults]
+        raise CourseDataError(faults[0].code, reason, files)
     need(known["records"], "NOTHING_WRITTEN", "all cases of this split were rejected")
     shards = [shard for shard in found.shards if shard.split == split]
     known["path"] = [Path(folder) / one.file for one in shards for _ in range(one.records)]
