@@ -7,17 +7,18 @@ into its batch: the manifest knows where it begins.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from helpers import memory, quiet
-from helpers.errors import CourseDataError, listed, need
+from helpers import memory
+from helpers.errors import CourseDataError, need
 from helpers.records import manifest
-from helpers.records.manifest import Manifest, Shard
 from helpers.records.schema import DEFAULTS
 
 LARGE = 2**16  # bytes; records beyond this are read straight into place
@@ -25,7 +26,8 @@ BUFFER = 2**18  # bytes of the reader of each shard, for smaller ones
 SHUFFLED_BYTES = 256 * 2**20  # what a shuffle buffer of serialized records may hold
 AT_A_TIME = 2  # batches decoded at once: each may be more than 100 MB
 TAKING_TURNS = 4  # shards, of which each gives a record in its turn
-KINDS = {"label": np.int32, "weight": np.float32, "spacing": np.float32, "modality": object}
+KINDS = {"case": object, "label": np.int32, "weight": np.float32, "spacing": np.float32}
+KINDS["modality"] = object
 
 
 def read(
@@ -83,44 +85,25 @@ def read(
 
     Taught in: writing TFRecords
     """
-    found, known, shards = _opened(Path(folder), split, check or ("full" if mapped else "size"))
-    encoded, kinds = found.schema == "deeplab", {*known["dtype"]}
-    wrong = {
-        f"a batch holds 1 record or more, not {batch}": batch is not None and batch < 1,
-        "indices need mapped=True, and take the place of seed": indices is not None
-        and (seed is not None or not mapped),
-        "images of several shapes cannot share a batch: crop, resize or pad them, then batch": batch
-        and len({*known["shape"]}) > 1,
-        "records that hold JPEG or PNG files have to be decoded, not mapped": mapped and encoded,
-    }
-    for problem, is_so in wrong.items():
-        if is_so:
-            raise ValueError(problem)
-    if len(kinds) > 1 and not encoded:
-        held = f"images are {', '.join(sorted(kinds))}: all are read as {np.result_type(*kinds)}"
+    found, split, known = _opened(folder, split, check or ("full" if mapped else "size"))
+    encoded, kinds = found.schema == "deeplab", sorted({*known["dtype"]})
+    mixed = len(kinds) > 1 and not encoded
+    if indices is not None and (seed is not None or not mapped):
+        raise ValueError("indices need mapped=True, and take the place of seed")
+    if batch is not None and batch < 1:
+        raise ValueError("a batch holds 1 record or more")
+    if batch and len({*known["shape"]}) > 1:
+        raise ValueError("images of several shapes cannot share a batch: crop or resize them first")
+    if mapped and encoded:
+        raise ValueError("records that hold JPEG or PNG files have to be decoded, not mapped")
+    if mixed:
+        held = f"images are {', '.join(kinds)}: all are read as {np.result_type(*kinds)}"
         warnings.warn(held, stacklevel=2)
-    quiet.tensorflow_greeting()
-    import tensorflow as tf
-
-    from helpers import draws
-
-    parse = parser(found, shards[0][1].split)
     if mapped:
-        order = tf.data.Dataset.range(known["records"]) if indices is None else indices
-        order = order if seed is None else order.shuffle(known["records"], seed=seed)
-        draws.check_indices(order)
-        load, order = _mapped(known, shards, order, batch)
-        return draws.map_named(order, load, name="records.mapped", num_parallel_calls=AT_A_TIME)
-    record_bytes = sum(shard.bytes for _, shard in shards) // known["records"]
-    dataset = _serialized(shards, seed, record_bytes)
-    if seed is not None:
-        room = max(1, SHUFFLED_BYTES // max(record_bytes, 1))
-        dataset = dataset.shuffle(min(room, known["records"]), seed=seed + 1)
-    together = batch and not encoded and len(kinds) == 1
-    dataset = dataset.batch(batch) if together else dataset
-    parse = _stopping(parse)
-    dataset = draws.map_named(dataset, parse, name="records.parse", num_parallel_calls=AT_A_TIME)
-    return dataset if together or not batch else dataset.batch(batch)
+        return _mapped(known, batch, seed, indices)
+    if batch and (mixed or encoded):  # each is decoded in its own way
+        return _streamed(known, None, seed, parser(found, split)).batch(batch)
+    return _streamed(known, batch, seed, parser(found, split))
 
 
 def index(folder: str | Path, split: str | None = None, *, check: str = "size") -> dict:
@@ -148,8 +131,8 @@ def index(folder: str | Path, split: str | None = None, *, check: str = "size") 
 
     Taught in: imbalanced classification
     """
-    known = _opened(Path(folder), split, check)[1]
-    sampled = {key: _values(known, key) for key in ("label", "weight") if key in known}
+    known = _opened(folder, split, check)[-1]
+    sampled = {key: _column(known, key) for key in ("label", "weight") if key in known}
     return {"case": known["case"]} | sampled
 
 
@@ -170,14 +153,14 @@ def images(folder: str | Path) -> Iterator[tuple[str, str, Path, np.ndarray | by
 
     Taught in: no lesson; `leaks.check_records` uses it
     """
-    folder, found = Path(folder), manifest.load(folder)
-    for split in dict.fromkeys(found.of_records("split")):
-        _, known, shards = _opened(folder, split, "size")
-        for case, (path, image, _) in zip(known["case"], _views(known, shards), strict=True):
-            yield case, split, path, image
+    for split in dict.fromkeys(manifest.load(folder).of_records("split")):
+        known = _opened(folder, split, "size")[-1]
+        rows = zip(known["case"], known["path"], _views(known, "image"), strict=True)
+        for case, path, image in rows:
+            yield case, split, path, image if image.ndim > 1 else image.tobytes()
 
 
-def parser(found: Manifest, split: str) -> Callable:
+def parser(found: manifest.Manifest, split: str) -> Callable:
     """The function that turns serialized records into elements; use it with `Dataset.map`.
 
         parse = records.parser(records.load_manifest("records"), "train")
@@ -196,205 +179,191 @@ def parser(found: Manifest, split: str) -> Callable:
 
     Taught in: writing TFRecords
     """
-    quiet.tensorflow_greeting()
     import tensorflow as tf
 
-    known = found.split(split)
-    static, kinds = _static_shape(known), [*dict.fromkeys(known["dtype"])]
-    text = tf.io.FixedLenFeature([], tf.string)
-
-    def deeplab(serialized):
-        keys = ("image/encoded", "image/segmentation/class/encoded", "image/filename")
-        features = tf.io.parse_single_example(serialized, dict.fromkeys(keys, text))
-        image = tf.io.decode_image(features[keys[0]], channels=3, expand_animations=False)
-        mask = tf.io.decode_png(features[keys[1]], channels=1)
-        element = {"image": tf.ensure_shape(image, static), "case": features[keys[2]]}
-        return element | {"mask": tf.ensure_shape(mask, [*static[:-1], 1])}
-
-    spec = {"image": text, "image/dtype": text, "case": text}
+    known, text = found.split(split), tf.io.FixedLenFeature([], tf.string)
+    static, kinds = _shape(known), [*dict.fromkeys(known["dtype"])]
+    spec = {"image": text, "image/dtype": text}
     spec["image/shape"] = tf.io.FixedLenFeature([len(static)], tf.int64)
     if "mask_at" in known:
         spec["mask"] = text
     for key in KINDS.keys() & known.keys():
-        column = _values(known, key)
-        dtype = tf.int64 if key == "label" else tf.as_dtype(column.dtype)
-        default = np.full(column.shape[1:], DEFAULTS[key]).tolist()
-        spec[key] = tf.io.FixedLenFeature(column.shape[1:], dtype, default)
-
-    def decoded(features):
-        ways = [lambda kind=kind: tf.io.decode_raw(features["image"], kind) for kind in kinds]
-        if len(ways) == 1:
-            return ways[0]()
-        wide = [lambda way=way: tf.cast(way(), np.result_type(*kinds)) for way in ways]
-        which = tf.argmax(tf.equal(features["image/dtype"], kinds))
-        return tf.switch_case(tf.cast(which, tf.int32), wide)
+        shape, stored = _column(known, key).shape[1:], np.int64 if key == "label" else KINDS[key]
+        lacking = np.full(shape, DEFAULTS.get(key)).tolist()
+        spec[key] = tf.io.FixedLenFeature(shape, stored, lacking)
 
     def arrays(serialized):
-        several = serialized.shape.rank
-        parse = tf.io.parse_example if several else tf.io.parse_single_example
-        features = parse(serialized, spec)
-        sides = [-1, *static] if several else features.pop("image/shape")
-        image = tf.ensure_shape(tf.reshape(decoded(features), sides), [*[None] * several, *static])
-        if "mask" in spec:
-            ids = tf.reshape(tf.io.decode_raw(features["mask"], tf.uint8), tf.shape(image)[:-1])
-            features["mask"] = tf.ensure_shape(ids, image.shape[:-1])[..., tf.newaxis]
-        if "label" in spec:
-            features["label"] = tf.cast(features["label"], tf.int32)
-        features |= {"image": image}
-        return {key: value for key, value in features.items() if "/" not in key}
+        element = tf.io.parse_example(serialized, spec)
+        values = _decoded(element["image"], element.pop("image/dtype"), kinds)
+        shape = element.pop("image/shape")
+        image = tf.reshape(values, [-1, *static] if serialized.shape.rank else shape)
+        element["image"] = image = tf.ensure_shape(image, [*serialized.shape, *static])
+        if "mask" in element:
+            ids = tf.io.decode_raw(element["mask"], tf.uint8)
+            element["mask"] = tf.reshape(ids, tf.concat([tf.shape(image)[:-1], [1]], 0))
+        if "label" in element:
+            element["label"] = tf.cast(element["label"], tf.int32)
+        return element
 
-    # Nothing in it is for AutoGraph to convert, and in notebooks AutoGraph warns of what it cannot.
-    plain = tf.autograph.experimental.do_not_convert
-    return plain(deeplab if found.schema == "deeplab" else arrays)
+    parse = functools.partial(_photograph, static) if found.schema == "deeplab" else arrays
+    # AutoGraph has nothing to convert here, and in notebooks it warns of what it cannot.
+    return tf.autograph.experimental.do_not_convert(parse)
 
 
-def _opened(
-    folder: Path, split: str | None, check: str
-) -> tuple[Manifest, dict, list[tuple[Path, Shard]]]:
-    """The manifest, what it knows of a split, and its shards with records, looked at before."""
-    found = manifest.load(folder)
+def _decoded(raw, dtype, kinds: list[str]):
+    """Values in their dtype; where a split has several, in the narrowest that holds them all."""
+    import tensorflow as tf
+
+    if len(kinds) == 1:
+        return tf.io.decode_raw(raw, kinds[0])
+    wide = np.result_type(*kinds)
+    ways = [lambda kind=kind: tf.cast(tf.io.decode_raw(raw, kind), wide) for kind in kinds]
+    return tf.switch_case(tf.argmax(dtype == kinds, output_type=tf.int32), ways)
+
+
+def _photograph(static: list[int | None], serialized):
+    """An element from a record of DeepLab."""
+    import tensorflow as tf
+
+    text = tf.io.FixedLenFeature([], tf.string)
+    keys = ("image/encoded", "image/segmentation/class/encoded", "image/filename")
+    features = tf.io.parse_example(serialized, dict.fromkeys(keys, text))
+    image, mask, case = map(features.get, keys)
+    image = tf.io.decode_image(image, channels=3, expand_animations=False)
+    mask = tf.ensure_shape(tf.io.decode_png(mask, channels=1), [*static[:-1], 1])
+    return {"image": tf.ensure_shape(image, static), "mask": mask, "case": case}
+
+
+def _streamed(known: dict, batch: int | None, seed: int | None, parse: Callable):
+    """Records of up to four shards in turn; a seed shuffles both shards and records.
+
+    TensorFlow's own message is no more than "corrupted record at 244", and of what was cut off
+    between two records it knows nothing. So an error that names the shard stands where it ends,
+    and as many records are taken as there should be.
+    """
+    import tensorflow as tf
+
+    from helpers import draws
+
+    counts = Counter(known["path"])
+    mean_bytes = sum(path.stat().st_size for path in counts) // known["records"]
+
+    def lost(words):  # at the first record that is missing
+        tf.raw_ops.Assert(condition=False, data=["ALTERED_SHARD: cannot read all of", words])
+        return tf.constant(-1, tf.int64), ""
+
+    @tf.autograph.experimental.do_not_convert
+    def whole(file, words, count):
+        # A buffer is one more copy of a large record, but spares small ones a system call each.
+        found = tf.data.TFRecordDataset(file, buffer_size=0 if mean_bytes > LARGE else BUFFER)
+        # The numbers ask for each record once: a file that is gone would be asked for ever.
+        found = tf.data.Dataset.zip(tf.data.Dataset.range(count), found).ignore_errors()
+        end = tf.data.Dataset.from_tensors(words).map(lost)
+        return found.concatenate(end).take(count)
+
+    words = [f"{path.name}, which has {count} records" for path, count in counts.items()]
+    shards = ([*map(str, counts)], words, np.array([*counts.values()]))
+    dataset = tf.data.Dataset.from_tensor_slices(shards)
+    if seed is not None:
+        dataset = dataset.shuffle(len(counts), seed=seed)
+    dataset = dataset.interleave(whole, cycle_length=TAKING_TURNS)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(known["records"]))
+    if seed is not None:
+        room = max(1, SHUFFLED_BYTES // mean_bytes)
+        dataset = dataset.shuffle(min(room, known["records"]), seed=seed + 1)
+    dataset = dataset.batch(batch) if batch else dataset
+    parsed = {"name": "records.parse", "num_parallel_calls": AT_A_TIME}
+    return draws.map_named(dataset, lambda _, record: parse(record), **parsed)
+
+
+def _mapped(known: dict, batch: int | None, seed: int | None, indices):
+    """Records by their numbers: images copied out of mapped files, the rest looked up."""
+    import tensorflow as tf
+
+    from helpers import draws
+
+    static, buffers = _shape(known), memory.Buffers()
+    kinds = {"image": np.result_type(*{*known["dtype"]}), "mask": np.uint8}
+    views = {key: [*_views(known, key)] for key in kinds if f"{key}_at" in known}
+    small = {key: tf.constant(_column(known, key)) for key in KINDS.keys() & known.keys()}
+
+    def copies(key, numbers):
+        key, several = key.decode(), np.atleast_1d(numbers)
+        first = views[key][several[0]]
+        batch = buffers.empty((len(several), *first.shape), kinds[key])
+        for place, number in enumerate(several):
+            batch[place] = views[key][number]
+        return batch if np.ndim(numbers) else batch[0]
+
+    # A dataset that is made inside a graph is soon gone, and its function with it.
+    held = memory.weakly if tf.executing_eagerly() else lambda function: function
+
+    def load(numbers):  # refers to `copies`, so whoever holds the dataset holds the files
+        element = {key: tf.gather(values, numbers) for key, values in small.items()}
+        with tf.control_dependencies(element.values()):  # they refuse a number that no record has
+            for key in views:
+                found = tf.numpy_function(held(copies), [key, numbers], kinds[key], stateful=False)
+                shape = static if key == "image" else [*static[:-1], 1]
+                element[key] = tf.ensure_shape(found, [*numbers.shape, *shape])
+        return element
+
+    order = tf.data.Dataset.range(known["records"]) if indices is None else indices
+    draws.check_indices(order)
+    if seed is not None:
+        order = order.shuffle(known["records"], seed=seed)
+    if batch:
+        endless = order.cardinality() == tf.data.INFINITE_CARDINALITY
+        order = order.batch(batch, drop_remainder=bool(endless))
+    return draws.map_named(order, load, name="records.mapped", num_parallel_calls=AT_A_TIME)
+
+
+def _opened(folder: str | Path, split: str | None, check: str) -> tuple:
+    """The manifest, the split's name, and what is known of its records: lists, one entry each."""
     if check not in ("size", "full"):
         raise ValueError(f'check can be "size" or "full", not {check!r}')
+    found = manifest.load(folder)
     if split is None and len(found.splits) > 1:
         raise ValueError(f"which split? This set has: {', '.join(found.splits)}")
     split = split or found.splits[0]
     known = found.split(split)
     faults = manifest.verify(folder, split=split, full=check == "full")
-    told = listed([f"{fault.code}: {fault.reason}" for fault in faults], most=4)
     if faults:
-        files = [folder / fault.file for fault in faults]
-        raise CourseDataError(faults[0].code, f"{len(faults)} faulty shards ({told})", files)
+        reason = f"{len(faults)} faulty shards; of the first: {faults[0].reason}"
+        files = [Path(folder) / fault.file for fault in faults]
+        raise CourseDataError(faults[0].code, reason, files)
     need(known["records"], "NOTHING_WRITTEN", "all cases of this split were rejected")
-    shards = [one for one in found.shards if one.split == split and one.records]
-    return found, known, [(folder / one.file, one) for one in shards]
+    shards = [shard for shard in found.shards if shard.split == split]
+    known["path"] = [Path(folder) / one.file for one in shards for _ in range(one.records)]
+    return found, split, known
 
 
-def _static_shape(known: dict) -> list[int | None]:
+def _shape(known: dict) -> list[int | None]:
     """The shape of an image as far as all of a split share it."""
-    shapes = [[int(n) for n in text.split("x")] for text in dict.fromkeys(known["shape"])]
-    found = "images with and without a z axis in one split"
-    need(len({len(shape) for shape in shapes}) == 1, "SHAPE_MISMATCH", found)
-    masks = known["records"] - known.get("mask_at", []).count(None)
-    found = f"{masks} of {known['records']} records of this split have a mask"
-    need("mask_at" not in known or masks == known["records"], "NO_PAIR", found)
+    shapes = [[int(n) for n in text.split("x")] for text in {*known["shape"]}]
+    ranks, masks = {len(shape) for shape in shapes}, known.get("mask_at", [])
+    need(len(ranks) == 1, "SHAPE_MISMATCH", "images with and without a z axis in one split")
+    found = f"{len(masks) - masks.count(None)} of {len(masks)} records have a mask"
+    need(None not in masks, "NO_PAIR", found)
     return [axis[0] if len({*axis}) == 1 else None for axis in zip(*shapes, strict=True)]
 
 
-def _values(known: dict, key: str) -> np.ndarray:
+def _column(known: dict, key: str) -> np.ndarray:
     """A column as an array, with the default where a record lacks it."""
     some = next(one for one in known[key] if one is not None)
-    default = np.broadcast_to(DEFAULTS[key], np.shape(some)).tolist()
-    return np.array([default if one is None else one for one in known[key]], KINDS[key])
+    lacking = np.full(np.shape(some), DEFAULTS.get(key)).tolist()
+    return np.array([lacking if one is None else one for one in known[key]], KINDS[key])
 
 
-def _serialized(shards: Sequence[tuple[Path, Shard]], seed: int | None, record_bytes: int):
-    """The records of some shards, up to four of which take turns, each with its number.
-
-    TensorFlow's own message is no more than "corrupted record at 244", and of what was cut off
-    between two records it knows nothing. So the end of each shard is filled up with words in place
-    of the records that could not be read, under the number -1, at which `_stopping` stops.
-    """
-    import tensorflow as tf
-
-    files = [str(path) for path, _ in shards]
-    counts = tf.constant([shard.records for _, shard in shards], tf.int64)
-    words = [f"{shard.file}, which has {shard.records}" for _, shard in shards]
-    dataset = tf.data.Dataset.from_tensor_slices((files, counts, words))
-    if seed is not None:
-        dataset = dataset.shuffle(len(files), seed=seed)
-
-    def whole(file, count, words):
-        # A buffer is one more copy of a large record, but spares small ones a system call each.
-        found = tf.data.TFRecordDataset(file, buffer_size=0 if record_bytes > LARGE else BUFFER)
-        # The range asks for each record at most once: a file that cannot be opened would be asked
-        # for ever. After an error inside a file, the reader gives nothing more of it.
-        found = tf.data.Dataset.zip(tf.data.Dataset.range(count), found).ignore_errors()
-        lost = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), words)).repeat()
-        return found.concatenate(lost).take(count)
-
-    plain = tf.autograph.experimental.do_not_convert(whole)
-    dataset = dataset.interleave(plain, cycle_length=min(len(files), TAKING_TURNS))
-    total = sum(shard.records for _, shard in shards)
-    return dataset.apply(tf.data.experimental.assert_cardinality(total))
-
-
-def _stopping(parse: Callable) -> Callable:
-    """A parser of `_serialized`, or of batches of it, that stops at a record that is lost."""
-    import tensorflow as tf
-
-    def parse_found(number, record):
-        words = tf.strings.substr(record, 0, 200)
-        if number.shape.rank:
-            words = tf.gather(words, tf.argmin(number))
-        about = ["ALTERED_SHARD: a record cannot be read in", words, "as the manifest says"]
-        there = tf.raw_ops.Assert(condition=tf.reduce_all(number >= 0), data=about)
-        with tf.control_dependencies([there]):
-            return parse(record)
-
-    return parse_found
-
-
-def _views(known: dict, shards: Sequence[tuple[Path, Shard]]) -> Iterator[tuple]:
-    """Shard, image and mask of each record: views of files that are mapped into memory."""
-    keys = ("shape", "dtype", "image_at", "image_bytes", "mask_at")
-    rows = zip(*(known.get(key, itertools.repeat(None)) for key in keys), strict=False)
-    for path, shard in shards:
-        file = np.memmap(path, np.uint8, "r").view(np.ndarray)
-        for shape, dtype, at, size, mask_at in itertools.islice(rows, shard.records):
-            sides, raw = [int(n) for n in shape.split("x")], file[at : at + size]
-            if dtype in ("jpeg", "png"):
-                yield path, raw.tobytes(), None
-                continue
-            image = raw.view(np.dtype(dtype).newbyteorder("<")).reshape(sides)
-            if mask_at is None:
-                yield path, image, None
-                continue
-            ids = file[mask_at : mask_at + image[..., 0].size]
-            yield path, image, ids.reshape(*sides[:-1], 1)
-
-
-def _mapped(known: dict, shards: Sequence[tuple[Path, Shard]], order, batch: int | None) -> tuple:
-    """The function to map over numbers, or batches of them, that gives elements; and those."""
-    import tensorflow as tf
-
-    views, static = [*_views(known, shards)], _static_shape(known)
-    stored = {"image": [image for _, image, _ in views]}
-    dtypes = [np.result_type(*dict.fromkeys(known["dtype"]))]
-    if "mask_at" in known:
-        stored["mask"], dtypes = [mask for _, _, mask in views], [*dtypes, np.dtype(np.uint8)]
-    small = {key: tf.constant(_values(known, key)) for key in KINDS.keys() & known.keys()}
-    small["case"] = tf.constant(known["case"])
-    buffers = memory.Buffers()
-
-    def copies(numbers: np.ndarray) -> list[np.ndarray]:
-        many, each = len(views), np.atleast_1d(numbers)
-        if each.min() < 0 or each.max() >= many:
-            raise ValueError(f"found the index {each.tolist()}, expected 0 to {many - 1}")
-        made = []
-        for arrays, dtype in zip(stored.values(), dtypes, strict=True):
-            out = buffers.empty((len(each), *arrays[each[0]].shape), dtype)
-            for into, number in zip(out, each, strict=True):
-                one = arrays[number]
-                if one.dtype == dtype:  # a view may begin anywhere: NumPy is quick only with bytes
-                    one, into = one.view(np.uint8), into.view(np.uint8)
-                np.copyto(into, one)
-            made.append(out if np.ndim(numbers) else out[0])
-        return made
-
-    copying = memory.weakly(copies) if tf.executing_eagerly() else copies
-    endless = order.cardinality() == tf.data.INFINITE_CARDINALITY
-    lead = [] if batch is None else [batch if endless else None]
-
-    def load(numbers, kept=copies):  # mapped, so whoever holds the dataset holds the files
-        del kept
-        found = tf.numpy_function(copying, [numbers], dtypes, stateful=False)
-        with tf.control_dependencies(found):  # which says better what is wrong with a number
-            element = {key: tf.gather(values, numbers) for key, values in small.items()}
-        for key, one in zip(stored, found, strict=True):
-            sides = static if key == "image" else [*static[:-1], 1]
-            element[key] = tf.ensure_shape(one, [*lead, *sides])
-        return element
-
-    if batch is not None:
-        order = order.batch(batch, drop_remainder=bool(endless))
-    return load, order
+def _views(known: dict, key: str) -> Iterator[np.ndarray]:
+    """The images or masks of all records, where they lie in files that are mapped into memory."""
+    columns = ("path", f"{key}_at", "image_bytes", "shape", "dtype")
+    rows = zip(*(known[column] for column in columns), strict=True)
+    for path, of_shard in itertools.groupby(rows, key=lambda row: row[0]):
+        file = np.memmap(path, np.uint8, "r")
+        for _, at, size, shape, dtype in of_shard:
+            sides = [int(n) for n in shape.split("x")]
+            if key == "mask":
+                sides, dtype = [*sides[:-1], 1], "uint8"
+            elif dtype in ("jpeg", "png"):
+                sides, dtype = [size], "uint8"
+            yield np.ndarray(sides, np.dtype(dtype).newbyteorder("<"), file, at)
