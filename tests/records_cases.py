@@ -19,7 +19,6 @@ from PIL import Image
 from helpers import records
 from helpers.cases import Case, Found
 from helpers.errors import CourseDataError
-from helpers.records import tfrecord
 
 ROOT = Path(__file__).parents[1]
 SALT = "nobody knows this"
@@ -50,6 +49,8 @@ def cases(count: int, test: int = 0, **changes) -> tuple[Case, ...]:
 
 def volume(case: Case) -> dict:
     """A CT with a mask of three classes; shape and narrowest dtype are the same for all."""
+    assert multiprocessing.parent_process() is None or "tensorflow" not in sys.modules
+    sys.audit("records_cases.volume")
     random = np.random.default_rng(case.source)
     image, mask = random.integers(-1000, 3000, SHAPE), random.integers(0, 3, SHAPE)
     return {"image": image, "spacing": (2.5, 0.75, 0.5), "mask": mask, "modality": "CT"}
@@ -79,11 +80,6 @@ def refusing(case: Case) -> dict:
 
 def crashing(case: Case) -> dict:
     raise RuntimeError("a fault of the loader")
-
-
-def without_tensorflow(case: Case) -> dict:
-    assert "tensorflow" not in sys.modules
-    return volume(case)
 
 
 def pausing(case: Case) -> dict:
@@ -155,31 +151,23 @@ def disturbed(kind: str, folder: Path, **options) -> records.Written:
 
 
 def killed_at(moment: int, kind: str, folder: Path, taken) -> None:
-    """Die by SIGKILL with all workers when that many steps are `taken`.
+    """Die by SIGKILL, and all workers too, when that many steps are `taken`.
 
-    A step is a change in the file system, just before it is made, or a record, just before it is
-    written. With kind "workers", two processes write.
+    A step is a change in the file system, just before it is made, or a case that is read.
     """
     os.setsid()
     if kind == "overwriting":
         write(folder, cases(8, test=2), shard_count=4)
 
-    def step() -> None:
-        with taken.get_lock():
-            if taken.value == moment:
-                os.killpg(0, signal.SIGKILL)
-            taken.value += 1
-
     def hook(event: str, arguments: tuple) -> None:
-        changes = ("open", "os.rename", "os.remove", "os.mkdir")
-        if event in changes and str(arguments[0]).startswith(f"{folder}{os.sep}"):
-            step()
+        changes = event in ("open", "os.rename", "os.remove", "os.mkdir")
+        inside = changes and str(arguments[0]).startswith(f"{folder}{os.sep}")
+        if inside or event == "records_cases.volume":
+            with taken.get_lock():
+                if taken.value == moment:
+                    os.killpg(0, signal.SIGKILL)
+                taken.value += 1
 
-    def write_record(writer, message, original=tfrecord.Writer.write) -> int:
-        step()
-        return original(writer, message)
-
-    tfrecord.Writer.write = write_record
     sys.addaudithook(hook)
     fork = multiprocessing.get_context("fork")
     two = ProcessPoolExecutor(2, fork) if kind == "workers" else contextlib.nullcontext()
@@ -205,5 +193,5 @@ def killed_at_each_moment(kind: str, root: str, moments: int) -> None:
         return taken.get_obj().value  # the lock may have died locked
 
     steps = run("whole", -1)
-    for moment in np.unique(np.linspace(0, steps - 1, moments).astype(int)).tolist():
+    for moment in range(0, steps, max(1, steps // moments)):
         run(f"{moment:04d}", moment)
