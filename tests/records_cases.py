@@ -3,14 +3,13 @@
 A case's source is its number, and everything about the case follows from that.
 """
 
-import contextlib
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -142,56 +141,37 @@ def ending(call, *arguments, **options) -> str:
     return ""
 
 
-def disturbed(kind: str, folder: Path, **options) -> records.Written:
+def disturbed(kind: str, folder: Path) -> records.Written:
     """The run that is killed, and the same call again."""
-    if kind == "overwriting":
-        options |= {"shard_count": 2, "salt": "another secret", "overwrite": True}
-        return write(folder, cases(6, test=2), **options)
-    return write(folder, cases(14, test=4), refusing, shard_count=3, **options)
+    if kind == "writing":
+        return write(folder, cases(14, test=4), refusing, shard_count=3)
+    return write(folder, cases(6, test=2), shard_count=2, salt="another secret", overwrite=True)
 
 
-def killed_at(moment: int, kind: str, folder: Path, taken) -> None:
-    """Die by SIGKILL, and all workers too, when that many steps are `taken`.
-
-    A step is a change in the file system, just before it is made, or a case that is read.
-    """
-    os.setsid()
+def killed_at(moment: int, kind: str, folder: Path) -> None:
+    """Die by SIGKILL after that many changes in the file system and cases that were read."""
     if kind == "overwriting":
         write(folder, cases(8, test=2), shard_count=4)
+    steps = itertools.count()
 
     def hook(event: str, arguments: tuple) -> None:
         changes = event in ("open", "os.rename", "os.remove", "os.mkdir")
         inside = changes and str(arguments[0]).startswith(f"{folder}{os.sep}")
-        if inside or event == "records_cases.volume":
-            with taken.get_lock():
-                if taken.value == moment:
-                    os.killpg(0, signal.SIGKILL)
-                taken.value += 1
+        if (inside or event == "records_cases.volume") and next(steps) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    fork = multiprocessing.get_context("fork")
-    two = ProcessPoolExecutor(2, fork) if kind == "workers" else contextlib.nullcontext()
-    with two as pool:
-        disturbed(kind, folder, executor=pool)
-
-
-def killed_at_each_moment(kind: str, root: str, moments: int) -> None:
-    """Runs that die at moments spread over a run, each in a folder below `root`; "whole" lives.
-
-    Needs a process without threads, because it forks.
-    """
-    fork = multiprocessing.get_context("fork")
     os.fsync = lambda number: None  # what a killed process has written stays; no power is cut here
+    disturbed(kind, folder)
 
-    def run(name: str, moment: int) -> int:
-        taken = fork.Value("i")
-        child = fork.Process(target=killed_at, args=(moment, kind, Path(root) / name, taken))
+
+def killed_at_moments(kind: str, root: str) -> None:
+    """Runs that die at every second moment, in folders below `root`; the last one lives."""
+    fork = multiprocessing.get_context("fork")
+    for moment in itertools.count(0, 2):
+        folder = Path(root) / f"{moment:04d}"
+        child = fork.Process(target=killed_at, args=(moment, kind, folder))
         child.start()
-        multiprocessing.connection.wait([child.sentinel])  # its workers hold the other end as well
         child.join()
-        assert child.exitcode == (0 if moment < 0 else -signal.SIGKILL)
-        return taken.get_obj().value  # the lock may have died locked
-
-    steps = run("whole", -1)
-    for moment in range(0, steps, max(1, steps // moments)):
-        run(f"{moment:04d}", moment)
+        if child.exitcode != -signal.SIGKILL:
+            sys.exit(child.exitcode)
