@@ -188,7 +188,7 @@ def test_the_index_is_what_elements_hold_in_the_order_of_their_numbers(tf, whole
     assert plain(elements(finite)) == expected[:4]
     for bad in (20, -1):
         one = records.read(whole, "train", mapped=True, indices=tf.data.Dataset.from_tensors(bad))
-        with pytest.raises(tf.errors.OpError, match=r"expected 0 to 19"):
+        with pytest.raises(tf.errors.OpError, match=f"{bad}"):
             next(iter(one))
 
 
