@@ -1,7 +1,4 @@
-"""Cases for the tests of `helpers.records`, and loaders that worker processes can import.
-
-A case's source is its number, and everything about the case follows from that.
-"""
+"""Cases for the tests of `helpers.records`, and loaders that worker processes can import."""
 
 import hashlib
 import io
@@ -27,16 +24,11 @@ PATIENT, REASON = "Placeholder^Jane", "quoted from the file"
 
 
 def case(number: int, **changes) -> Case:
-    """Two cases share a patient; every second one has a weight."""
-    known = {
-        "name": f"{PATIENT} case {number}",
-        "source": number,
-        "files": (Path(f"{PATIENT}/{number}.img"), Path(f"{PATIENT}/{number}.hdr")),
-        "patient": f"{PATIENT} {number // 2}",
-        "split": "train",
-        "label": number % 3,
-        "weight": 0.25 * number if number % 2 else None,
-    }
+    """Its source is its number; two share a patient; every second one has a weight."""
+    files = Path(f"{PATIENT}/{number}.img"), Path(f"{PATIENT}/{number}.hdr")
+    known = {"name": f"{PATIENT} case {number}", "source": number, "files": files}
+    known |= {"patient": f"{PATIENT} {number // 2}", "split": "train", "label": number % 3}
+    known |= {"weight": 0.25 * number if number % 2 else None}
     return Case(**(known | changes))
 
 
@@ -166,9 +158,9 @@ def killed_at(moment: int, kind: str, folder: Path) -> None:
 
 
 def killed_at_moments(kind: str, root: str) -> None:
-    """Runs that die at every second moment, in folders below `root`; the last one lives."""
+    """Runs that die at every third moment, in folders below `root`; the last one lives."""
     fork = multiprocessing.get_context("fork")
-    for moment in itertools.count(0, 2):
+    for moment in itertools.count(0, 3):
         folder = Path(root) / f"{moment:04d}"
         child = fork.Process(target=killed_at, args=(moment, kind, folder))
         child.start()

@@ -64,6 +64,7 @@ REFUSED = {
         ({"mask": MASK + 256}, "UNKNOWN_LABEL"),
         ({"mask": MASK + np.nan}, "NOT_FINITE"),
         ({"mask": MASK.astype("f4") + 255}, ""),
+        ({"mask": MASK + 254}, "UNKNOWN_LABEL"),  # has no name, and the survey has not shown it
         *[({"weight": weight}, "BAD_WEIGHT") for weight in (np.nan, -1.0, 1e39)],
     ],
     "classification": [({}, ""), ({"image": IMAGE[..., None]}, "SHAPE_MISMATCH")],
@@ -76,7 +77,10 @@ REFUSED = {
 
 
 def test_what_no_record_can_hold_is_refused_by_name(tmp_path):
-    options, wrong = {"survey": lambda case: set(), "classes": [*map(str, range(256))]}, []
+    options, wrong = (
+        {"survey": lambda case: set(), "classes": dict.fromkeys([*range(254), 255], "")},
+        [],
+    )
     for schema, rows in REFUSED.items():
         made = [case(n, source={"image": IMAGE} | one, weight=one.get("weight"))
                 for n, (one, _) in enumerate(rows)]  # fmt: skip
