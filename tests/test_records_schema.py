@@ -77,10 +77,8 @@ REFUSED = {
 
 
 def test_what_no_record_can_hold_is_refused_by_name(tmp_path):
-    options, wrong = (
-        {"survey": lambda case: set(), "classes": dict.fromkeys([*range(254), 255], "")},
-        [],
-    )
+    options = {"survey": lambda case: set(), "classes": dict.fromkeys([*range(254), 255], "")}
+    wrong = []
     for schema, rows in REFUSED.items():
         made = [case(n, source={"image": IMAGE} | one, weight=one.get("weight"))
                 for n, (one, _) in enumerate(rows)]  # fmt: skip
