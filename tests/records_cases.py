@@ -44,7 +44,9 @@ def volume(case: Case) -> dict:
     sys.audit("records_cases.volume")
     random = np.random.default_rng(case.source)
     image, mask = random.integers(-1000, 3000, SHAPE), random.integers(0, 3, SHAPE)
-    return {"image": image, "spacing": (2.5, 0.75, 0.5), "mask": mask, "modality": "CT"}
+    notes = ("turned", "inverted") if case.source % 2 else ()
+    known = {"spacing": (2.5, 0.75, 0.5), "modality": "CT", "notes": notes}
+    return {"image": image, "mask": mask} | known
 
 
 def ids(case: Case) -> frozenset[int]:

@@ -14,13 +14,9 @@ FOURTEEN = cases(14, test=4)
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
-def noted(case) -> dict:
-    return volume(case) | ({"notes": ("turned", "inverted")} if case.source % 2 else {})
-
-
 @pytest.fixture
 def whole(tmp_path) -> Path:
-    write(tmp_path / "whole", FOURTEEN, noted, shard_count=3)
+    write(tmp_path / "whole", FOURTEEN, shard_count=3)
     return tmp_path / "whole"
 
 
