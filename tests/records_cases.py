@@ -1,16 +1,12 @@
-"""Cases for the tests of `helpers.records`, and loaders that worker processes can import.
+"""Cases for the tests of `helpers.records`, and loaders that worker processes can import."""
 
-A case's source is its number, and everything about the case follows from that.
-"""
-
-import contextlib
 import hashlib
 import io
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +15,20 @@ from PIL import Image
 from helpers import records
 from helpers.cases import Case, Found
 from helpers.errors import CourseDataError
-from helpers.records import tfrecord
 
 ROOT = Path(__file__).parents[1]
 SALT = "nobody knows this"
-CLASSES = ("background", "liver", "lesion")
 SHAPE = (3, 5, 4)
 # Where these come out, something has leaked.
 PATIENT, REASON = "Placeholder^Jane", "quoted from the file"
 
 
 def case(number: int, **changes) -> Case:
-    """Two cases share a patient; every second one has a weight."""
-    known = {
-        "name": f"{PATIENT} case {number}",
-        "source": number,
-        "files": (Path(f"{PATIENT}/{number}.img"), Path(f"{PATIENT}/{number}.hdr")),
-        "patient": f"{PATIENT} {number // 2}",
-        "split": "train",
-        "label": number % 3,
-        "weight": 0.25 * number if number % 2 else None,
-    }
+    """Its source is its number; two share a patient; every second one has a weight."""
+    files = Path(f"{PATIENT}/{number}.img"), Path(f"{PATIENT}/{number}.hdr")
+    known = {"name": f"{PATIENT} case {number}", "source": number, "files": files}
+    known |= {"patient": f"{PATIENT} {number // 2}", "split": "train", "label": number % 3}
+    known |= {"weight": 0.25 * number if number % 2 else None}
     return Case(**(known | changes))
 
 
@@ -51,13 +40,13 @@ def cases(count: int, test: int = 0, **changes) -> tuple[Case, ...]:
 
 def volume(case: Case) -> dict:
     """A CT with a mask of three classes; shape and narrowest dtype are the same for all."""
+    assert multiprocessing.parent_process() is None or "tensorflow" not in sys.modules
+    sys.audit("records_cases.volume")
     random = np.random.default_rng(case.source)
-    return {
-        "image": random.integers(-1000, 3000, SHAPE),
-        "spacing": (2.5, 0.75, 0.5),
-        "mask": random.integers(0, 3, SHAPE),
-        "modality": "CT",
-    }
+    image, mask = random.integers(-1000, 3000, SHAPE), random.integers(0, 3, SHAPE)
+    notes = ("turned", "inverted") if case.source % 2 else ()
+    known = {"spacing": (2.5, 0.75, 0.5), "modality": "CT", "notes": notes}
+    return {"image": image, "mask": mask} | known
 
 
 def ids(case: Case) -> frozenset[int]:
@@ -70,8 +59,7 @@ def as_given(case: Case) -> dict:
 
 
 def ids_as_given(case: Case) -> frozenset[int]:
-    mask = case.source.get("mask")
-    return frozenset() if mask is None else frozenset(np.unique(mask).astype(int).tolist())
+    return frozenset(np.unique(case.source.get("mask", [])).astype(int).tolist())
 
 
 def refusing(case: Case) -> dict:
@@ -83,9 +71,8 @@ def refusing(case: Case) -> dict:
     return volume(case)
 
 
-def without_tensorflow(case: Case) -> dict:
-    assert "tensorflow" not in sys.modules
-    return volume(case)
+def crashing(case: Case) -> dict:
+    raise RuntimeError("a fault of the loader")
 
 
 def pausing(case: Case) -> dict:
@@ -95,38 +82,48 @@ def pausing(case: Case) -> dict:
 
 
 def photograph(number: int) -> dict:
-    """A file of JPEG or PNG with its mask, as `encode_deeplab` takes them."""
+    """A file of JPEG or PNG with its mask, as schema "deeplab" takes them."""
     random, file = np.random.default_rng(number), io.BytesIO()
     pixels = random.integers(0, 255, (12 + number, 9, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(file, "JPEG" if number % 2 else "PNG")
+    kind = "jpeg" if number % 2 else "png"
+    Image.fromarray(pixels).save(file, kind)
     mask = random.choice(np.array([0, 1, 255], np.uint8), pixels.shape[:2])
-    kind = {"format": "jpeg" if number % 2 else "png", "height": 12 + number, "width": 9}
-    return {"image": file.getvalue(), "mask": mask, **kind}
+    size = {"height": 12 + number, "width": 9}
+    return {"image": file.getvalue(), "mask": mask, "format": kind, **size}
 
 
 def write(folder: Path, found: Found | tuple[Case, ...], load=volume, **options) -> records.Written:
     """`records.write` with what all of these tests pass; in this process unless told otherwise."""
-    known = {"salt": SALT, "classes": CLASSES, "survey": ids, "workers": 1, "progress": False}
-    found, schema = found if isinstance(found, Found) else Found(found), "volume"
-    schema = options.pop("schema", schema)
-    return records.write(folder, found, schema, load, **(known | options))
+    known = {"salt": SALT, "classes": ("background", "liver", "lesion"), "survey": ids}
+    options = known | {"workers": 1, "progress": False, "schema": "volume"} | options
+    found = found if isinstance(found, Found) else Found(found)
+    return records.write(folder, found, load=load, **options)
+
+
+def given(folder: Path, elements: list[dict], about=None, **options) -> Path:
+    """Records of these elements, in one shard unless told otherwise; `about` changes the cases."""
+    about = [{"label": None, "weight": None} | more for more in about or [{}] * len(elements)]
+    made = [case(n, source=elements[n], **more) for n, more in enumerate(about)]
+    write(folder, tuple(made), as_given, **({"survey": ids_as_given, "shard_count": 1} | options))
+    return folder
+
+
+def photographs(folder: Path) -> dict[str, dict]:
+    """Five photographs as records for DeepLab; what was given, by case."""
+    made, classes = [photograph(n) for n in range(5)], {0: "skin", 1: "lesion", 255: "ignored"}
+    given(folder, made, schema="deeplab", classes=classes, shard_count=4)
+    return {name_of(case(n)): one for n, one in enumerate(made)}
 
 
 def digests(folder: Path) -> dict[str, str]:
     """By name, SHA-256 of all files that are not hidden."""
-    files = [path for path in sorted(folder.glob("*")) if path.is_file()]
-    shown = [path for path in files if not path.name.startswith(".")]
+    shown = [path for path in sorted(folder.glob("[!.]*")) if path.is_file()]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shown}
 
 
 def name_of(case: Case) -> str:
     """What a case is called in its record."""
     return records.case_hash(SALT, case.patient, case.name)
-
-
-def names(dataset) -> list[str]:
-    """The names of one epoch, in order."""
-    return [element["case"].decode() for element in dataset.as_numpy_iterator()]
 
 
 def ending(call, *arguments, **options) -> str:
@@ -138,67 +135,37 @@ def ending(call, *arguments, **options) -> str:
     return ""
 
 
-# Runs that die at a chosen moment.
-
-
-def disturbed(kind: str, folder: Path, **options) -> None:
+def disturbed(kind: str, folder: Path) -> records.Written:
     """The run that is killed, and the same call again."""
+    if kind == "writing":
+        return write(folder, cases(14, test=4), refusing, shard_count=3)
+    return write(folder, cases(6, test=2), shard_count=2, salt="another secret", overwrite=True)
+
+
+def killed_at(moment: int, kind: str, folder: Path) -> None:
+    """Die by SIGKILL after that many changes in the file system and cases that were read."""
     if kind == "overwriting":
-        few = {"shard_count": 2, "salt": "another secret", "overwrite": True}
-        write(folder, cases(6, test=2), **few, **options)
-    else:
-        write(folder, cases(14, test=4), refusing, shard_count=3, **options)
-
-
-def killed_at_each_moment(kind: str, root: str, moments: int) -> None:
-    """Die by SIGKILL at moments spread over a run, each time in another folder below `root`.
-
-    A moment is a change in the file system, just before it is made, or a record, just before it is
-    written. "whole" was not disturbed. With kind "workers", two processes write. Needs a process
-    without threads, because it forks.
-    """
-    fork = multiprocessing.get_context("fork")
-    watched, last, taken = "", -1, fork.Value("i")
-
-    def step() -> None:
-        with taken.get_lock():
-            if taken.value == last:
-                os.killpg(0, signal.SIGKILL)
-            taken.value += 1
+        write(folder, cases(8, test=2), shard_count=4)
+    steps = itertools.count()
 
     def hook(event: str, arguments: tuple) -> None:
-        changes = ("open", "os.rename", "os.remove", "os.mkdir")
-        if watched and event in changes and str(arguments[0]).startswith(watched):
-            step()
+        changes = event in ("open", "os.rename", "os.remove", "os.mkdir")
+        inside = changes and str(arguments[0]).startswith(f"{folder}{os.sep}")
+        if (inside or event == "records_cases.volume") and next(steps) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def write_record(writer, message, original=tfrecord.Writer.write) -> int:
-        step()
-        return original(writer, message)
-
-    def start(folder: Path, until: int) -> int:
-        """Run in a process group of its own, and wait until all of the group are gone."""
-        nonlocal last, taken, watched
-        last, taken = until, fork.Value("i")  # the lock of the one before may have died locked
-        reader, writer = os.pipe()
-        if not (child := os.fork()):
-            os.setsid()
-            os.close(reader)
-            if kind == "overwriting":
-                write(folder, cases(8, test=2), shard_count=4)
-            watched, taken.value = f"{folder}{os.sep}", 0
-            tfrecord.Writer.write = write_record
-            two = ProcessPoolExecutor(2, fork) if kind == "workers" else contextlib.nullcontext()
-            with two as pool:
-                disturbed(kind, folder, executor=pool)
-            os._exit(0)
-        os.close(writer)
-        os.read(reader, 1)  # the end of the file: nobody holds the other end any more
-        os.close(reader)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (-9 if until >= 0 else 0)
-        return taken.get_obj().value
-
-    os.fsync = lambda number: None  # what a killed process has written stays; no power is cut here
     sys.addaudithook(hook)
-    steps = start(Path(root) / "whole", -1)
-    for moment in np.unique(np.linspace(0, steps - 1, moments).astype(int)).tolist():
-        start(Path(root) / f"{moment:04d}", moment)
+    os.fsync = lambda number: None  # what a killed process has written stays; no power is cut here
+    disturbed(kind, folder)
+
+
+def killed_at_moments(kind: str, root: str) -> None:
+    """Runs that die at every third moment, in folders below `root`; the last one lives."""
+    fork = multiprocessing.get_context("fork")
+    for moment in itertools.count(0, 3):
+        folder = Path(root) / f"{moment:04d}"
+        child = fork.Process(target=killed_at, args=(moment, kind, folder))
+        child.start()
+        child.join()
+        if child.exitcode != -signal.SIGKILL:
+            sys.exit(child.exitcode)
