@@ -23,7 +23,6 @@ def native_stderr_held() -> Iterator[None]:
 
     Taught in: no lesson; imports of TensorFlow are held back by it.
     """
-    sys.stderr.flush()
     kept, failed = os.dup(2), True
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
@@ -59,9 +58,8 @@ class _Finder(importlib.abc.MetaPathFinder):
     """Finds TensorFlow where it lies, and has its first import held back."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "tensorflow":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        find = importlib.machinery.PathFinder.find_spec
+        spec = find(name, path, target) if name == "tensorflow" else None
         if spec is not None and spec.loader is not None:
             usual = spec.loader.exec_module
 
