@@ -180,6 +180,17 @@ def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd, elemen
         assert secret not in told, secret
 
 
+def test_the_words_of_an_exception_are_not_told(tmp_path, monkeypatch):
+    def images(stated):
+        raise ValueError("could not convert string to float: 'Qponml'")
+
+    monkeypatch.setattr("helpers.dicom.series.images", images)  # pydicom has many of this kind
+    (path,) = write_series(tmp_path, voxels((1, 4, 5)))
+    (file,) = dicom.scan(tmp_path).rejected
+    assert (file.path, file.code) == (path, "UNREADABLE")
+    assert "Qponml" not in file.reason + str(outcome(tmp_path))
+
+
 def test_a_padding_value_is_kept_and_noted(tmp_path):
     for signed, stored in ((0, 63536), (1, -2000), (0, 0)):
         write_series(tmp_path, voxels(), PixelRepresentation=signed, PixelPaddingValue=stored)
