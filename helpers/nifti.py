@@ -110,7 +110,7 @@ def _opened(path: str | Path, role: str):
 
 
 def _shape(header) -> tuple[int, ...]:
-    """`(x, y, z)`, or `(x, y, z, c)`; further axes of length 1, as some tools write, say nothing."""
+    """`(x, y, z)`, or `(x, y, z, c)`; more axes of length 1, as some tools write, say nothing."""
     shape = header.get_data_shape()
     return shape[:3] if set(shape[3:]) == {1} else shape
 
