@@ -37,6 +37,8 @@ class Report:
             more within a split. Of records, their salted hashes.
         unread: cases whose image could not be read, and why. These are not compared; they become
             no records either.
+
+    Taught in: imbalanced classification
     """
 
     cases: int

@@ -237,6 +237,8 @@ def pixels(picture: Image.Image) -> np.ndarray:
 def strip(data: bytes, *files: Path) -> bytes:
     """A JPEG's own bytes without what could name a person, and not one pixel changed.
 
+    `data` is the whole file; `files` is where it comes from, for the message.
+
         strip(path.read_bytes())      # as `jpegtran -copy none` does
 
     Goes from segment to segment (ITU T.81, annex B) and copies frame, tables and scans. Of the

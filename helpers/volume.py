@@ -311,7 +311,9 @@ def nearest_axes(direction: np.ndarray) -> tuple:
 
 
 def turned(array: np.ndarray, order: Sequence, flips: Sequence) -> np.ndarray:
-    """`[z, y, x]` or `[z, y, x, c]`, turned as `nearest_axes` says; a view.
+    """An `array` `[z, y, x]` or `[z, y, x, c]`, turned by `order` and `flips`; a view.
+
+    `nearest_axes` gives the two: which axis comes where, and which are reversed.
 
     >>> turned(np.arange(6).reshape(1, 2, 3), (0, 1, 2), (False, False, True)).ravel().tolist()
     [2, 1, 0, 5, 4, 3]

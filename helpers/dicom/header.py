@@ -85,6 +85,8 @@ class Header(SimpleNamespace):
     `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
     deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None;
     once `images` has looked: `stored_range`, what Bits Stored can hold; `inverted`, if MONOCHROME1.
+
+    Taught in: loading DICOM
     """
 
     @property
@@ -154,7 +156,7 @@ def _value_of(raw: bytes, kind: type | int, order: str = "little"):
 
 
 def numbers(text: str, count: int) -> tuple[float, ...] | None:
-    """The first `count` of some decimal strings, or None if they are not all finite numbers.
+    """The `count` decimal strings in a `text`, or None if they are not all finite numbers.
 
     >>> numbers("0.5\\\\0.7", 2), numbers("1e400", 1), numbers("1,5", 1)
     ((0.5, 0.7), None, None)

@@ -30,6 +30,8 @@ class Rejected:
     """A file that is no slice of any series, and why: `code` is a key of `errors.CODES`.
 
     `stated` is what the file says of itself, if it got that far.
+
+    Taught in: loading DICOM
     """
 
     path: Path
@@ -44,6 +46,8 @@ class Series:
 
     `damaged` lists rejected files that say they belong here: the series is not whole. `notes` are
     handed on to the volume. UIDs lead to a patient, so they stay out of what is printed.
+
+    Taught in: loading DICOM
     """
 
     uid: str
@@ -65,7 +69,10 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What lies under a folder: `series` to read, `rejected` files with their reasons."""
+    """What lies under a folder: `series` to read, `rejected` files with their reasons.
+
+    Taught in: loading DICOM
+    """
 
     series: tuple[Series, ...]
     rejected: tuple[Rejected, ...]

@@ -31,6 +31,8 @@ class Stack:
 
     `heights_mm` are the slices' places along the normal; `even_mm` those of the volume, where they
     differ and are to be interpolated.
+
+    Taught in: loading DICOM
     """
 
     slices: Sequence[Header]
