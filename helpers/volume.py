@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -301,13 +302,11 @@ def nearest_axes(direction: np.ndarray) -> tuple:
 
     Taught in: no lesson; `Volume.in_lps_order` and the viewer use it
     """
-    import SimpleITK as sitk
-
-    orient = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines
-    letters = orient(np.ravel(direction).tolist())[::-1]  # where z, y and x grow, "SPL"
-    axes = letters.translate(str.maketrans("IAR", "SPL"))
-    order = tuple(axes.index(letter) for letter in "SPL")
-    return order, tuple(letters[axis] in "IAR" for axis in order)
+    # Rows are the axes z, y, x; columns say how far they go to the head, the back, the left.
+    towards = np.asarray(direction)[::-1, ::-1].T
+    fits = {order: np.abs(towards[[*order], range(3)]).sum() for order in permutations(range(3))}
+    order = max(fits, key=fits.get)
+    return order, tuple(bool(towards[axis, k] < 0) for k, axis in enumerate(order))
 
 
 def turned(array: np.ndarray, order: Sequence, flips: Sequence) -> np.ndarray:

@@ -22,6 +22,7 @@ from helpers.records import manifest
 from helpers.records.schema import DEFAULTS
 
 LARGE = 2**16  # bytes; records beyond this are read straight into place
+HUGE = 2**22  # bytes; shards of records beyond this are read at once
 BUFFER = 2**18  # bytes of the reader of each shard, for smaller ones
 SHUFFLED_BYTES = 256 * 2**20  # what a shuffle buffer of serialized records may hold
 AT_A_TIME = 2  # batches decoded at once: each may be more than 100 MB
@@ -266,7 +267,10 @@ def _streamed(known: dict, batch: int | None, seed: int | None, parse: Callable)
     dataset = tf.data.Dataset.from_tensor_slices(shards)
     if seed is not None:
         dataset = dataset.shuffle(len(counts), seed=seed)
-    dataset = dataset.interleave(whole, cycle_length=TAKING_TURNS)
+    # Threads are worth their turns where a record takes longer than to wake one.
+    at_once = {"num_parallel_calls": AT_A_TIME, "deterministic": True}
+    how = at_once if mean_bytes > HUGE else {}
+    dataset = dataset.interleave(whole, cycle_length=min(len(counts), TAKING_TURNS), **how)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(known["records"]))
     if seed is not None:
         room = max(1, SHUFFLED_BYTES // mean_bytes)
