@@ -94,11 +94,11 @@ def read_batches(
         names = beside + [name for name, one in chosen.items() if one.kind == kind]
         if len(names) > 1:
             print_times(title, names, {name: times_ms[name] for name in names}, OURS)
-    name = f"{work.batch} x {shape}"
+    batches_of = f"{work.batch} x {shape}"
     if only:
-        entries = compare(f"{OURS}, {name}", times_ms, OURS)
+        entries = compare(f"{OURS}, {batches_of}", times_ms, OURS)
         del times_ms[OURS]
-        return entries + compare(f"{STREAMED}, {name}", times_ms, STREAMED)
+        return entries + compare(f"{STREAMED}, {batches_of}", times_ms, STREAMED)
     crc = zlib.crc32(json.dumps(results[OURS][0]["crcs"]).encode())
     print(
         f"  all pipelines gave the same {len(work.subjects)} examples, bit for bit (CRC-32 of "
@@ -110,7 +110,7 @@ def read_batches(
             continue
         print(f"    {name:42} {statistics.median(one['cpu_ms'] for one in several):6.1f}")
     print("  asked for: at least 4 x the float_list pipeline, at least 25 x the generator")
-    return compare(f"{OURS}, {name}", times_ms, OURS)
+    return compare(f"{OURS}, {batches_of}", times_ms, OURS)
 
 
 def write_crops(work: Workload, folder: Path, shards: int) -> None:

@@ -48,7 +48,7 @@ class Stack:
 def normal(orientation: tuple[float, ...]) -> np.ndarray:
     """The unit vector along which slices are stacked: rows x columns.
 
-    >>> normal((1, 0, 0, 0, 0, -1)).tolist()
+    >>> (normal((1, 0, 0, 0, 0, -1)) + 0.0).tolist()
     [0.0, 1.0, 0.0]
 
     Args:
