@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import hmac
+import os
 from pathlib import Path
 
 
@@ -74,6 +75,32 @@ class Found:
     def files(self) -> int:
         """How many input files there are."""
         return sum(len(one.files) for one in (*self.cases, *self.rejected))
+
+
+def files_below(folder: Path, *others: Path) -> tuple[list[Path], list[Path]]:
+    """Every file below a `folder`, but not below the `others`; and what cannot be read there.
+
+    Links to folders are followed; a folder that is reached twice is listed once.
+
+        files, odd = files_below(Path("disc"))
+
+    Returns:
+        Files; and folders that cannot be listed, pipes, devices and links to nowhere: opening a
+        pipe would wait for ever. Both are sorted.
+
+    Taught in: no lesson; `dicom.scan` and `pictures.find` use it
+    """
+    errors, names, seen = [], [], {os.path.realpath(other) for other in others}
+    for root, folders, inside in os.walk(folder, onerror=errors.append, followlinks=True):
+        here = os.path.realpath(root)
+        if here in seen:
+            folders.clear()
+        else:
+            seen.add(here)
+            names += [os.path.join(root, name) for name in inside]
+    odd = [name for name in names if not os.path.isfile(name)]
+    odd, files = odd + [error.filename for error in errors], sorted({*names} - {*odd})
+    return [Path(name) for name in files], [Path(name) for name in sorted(odd)]
 
 
 def case_hash(salt: str, patient: str, name: str) -> str:

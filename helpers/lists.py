@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import realpath  # follows links, also in a circle
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -136,8 +137,8 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
             sections[key] = tuple(_item(one, base, f"item {n} of {title}") for n, one in items)
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
     items = [item for items in sections.values() for item in items]
-    images = [item.image.resolve() for item in items]  # under whatever name
-    masks = {item.mask.resolve() for item in items if item.mask}
+    images = [realpath(item.image) for item in items]  # under whatever name
+    masks = {realpath(item.mask) for item in items if item.mask}
     apart = len({*images, *masks}) == len(images) + len(masks)
     need(apart, "SAME_CASE", "an image is listed twice, or is also a mask")
     return DataList(base, sections, modality, labels)
@@ -282,7 +283,7 @@ def _document(raw: bytes) -> tuple:
             modality = {"0": modality}
         words = ({int(number): str(one[number]) for number in one} for one in (modality, labels))
         return document, *words
-    except (AttributeError, TypeError, ValueError):  # which may quote the list
+    except (AttributeError, RecursionError, TypeError, ValueError):  # which may quote the list
         found = "no JSON object in UTF-8 with each key once and words by their numbers"
         raise CourseDataError("DATA_LIST", found) from None
 
@@ -322,7 +323,7 @@ def _inside(text: str, base: Path, where: str) -> Path:
     """A path below the base folder, also with its links followed; nothing is opened."""
     parts = PurePosixPath(text).parts
     good = parts and {"..", "/", "//"}.isdisjoint(parts) and {"\\", "\0"}.isdisjoint(text)
-    good = good and (base / text).resolve().is_relative_to(base.resolve())
+    good = good and Path(realpath(base / text)).is_relative_to(realpath(base))
     found = f"{where}: a path is empty or absolute, has '..' or '\\', or is a link away"
     need(good, "UNSAFE_PATH", found)
     return base / text

@@ -20,12 +20,13 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from helpers.cases import Case, Found, Rejection
+from helpers.cases import Case, Found, Rejection, files_below
 from helpers.errors import CourseDataError, listed, meaning, need
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -290,27 +291,20 @@ def _ids(path: Path, mapping: Mapping[int, int] | None) -> np.ndarray:
 
 def _pictures(folder: Path, *others: Path) -> tuple[dict[str, list[Path]], list[Rejection]]:
     """The pictures under a folder, but not under others, by stem; and the files that are none."""
-    paths, unlisted, seen = [], [], {other.resolve() for other in others}
-    for root, folders, names in os.walk(folder, onerror=unlisted.append, followlinks=True):
-        here = Path(root).resolve()
-        if here in seen:  # through a link
-            folders.clear()
-        else:
-            paths += [Path(root, name) for name in names]
-        seen.add(here)
-    pictures, rejected = defaultdict(list), []
-    for path in paths + [Path(error.filename) for error in unlisted]:
-        try:
-            with open(path, "rb") as file:
-                start = file.read(len(PNG))
-        except OSError:
-            start = b""
+    paths, odd = files_below(folder, *others)
+    pictures, unknown = defaultdict(list), []
+    for path in paths:
+        start = b""
+        with suppress(OSError), open(path, "rb") as file:
+            start = file.read(len(PNG))
         if start.startswith((JPEG, PNG)):
             pictures[_stem(path.relative_to(folder))].append(path)
         else:
-            code = "UNKNOWN_FORMAT" if start else "UNREADABLE"
-            rejected.append(Rejection((path,), code, meaning(code)))
-    return pictures, rejected
+            (unknown if start else odd).append(path)
+    kinds = {"UNREADABLE": odd, "UNKNOWN_FORMAT": unknown}
+    return pictures, [
+        Rejection((one,), code, meaning(code)) for code in kinds for one in kinds[code]
+    ]
 
 
 def _stem(path: str | Path) -> str:

@@ -109,6 +109,12 @@ def test_a_link_that_leaves_the_folder_is_refused_and_one_that_stays_is_fine(tmp
     for image in ("file", "chain", "nothing", "folder/a.nii"):
         path = written(base, {"training": [{"image": image}]})
         assert refused(lists.read, path).code == "UNSAFE_PATH", image
+    (base / "one").symlink_to("two")
+    (base / "two").symlink_to("one")
+    (circle,) = lists.find(written(base, {"test": ["one"]})).rejected
+    assert circle.code in ("UNREADABLE", "UNKNOWN_FORMAT")
+    (base / "deep.json").write_text("[" * 100_000)
+    assert refused(lists.read, base / "deep.json").code == "DATA_LIST"
     (tmp_path / "short").symlink_to(base)
     written(base, {"training": [{"image": "inside/a.nii"}]})
     found = lists.read(tmp_path / "short" / "dataset.json").training[0].image

@@ -122,6 +122,7 @@ def test_what_would_make_every_record_wrong_is_refused_before_anything_is_writte
     rows = [
         ({"schema": "volumes"}, "volumes"),
         ({"salt": "1234567"}, "less than 8 characters"),
+        ({"found": cases(2, split="tést")}, "letters, digits and underscores"),
         ({"load": load, "workers": 2}, "workers=1"),
         ({"found": cases(2, split="../test")}, "letters, digits and underscores"),
         ({"found": cases(2, label=None), "schema": "classification"}, "needs labels"),

@@ -12,10 +12,11 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
+from helpers.cases import files_below
 from helpers.dicom.header import Header, images, read_header
 from helpers.dicom.pixels import read_voxels
 from helpers.dicom.stack import SAME_GRID, arrange, interpolated, normal
-from helpers.errors import CourseDataError, listed, need
+from helpers.errors import CourseDataError, listed, meaning, need
 from helpers.volume import Volume
 
 ELSEWHERE = {"NOT_DICOM", "NOT_AN_IMAGE", "UNREADABLE", "SCOUT"}
@@ -166,29 +167,16 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
 
 
 def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
-    """Every file under a folder; a subfolder that cannot be listed is rejected by name.
-
-    Links to folders are followed; a folder that is reached twice is listed once.
-    """
+    """Every file under a folder; what cannot be read there is rejected by name."""
     given = os.fspath(folder)
     top = Path(given).expanduser()
     if not given or not top.exists():
         raise FileNotFoundError(f"no such folder: {given or 'an empty path'}")
     if not top.is_dir():
         return [top]
-    found, seen = [], set()
-
-    def refuse(error: OSError) -> None:
-        rejected.append(Rejected(Path(error.filename), "UNREADABLE", error.strerror))
-
-    for root, folders, names in os.walk(top, onerror=refuse, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-        else:
-            seen.add(real)
-            found += [os.path.join(root, name) for name in names]
-    return [Path(name) for name in sorted(found)]
+    files, odd = files_below(top)
+    rejected += [Rejected(path, "UNREADABLE", meaning("UNREADABLE")) for path in odd]
+    return files
 
 
 Group = list[list[Header]]  # files, each a list of frames

@@ -148,7 +148,7 @@ def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, l
     few = steps < 2 * len(slices)
     offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
     k = int(np.abs(gaps - between_mm).argmax())
-    lie = f"{gaps[k]:.2f} mm lie above {heights[k]:.2f} mm"
+    lie = f"the one above {heights[k]:.2f} mm is {gaps[k]:.2f} mm away"
     found = f"slices are {between_mm:.2f} mm apart for the most part, but {lie}; {offer}"
     need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
     even = heights[0] + between_mm * np.arange(steps + 1)
@@ -156,7 +156,7 @@ def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, l
     made_up = np.flatnonzero(off_mm > max(SPACING_TOLERANCE * between_mm, 0.1))
     note = f"interpolated from {len(slices)} uneven slices to {len(even)}, {between_mm:g} mm apart"
     if len(made_up):
-        note += f"; made up: {listed(made_up)}"
+        note += f"; made up, counted from 0: {listed(made_up)}"
     left_mm = span_mm - steps * between_mm
     if left_mm > SPACING_TOLERANCE * between_mm:
         note += f"; the last {left_mm:.2f} mm of the scan do not fill a step and are left out"

@@ -219,7 +219,8 @@ def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[
         raise ValueError("a salt of less than 8 characters keeps no secret")
     if schema == "classification" and len(labelled) < len(cases):
         raise ValueError("this schema needs labels")
-    if not all(case.split.replace("_", "0").isalnum() for case in cases):
+    words = {case.split.replace("_", "0") for case in cases}
+    if not all(name.isascii() and name.isalnum() for name in words):
         raise ValueError("the name of a split has letters, digits and underscores only")
     labels = [np.atleast_1d(case.label).tolist() for case in labelled]
     counts = sorted({len(several) for several in labels})
