@@ -120,10 +120,9 @@ def test_what_read_cannot_do_is_refused_before_the_first_element(tf, whole, tmp_
     some.photographs(tmp_path / "e")
     order = tf.data.Dataset.range(3)
     rows = [
-        (whole, {}, "which split? This set has: test, train"),
+        (whole, {}, "no split None; this set has: test, train"),
         (whole, {"split": "dev"}, "no split 'dev'"),
         (whole, {"split": "train", "check": "fast"}, "check can be"),
-        (whole, {"split": "train", "batch": 0}, "1 record or more"),
         (whole, {"split": "train", "indices": order}, "mapped=True"),
         (whole, {"split": "train", "indices": order, "mapped": True, "seed": 1}, "place of seed"),
         (whole, {"split": "train", "mapped": True, "indices": order.batch(2)}, "single whole"),
@@ -208,10 +207,3 @@ def test_photographs_are_decoded_as_tensorflow_has_them(tf, tmp_path):
         one = by_name.pop(element["case"])
         assert np.array_equal(element["mask"][..., 0], one["mask"])
         assert np.array_equal(element["image"], tf.io.decode_image(one["image"]))
-
-
-def test_the_parser_takes_one_record_or_many(tf, whole):
-    parse = records.parser(records.load_manifest(whole), "train")
-    lines = tf.data.TFRecordDataset(sorted(map(str, whole.glob("train*.tfrecord"))))
-    single = plain(elements(lines.map(parse)))
-    assert len(single) == 20 and plain(elements(lines.batch(20).map(parse))) == single

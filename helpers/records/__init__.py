@@ -13,12 +13,11 @@ Writing never imports TensorFlow. It starts worker processes, so a script needs 
 from helpers.cases import Case, Found, Rejection, case_hash
 from helpers.records.manifest import Fault, Manifest, Shard, verify
 from helpers.records.manifest import load as load_manifest
-from helpers.records.read import images, index, parser, read
+from helpers.records.read import index, read
 from helpers.records.schema import DEFAULTS, SCHEMAS, narrowest
 from helpers.records.write import Written, write
 
 __all__ = [
     "DEFAULTS", "SCHEMAS", "Case", "Fault", "Found", "Manifest", "Rejection", "Shard", "Written",
-    "case_hash", "images", "index", "load_manifest", "narrowest", "parser", "read", "verify",
-    "write",
+    "case_hash", "index", "load_manifest", "narrowest", "read", "verify", "write",
 ]  # fmt: skip

@@ -11,31 +11,28 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from helpers.errors import meaning, need
 
-NAME, VERSION = "manifest.json", 2
-COLUMNS = (
-    "case", "label", "weight", "shape", "dtype", "spacing", "modality", "voxels", "notes",
-    "image_at", "image_bytes", "mask_at",
-)  # fmt: skip
+NAME, VERSION = "manifest.json", 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One TFRecord file; `fingerprint` stands for all that decides what is in it.
+    """One TFRecord file of a set.
 
     Taught in: writing TFRecords
     """
 
     file: str
-    split: str
     records: int
     bytes: int
     sha256: str
-    fingerprint: str
+
+    split = property(lambda self: self.file.partition("-")[0])
 
 
 class Fault(NamedTuple):
@@ -60,13 +57,14 @@ class Manifest:
         schema: a key of `SCHEMAS`.
         parameters: what the writer was told: seed, number of shards, class mapping.
         classes: names by class id.
+        fingerprint: of all that decides what is in the set.
         shards: in the order of their names.
-        columns: lists with a value for each record, in the order of the shards: `case` (salted
-            hash), `shape` ("32x112x112x1"), `dtype` ("int16"; of files "jpeg" or "png"),
-            `image_at` and `image_bytes` (where the raw values, or the file, lie in the shard).
-            And where any record has one, with None for those that lack it: `label` (int, or a list
-            of them), `weight`, `spacing` (mm), `modality`, `mask_at`, `voxels` (of the mask, by
-            class id), `notes` (fixed words for what was done to the image).
+        columns: lists with a value for each record, in the order of the shards: `shard` (its
+            file), `case` (salted hash), `shape` ("32x112x112x1"), `dtype` ("int16"; of files
+            "jpeg" or "png"), `image_bytes` (raw, or of the file). And where any record has one,
+            with None for those that lack it: `label` (int, or a list of them), `weight`, `spacing`
+            (mm), `modality`, `voxels` (of the mask, by class id), `notes` (fixed words for what
+            was done to the image), `image_at` and `mask_at` (where raw values begin in the shard).
         rejected: for each case that became no record its hash, code and number of files; files
             that belong to no case have an empty hash.
         files: number of input files: all, written, rejected.
@@ -77,6 +75,7 @@ class Manifest:
     schema: str
     parameters: dict
     classes: dict[int, str]
+    fingerprint: str
     shards: tuple[Shard, ...]
     columns: dict[str, list] = dataclasses.field(repr=False)
     rejected: tuple[dict, ...]
@@ -92,40 +91,32 @@ class Manifest:
         """Names of the splits."""
         return tuple(dict.fromkeys(shard.split for shard in self.shards))
 
-    def of_records(self, key: str) -> list:
-        """A fact about shards, such as "split" or "file", once for each of their records."""
-        return [value for one in self.shards for value in [getattr(one, key)] * one.records]
-
-    def split(self, name: str) -> dict:
-        """The columns of one split, without those that are empty, and `records`: how many.
+    def split(self, name: str | None = None) -> dict:
+        """The columns of one split that are not empty; `records`, how many; `split`, its name.
 
         Raises:
-            ValueError: if there is no such split.
+            ValueError: if there is no such split, or several and no `name`.
         """
+        if name is None and len(self.splits) == 1:
+            (name,) = self.splits
         if name not in self.splits:
             raise ValueError(f"no split {name!r}; this set has: {', '.join(self.splits)}")
-        inside = [split == name for split in self.of_records("split")]
-        found = {key: [*itertools.compress(self.columns[key], inside)] for key in self.columns}
-        known = {key: values for key, values in found.items() if values.count(None) < len(values)}
-        return {"records": sum(inside)} | known
+        inside = [shard.startswith(f"{name}-") for shard in self.columns.get("shard", ())]
+        known = {"records": sum(inside), "split": name}
+        for key, column in self.columns.items():
+            values = [*itertools.compress(column, inside)]
+            if values.count(None) < len(values):
+                known[key] = values
+        return known
 
     @property
     def rows(self):
-        """A pandas table, a line for each record: split, shard, patient, and the columns."""
+        """A pandas table, a line for each record: the columns, split, and patient."""
         import pandas as pd
 
-        patients = [name.partition("-")[0] for name in self.columns["case"]]
-        places = {"split": self.of_records("split"), "shard": self.of_records("file")}
-        return pd.DataFrame(places | {"patient": patients} | self.columns)
-
-    @property
-    def masks(self):
-        """A pandas table, a line for each class in each mask: split, case, id, voxels."""
-        import pandas as pd
-
-        rows = self.rows.reindex(columns=["split", "case", "voxels"]).dropna()
-        found = [(*one[:2], int(id_), n) for one in rows.values for id_, n in one[2].items()]
-        return pd.DataFrame(found, columns=["split", "case", "id", "voxels"])
+        rows = pd.DataFrame(self.columns)
+        splits, patients = rows["shard"].str.split("-").str[0], rows["case"].str.split("-").str[0]
+        return rows.assign(split=splits, patient=patients)
 
     def to_json(self) -> str:
         """The manifest as text, with a checksum of all that follows it."""
@@ -134,7 +125,8 @@ class Manifest:
         return _sealed(json.dumps(content, separators=(",", ":"))[1:] + "\n")
 
     def __repr__(self) -> str:
-        held = ", ".join(f"{name} {self.of_records('split').count(name)}" for name in self.splits)
+        counts = {split: self.split(split)["records"] for split in self.splits}
+        held = ", ".join(f"{split} {count}" for split, count in counts.items())
         rejected = f", {len(self.rejected)} rejected" if self.rejected else ""
         return f"Manifest({self.schema}: {held} in {len(self.shards)} shards{rejected})"
 
@@ -219,3 +211,14 @@ def sha256(path: Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(path: Path, text: str) -> None:
+    """Write a text file, and have it on the disk.
+
+    Taught in: no lesson; the converter uses it
+    """
+    with open(path, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from helpers.errors import need
 
 # From narrow to wide, all known to tf.io.decode_raw. Integers stay integers.
 NARROW = ("uint8", "int16", "uint16", "int32", "float32", "int64", "float64")
-DEFAULTS = {"label": -1, "weight": 1.0, "spacing": 0.0, "modality": b""}  # where a record lacks it
-LARGEST_WEIGHT = 2.0**127  # float32 holds it
+# Where a record lacks what others have; these are also the dtypes of elements.
+DEFAULTS = {"label": np.int32(-1), "weight": np.float32(1), "spacing": np.float32(0)}
+DEFAULTS["modality"] = b""
+Encoded = tuple[dict[str, object], dict[str, object]]  # features, and a row of the manifest
 
 
 class Field(NamedTuple):
@@ -40,7 +42,7 @@ class Schema(NamedTuple):
     """
 
     fields: tuple[Field, ...]
-    encode: Callable[[Mapping, str, Case], dict[str, object]]
+    encode: Callable[[Mapping, str, Case], Encoded]
 
 
 def narrowest(values: np.ndarray) -> np.ndarray:
@@ -78,17 +80,20 @@ def narrowest(values: np.ndarray) -> np.ndarray:
     need(False, "PIXEL_FORMAT", f"values up to {high} need more than 63 bits")
 
 
-def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> dict[str, object]:
-    """The features of a volume or a picture, as `tfrecord.example` takes them.
+def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> Encoded:
+    """A volume or a picture, as `tfrecord.example` and the manifest take it.
 
-        features = encode_array({"image": voxels, "spacing": (2.5, 0.8, 0.8)}, name, case)
+        features, row = encode_array({"image": voxels, "spacing": (2.5, 0.8, 0.8)}, name, case)
 
     Args:
         element: what a loader gives: `image`, and where there are any `mask`, `spacing` (mm, in
-            the order of the axes) and `modality`.
+            the order of the axes), `modality` and `notes`.
         name: the case's salted hash.
         case: for its label and weight; nothing else of it is used.
         rank: the number of spatial axes where neither spacing nor mask tells it.
+
+    Returns:
+        The features of the record, and its row in the manifest.
 
     Raises:
         CourseDataError: `NO_GEOMETRY`, `SHAPE_MISMATCH`, `CONSTANT`, `MASK_MISMATCH`,
@@ -97,37 +102,41 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> dict
     Taught in: writing TFRecords
     """
     image, mask = np.asarray(element["image"]), element.get("mask")
-    label, weight = case.label, case.weight
-    spacing = tuple(float(mm) for mm in element.get("spacing", ()))
+    spacing, weight, label = element.get("spacing", ()), case.weight, case.label
     need(all(0 < mm < np.inf for mm in spacing), "NO_GEOMETRY", f"a spacing of {spacing} mm")
+    need(weight is None or 0 <= weight < 1e38, "BAD_WEIGHT", f"a weight of {weight}")
     rank = len(spacing) or (rank if mask is None else np.ndim(mask))
-    image = image[..., np.newaxis] if image.ndim == rank else image
+    if image.ndim == rank:
+        image = image[..., np.newaxis]
     found = f"an image of shape {image.shape}, expected {rank} spatial axes"
     need(image.ndim == rank + 1 and image.size, "SHAPE_MISMATCH", found)
     need(image.size == 1 or image.min() != image.max(), "CONSTANT", f"{image.size} equal values")
-    need(weight is None or 0 <= weight <= LARGEST_WEIGHT, "BAD_WEIGHT", f"a weight of {weight}")
     image = narrowest(image)
-    return _filled(
-        ARRAY,
-        image,
-        image.dtype.name.encode(),
-        image.shape,
-        name.encode(),
-        spacing or None,
-        None if mask is None else class_ids(mask, image.shape[:-1]),
-        None if label is None else tuple(map(int, np.atleast_1d(label))),
-        None if weight is None else (float(weight),),
-        (element.get("modality") or "").encode() or None,
-    )
+    about = {
+        "case": name,
+        "label": None if label is None else np.asarray(label, int).tolist(),
+        "weight": None if weight is None else float(weight),
+        "spacing": [float(mm) for mm in spacing] or None,
+        "modality": element.get("modality") or None,
+    }
+    about = {key: value for key, value in about.items() if value is not None}
+    dtype, shape = image.dtype.name, image.shape
+    features = about | {"image": image, "image/dtype": dtype, "image/shape": shape}
+    row = about | {"shape": _by(shape), "dtype": dtype, "image_bytes": image.nbytes}
+    if mask is not None:
+        features["mask"] = class_ids(mask, shape[:-1])
+        row["voxels"] = voxels_by_id(features["mask"])
+    if element.get("notes"):
+        row["notes"] = list(element["notes"])
+    return features, row
 
 
-def _filled(fields: tuple[Field, ...], *values: object) -> dict[str, object]:
-    pairs = zip(fields, values, strict=True)
-    return {field.key: value for field, value in pairs if value is not None}
+def _by(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
 
 
-def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]:
-    """The features of a photograph and its mask, key for key as TensorFlow's DeepLab reads them.
+def encode_deeplab(element: Mapping, name: str, case: Case) -> Encoded:
+    """A photograph and its mask, key for key as TensorFlow's DeepLab reads them.
 
     Source: https://github.com/tensorflow/models/tree/master/research/deeplab/datasets
 
@@ -137,6 +146,10 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]
         name: the case's salted hash; it stands where DeepLab has the file's name.
         case: not used.
 
+    Returns:
+        The features of the record, and its row in the manifest, where the format stands for the
+        dtype.
+
     Raises:
         CourseDataError: `MASK_MISMATCH`, `UNKNOWN_LABEL`.
 
@@ -144,11 +157,22 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> dict[str, object]
     """
     from PIL import Image
 
-    sides, png = (element["height"], element["width"]), io.BytesIO()
-    Image.fromarray(class_ids(element["mask"], sides)).save(png, format="PNG")
-    kind, (height, width) = element["format"].encode(), sides
-    texts = element["image"], name.encode(), kind
-    return _filled(DEEPLAB, *texts, (height,), (width,), (3,), png.getvalue(), b"png")
+    file, kind, height, width = (element[key] for key in ("image", "format", "height", "width"))
+    ids, png = class_ids(element["mask"], (height, width)), io.BytesIO()
+    Image.fromarray(ids).save(png, format="PNG")
+    features = {
+        "image/encoded": file,
+        "image/filename": name,
+        "image/format": kind,
+        "image/height": height,
+        "image/width": width,
+        "image/channels": 3,
+        "image/segmentation/class/encoded": png.getvalue(),
+        "image/segmentation/class/format": "png",
+    }
+    shape = _by((height, width, 3))
+    row = {"case": name, "shape": shape, "dtype": kind, "image_bytes": len(file)}
+    return features, row | {"voxels": voxels_by_id(ids)}
 
 
 def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -161,33 +185,8 @@ def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """
     ids = narrowest(mask)
     need(ids.shape == shape, "MASK_MISMATCH", f"the mask's shape is {ids.shape}, not {shape}")
-    found = f"expected ids from 0 to 255, found {ids.min()} to {ids.max()}"
-    need(ids.dtype == np.uint8, "UNKNOWN_LABEL", found)
+    need(ids.dtype == np.uint8, "UNKNOWN_LABEL", f"ids from {ids.min()} to {ids.max()}, not 255")
     return ids
-
-
-def row(features: Mapping[str, object], element: Mapping) -> dict[str, object]:
-    """What the manifest says of one record, from its `features` and the `element` they are made of.
-
-    Of a JPEG or PNG file, the format stands for the dtype.
-
-    Taught in: no lesson; the converter uses it
-    """
-    if "image/encoded" in features:
-        shape = (*features["image/height"], *features["image/width"], 3)
-        texts = {"case": "image/filename", "dtype": "image/format"}
-        size = len(features["image/encoded"])
-    else:
-        shape, size = features["image/shape"], features["image"].nbytes
-        texts = {"case": "case", "dtype": "image/dtype", "modality": "modality"}
-    known = {key: features[name].decode() for key, name in texts.items() if name in features}
-    known |= {"shape": "x".join(map(str, shape)), "image_bytes": size}
-    for key in {"label", "weight", "spacing"} & features.keys():
-        first, *more = features[key]
-        known[key] = [first, *more] if more else first
-    if element.get("mask") is not None:
-        known["voxels"] = voxels_by_id(features.get("mask", np.asarray(element["mask"])))
-    return known | ({"notes": list(element["notes"])} if element.get("notes") else {})
 
 
 def voxels_by_id(mask: np.ndarray) -> dict[str, int]:

@@ -52,19 +52,23 @@ def nested(number: int, pieces: Pieces) -> Pieces:
     return [bytes([number << 3 | 2]) + varint(sum(map(len, pieces))), *pieces]
 
 
-def feature(value: np.ndarray | bytes | Sequence[float] | Sequence[int]) -> Pieces:
+def feature(value: bytes | str | np.ndarray | float | Sequence[float]) -> Pieces:
     """One `tf.train.Feature`: a bytes list of one value, a list of floats, or one of integers.
 
     Taught in: no lesson; the converter uses it
     """
+    if isinstance(value, str):
+        value = value.encode()
     if isinstance(value, np.ndarray):
         value = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
     if isinstance(value, bytes | np.ndarray):
         return nested(BYTES, nested(1, [value]))
-    if all(isinstance(one, float) for one in value):
-        return nested(FLOATS, nested(1, [np.asarray(value, "<f4").tobytes()]))
+    numbers = np.atleast_1d(value)
+    if numbers.dtype.kind == "f":
+        return nested(FLOATS, nested(1, [numbers.astype("<f4").tobytes()]))
     # A negative number takes its two's complement in 64 bits.
-    return nested(INTEGERS, nested(1, [b"".join(varint(one & 2**64 - 1) for one in value)]))
+    packed = b"".join(varint(number & 2**64 - 1) for number in numbers.tolist())
+    return nested(INTEGERS, nested(1, [packed]))
 
 
 def example(features: Mapping[str, object]) -> tuple[Pieces, dict[str, int]]:
@@ -73,8 +77,8 @@ def example(features: Mapping[str, object]) -> tuple[Pieces, dict[str, int]]:
         pieces, starts = example({"image": voxels, "label": (1,)})
 
     Args:
-        features: by key, `bytes` or an array of any dtype (its raw bytes, C order) for a bytes
-            list of one value; a sequence of `int`, or of `float`, for the other two lists.
+        features: by key, `bytes`, text or an array of any dtype (its raw bytes, C order) for a
+            bytes list of one value; one or more `int`, or `float`, for the other two lists.
 
     Returns:
         Pieces whose concatenation is the message as protocol buffers serialize it, keys sorted by
@@ -116,7 +120,7 @@ class Writer:
 
     Raises:
         FileExistsError: if there is a file of that name.
-        OSError: as the file system has it; the caller removes what is left.
+        OSError: as the file system has it; then nothing is left.
 
     Taught in: no lesson; the converter uses it
     """
@@ -135,6 +139,8 @@ class Writer:
             if kind is None and self._path:
                 self._file.flush()
                 os.fsync(self._file.fileno())
+        if kind and self._path:
+            self._path.unlink()
 
     def write(self, message: Pieces) -> int:
         """Write one frame around a message in pieces; at which byte of the file that begins."""

@@ -1,15 +1,14 @@
 """Write a set of records: each shard complete or not there, and the manifest last.
 
-A shard is finished if its note says the SHA-256 of the file, under its hidden or its final name.
-Hidden names and notes hold a fingerprint of all that decides the shard's bytes, so that another set
-never meets them. Shards get their final names when all are finished. The manifest alone makes a
-set: before a shard of an existing set is replaced, its manifest goes.
+Shards grow in a hidden folder, and get their places when all are finished. A shard is finished when
+it has a note there: its SHA-256, and its rows of the manifest. A note's name holds a fingerprint of
+all that decides what is in the set, so that another set never meets it. The manifest alone makes a
+set: before a shard of a finished set is replaced, its manifest goes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import functools
 import hashlib
@@ -20,12 +19,13 @@ import shutil
 import threading
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
 import filelock
+import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -34,42 +34,34 @@ from helpers.cases import Case, Found, Rejection, case_hash
 from helpers.errors import CourseDataError, listed, meaning, need
 from helpers.records import manifest, tfrecord
 from helpers.records.manifest import Manifest, Shard
-from helpers.records.schema import SCHEMAS, row
+from helpers.records.schema import SCHEMAS
 
 SHARD_BYTES = 128 * 2**20  # as large as one reader likes to take at a time
-LOCK = ".lock"
-PLACES = {"image": "image_at", "image/encoded": "image_at", "mask": "mask_at"}
+HIDDEN, LOCK = ".records", "lock"
+ARRAYS = ("image", "mask")  # the manifest says where they begin
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@dataclasses.dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What `write` did: the manifest, each rejection with its files and its reason, shards kept.
 
     Taught in: writing TFRecords
     """
 
     manifest: Manifest
-    rejected: tuple[Rejection, ...] = dataclasses.field(repr=False)
+    rejected: tuple[Rejection, ...]
     kept: int
 
 
 class Job(NamedTuple):
-    """A shard to be written: its cases in their order, each with its hash.
-
-    The fingerprint changes with a case, a parameter, or an input file (by size and time).
+    """A shard to be written: its cases in their order, each with its hash; where its note lies.
 
     Taught in: no lesson; the converter uses it
     """
 
     file: str
-    split: str
     cases: list[tuple[str, Case]]
-    fingerprint: str
-
-    def hidden(self, folder: Path, end: str) -> Path:
-        """A name that no other set has: of the shard when it is "done", or of its "note"."""
-        return folder / f".{self.file}.{self.fingerprint}.{end}"
+    note: Path | None = None
 
 
 def write(
@@ -136,48 +128,44 @@ def write(
     function, keywords = getattr(load, "func", load), getattr(load, "keywords", {})
     if function.__module__ == "__main__" and executor is None and workers != 1:
         raise ValueError("workers import `load`: put it in a module, or pass workers=1")
-    arguments = [] if function is load else [load.args, sorted(keywords.items())]
-    described = f"{function.__module__}.{function.__qualname__} {arguments}"  # only ever hashed
-    mapping = keywords.get("mapping")
-    mapping = mapping and {str(old): int(new) for old, new in mapping.items()}
-    parameters = {"seed": seed, "shard_count": shard_count, "mapping": mapping}
+    loader = (function.__module__, function.__qualname__, getattr(load, "args", ()), keywords)
+    parameters = {"seed": seed, "shard_count": shard_count, "mapping": str(keywords.get("mapping"))}
     about = {"schema": schema, "parameters": parameters, "classes": names}
-    jobs = plan(found.cases, salt, seed, shard_count, json.dumps([about, described]))
-    work = functools.partial(write_shard, SCHEMAS[schema].encode, load, names, place)
-    lock = _locked(place) if place else contextlib.nullcontext()
-    with lock, _pool(executor, workers) as pool:  # no worker outlives the lock
-        waiting, stale = _prepare(place, jobs, overwrite) if place else (jobs, [])
+    jobs = plan(found.cases, salt, seed, shard_count)
+    about["fingerprint"] = mark = _fingerprint(jobs, about, loader)
+    if place:
+        jobs = [job._replace(note=place / HIDDEN / f"{job.file}.{mark}.json") for job in jobs]
+    with _locked(place), _pool(executor, workers) as pool:  # no worker outlives the lock
+        stale = _prepare(place, jobs, mark, overwrite) if place else []
         if survey:
+            waiting = [job for job in jobs if not (job.note and job.note.exists())]
             cases = [case for job in waiting for _, case in job.cases]
             ask = functools.partial(_ids, survey)
             _need_known(cases, _all(pool, ask, cases, "checking masks", progress), {*names})
-        contents = _all(pool, work, jobs, "writing" if place else "checking", progress)
-        written = _summary(found, about, jobs, contents)
+        work = functools.partial(write_shard, SCHEMAS[schema].encode, load, names)
+        outcomes = _all(pool, work, jobs, "writing" if place else "checking", progress)
+        written = _summary(found, about, outcomes)
         if not written.manifest.records:
-            if place:
-                _clear(place)
+            for job in jobs if place else ():
+                _forget(job)
             codes = dict(Counter(one.code for one in written.rejected))
-            words = f"of {len(found.cases)} cases; rejected: {codes}"
-            error = CourseDataError("NOTHING_WRITTEN", words)
+            error = CourseDataError("NOTHING_WRITTEN", f"{len(found.cases)} cases; found: {codes}")
             error.rejected = written.rejected
             raise error
         if place:
-            _publish(place, jobs, stale, written.manifest.to_json())
+            _publish(place, jobs, stale, written.manifest)
     return written
 
 
 # Before the first record
 
 
-def plan(
-    cases: Sequence[Case], salt: str, seed: int, shard_count: int | None, parameters: str = ""
-) -> list[Job]:
+def plan(cases: Sequence[Case], salt: str, seed: int, shard_count: int | None) -> list[Job]:
     """Which cases go into which shard: fixed by the cases, the salt and the seed.
 
     Args:
         cases: in any order, which changes nothing.
         salt, seed, shard_count: as for `write`.
-        parameters: whatever else decides what is written.
 
     Taught in: writing TFRecords
     """
@@ -186,27 +174,27 @@ def plan(
         named = [(case_hash(salt, c.patient, c.name), c) for c in cases if c.split == split]
         named.sort(key=lambda pair: pair[0])
         order = np.random.default_rng([seed, zlib.crc32(split.encode())]).permutation(len(named))
-        size = sum(_size(case) for _, case in named)
+        size = sum(case.size or sum(size for size, _ in _stats(case)) for _, case in named)
         count = min(shard_count or max(-(-size // SHARD_BYTES), 4), len(named))
         for number, chosen in enumerate(np.array_split(order, count)):
             file = f"{split}-{number:05d}-of-{count:05d}.tfrecord"
-            inside = [named[n] for n in chosen]
-            jobs.append(Job(file, split, inside, _fingerprint(file, parameters, inside)))
+            jobs.append(Job(file, [named[n] for n in chosen]))
     return jobs
 
 
-def _fingerprint(file: str, parameters: str, cases: list[tuple[str, Case]]) -> str:
-    parts = [file, parameters]
-    for name, case in cases:
-        parts += [name, case.label, case.weight]
-        for stat in map(os.stat, filter(os.path.exists, case.files)):
-            parts += [stat.st_size, stat.st_mtime_ns]
-    return hashlib.sha256(json.dumps(parts, default=float).encode()).hexdigest()[:16]
+def _stats(case: Case) -> list[tuple[int, int]]:
+    """Size and time of each file of a case."""
+    stats = [os.stat(file) for file in case.files if os.path.isfile(file)]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
-def _size(case: Case) -> int:
-    """Bytes that a case may need: its own statement, else the size of its files."""
-    return case.size or sum(os.stat(file).st_size for file in filter(os.path.isfile, case.files))
+def _fingerprint(jobs: list[Job], *parameters: object) -> str:
+    """Changes with a parameter, a case, or an input file."""
+    parts = [*parameters]
+    for job in jobs:
+        for name, case in job.cases:
+            parts.append((job.file, name, case.label, case.weight, _stats(case)))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[int, str]) -> None:
@@ -215,30 +203,32 @@ def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[
     Where a case has several labels, -1 stands for one that is not known.
     """
     labelled = [case for case in cases if case.label is not None]
+    labels = [np.atleast_1d(case.label).tolist() for case in labelled]
     if len(salt) < 8:
         raise ValueError("a salt of less than 8 characters keeps no secret")
     if schema == "classification" and len(labelled) < len(cases):
         raise ValueError("this schema needs labels")
     words = {case.split.replace("_", "0") for case in cases}
-    if not all(name.isascii() and name.isalnum() for name in words):
+    if not all(word.isascii() and word.isalnum() for word in words):
         raise ValueError("the name of a split has letters, digits and underscores only")
-    labels = [np.atleast_1d(case.label).tolist() for case in labelled]
     counts = sorted({len(several) for several in labels})
-    one_count = len(counts) < 2 and 0 not in counts
-    need(one_count, "UNKNOWN_LABEL", f"cases with {counts} labels each, expected one number")
+    found = f"cases with {counts} labels each, expected one number"
+    need(len(counts) < 2, "UNKNOWN_LABEL", found)
     _need_known(labelled, labels, {*names, -1} if counts > [1] else {*names})
 
 
-def _need_known(cases, ids_of_each, known: set[int]) -> None:
+def _need_known(cases: Sequence[Case], ids_of_each: Sequence, known: set[int]) -> None:
     """Refuse ids that nobody has named."""
-    strange = [(case, {*ids} - known) for case, ids in zip(cases, ids_of_each, strict=True)]
-    ids = sorted({one for _, some in strange for one in some})
-    files = [file for case, some in strange if some for file in case.files]
-    words = f"found the ids {listed(ids)}, the classes are {sorted(known)}"
-    need(not ids, "UNKNOWN_LABEL", words, *files)
+    strange, files = set(), []
+    for case, ids in zip(cases, ids_of_each, strict=True):
+        if not known.issuperset(ids):
+            strange.update(ids)
+            files += case.files
+    found = f"found the ids {listed(sorted(strange - known))}, the classes are {sorted(known)}"
+    need(not strange, "UNKNOWN_LABEL", found, *files)
 
 
-def _ids(survey, case: Case) -> frozenset[int]:
+def _ids(survey: Callable, case: Case) -> frozenset[int]:
     """The ids in the mask of a case; if it cannot be read, writing will say what is wrong."""
     try:
         return survey(case)
@@ -253,12 +243,11 @@ def _ids(survey, case: Case) -> frozenset[int]:
 
 def _pool(executor: Executor | None, workers: int | None):
     """What to submit work to; None where it is done here."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if executor or (workers or cores) == 1:
+    workers = workers or joblib.cpu_count()  # those that this process may use
+    if executor or workers == 1:
         return contextlib.nullcontext(executor)
     # Spawned, not forked: a process that has TensorFlow's threads cannot be forked safely.
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or cores, spawn, _end_with_parent)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
 
 
 def _end_with_parent() -> None:
@@ -270,123 +259,118 @@ def _end_with_parent() -> None:
 def _all(pool: Executor | None, work: Callable, items: list, title: str, progress: bool) -> list:
     """What `work` makes of each item, in their order; nothing is under way when it ends."""
     waiting = [pool.submit(work, item) for item in items] if pool else []
-    made = (one.result() for one in as_completed(waiting)) if pool else map(work, items)
+    made = (one.result() for one in waiting) if pool else map(work, items)
     try:
-        made = list(tqdm(made, title, len(items), disable=not progress))
-        return [one.result() for one in waiting] or made
+        return list(tqdm(made, title, len(items), disable=not progress))
     finally:
         wait([one for one in waiting if not one.cancel()])
 
 
-def write_shard(encode, load, names: dict[int, str], folder: Path | None, job: Job) -> dict:
-    """Write a shard under its hidden name, or find it finished.
+def write_shard(encode: Callable, load: Callable, names: Mapping[int, str], job: Job) -> tuple:
+    """Write a shard into the hidden folder, and then its note; or find it finished.
 
     Args:
-        encode: makes features of an element, its case's hash and the case.
+        encode: makes features and a row of an element, its case's hash and the case.
         load: gives the element of a case; a `CourseDataError` rejects the case.
         names: of the classes. The survey has seen every mask; here it is looked at again, for a
             file that changed since, and because there may be no survey.
-        folder: of the set; None reads and counts everything and writes nothing.
-        job: the cases, and the shard's name.
+        job: the cases, and the shard's name. Without a note everything is read and nothing written.
 
     Returns:
-        `shard`, the `rows` of its records, and `rejected`, as the manifest has them: so far it is
-        in the note beside the shard. And, unless the shard was finished, the `reasons` by hash;
-        they may quote what a file holds.
+        What the note says: `shard`, `rows` of records and of `rejected` cases for the manifest.
+        The rejections, whose reasons may quote what a file holds, so that no note has them. And
+        whether an earlier run has finished the shard.
 
-    Taught in: writing TFRecords
+    Taught in: no lesson; the converter uses it
     """
-    if folder and (noted := _finished(folder, job)):
-        return noted
-    rows, rejected, reasons = [], [], {}
-    temporary = job.hidden(folder, f"{os.getpid()}.tmp") if folder else None
-    with tfrecord.Writer(temporary) as writer:
+    if noted := _noted(job):
+        files = {name: case.files for name, case in job.cases}
+        told = [(one["case"], one["code"]) for one in noted["rejected"]]
+        return noted, [Rejection(files[name], code, meaning(code)) for name, code in told], True
+    if job.note:
+        _forget(job)
+    rows, lines, rejected = [], [], []
+    with tfrecord.Writer(job.note and job.note.parent / job.file) as writer:
         for name, case in job.cases:
             try:
-                element = load(case)
-                features = encode(element, name, case)
-                known = row(features, element)
-                strange = set(map(int, known.get("voxels", ()))) - names.keys()
+                features, row = encode(load(case), name, case)
+                strange = {*map(int, row.get("voxels", ()))} - names.keys()
                 need(not strange, "UNKNOWN_LABEL", f"ids in the mask: {sorted(strange)}")
                 message, starts = tfrecord.example(features)
             except (CourseDataError, OSError) as error:
                 code = getattr(error, "code", "UNREADABLE")
-                reasons[name] = getattr(error, "message", "") or error.strerror or meaning(code)
-                line = {"case": name, "code": code, "files": len(case.files), "shard": job.file}
-                rejected.append(line)
+                reason = getattr(error, "message", "") or error.strerror or meaning(code)
+                rejected.append(Rejection(case.files, code, reason))
+                lines.append({"case": name, "code": code, "files": len(case.files)})
             except Exception as error:
                 error.add_note(f"while reading case {name} for {job.file}")
                 raise
             else:
                 begin = writer.write(message)
-                places = {PLACES[key]: begin + at for key, at in starts.items() if key in PLACES}
-                rows.append(known | places)
-    sha256, size = writer.sha256.hexdigest(), writer.bytes
-    shard = Shard(job.file, job.split, len(rows), size, sha256, job.fingerprint)
-    content = {"shard": vars(shard), "rows": rows, "rejected": rejected}
-    if folder:
-        os.replace(temporary, job.hidden(folder, "done"))
-        _put(job.hidden(folder, "note"), json.dumps(content))
-    return content | {"reasons": reasons}
+                places = {f"{key}_at": begin + starts[key] for key in ARRAYS if key in starts}
+                rows.append({"shard": job.file} | row | places)
+    shard = {"file": job.file, "records": len(rows), "bytes": writer.bytes}
+    shard["sha256"] = writer.sha256.hexdigest()
+    content = {"shard": shard, "rows": rows, "rejected": lines}
+    if job.note:
+        manifest.put(job.note, json.dumps(content))
+    return content, rejected, False
 
 
-def _finished(folder: Path, job: Job) -> dict | None:
+def _noted(job: Job) -> dict | None:
     """What the note says of a shard that an earlier run has finished."""
-    note, done = job.hidden(folder, "note"), job.hidden(folder, "done")
-    if note.exists():
-        noted = json.loads(note.read_text("utf-8"))
-        path = done if done.exists() else folder / job.file
-        if path.exists() and manifest.sha256(path) == noted["shard"]["sha256"]:
-            return noted
+    if job.note and job.note.exists():
+        with contextlib.suppress(json.JSONDecodeError, FileNotFoundError):  # half a note; no shard
+            content = json.loads(job.note.read_text("utf-8"))
+            growing, placed = (folder / job.file for folder in job.note.parents[:2])
+            path = growing if growing.exists() else placed
+            if manifest.sha256(path) == content["shard"]["sha256"]:
+                return content
     return None
 
 
-def _summary(found: Found, about: dict, jobs: list[Job], contents: list[dict]) -> Written:
+def _summary(found: Found, about: dict, outcomes: list[tuple]) -> Written:
     """What was done: every input file ends in a shard or in the report."""
-    files = {name: case.files for job in jobs for name, case in job.cases}
-    rejected, lines, rows = [*found.rejected], [], []
-    for one in found.rejected:
-        lines.append({"case": "", "code": one.code, "files": len(one.files), "shard": ""})
-    for content in contents:
+    lines = [{"case": "", "code": one.code, "files": len(one.files)} for one in found.rejected]
+    rejected, rows = [*found.rejected], []
+    for content, told, _ in outcomes:
         rows += content["rows"]
         lines += content["rejected"]
-        reasons = content.get("reasons", {})
-        for line in content["rejected"]:
-            reason = reasons.get(line["case"]) or meaning(line["code"])
-            rejected.append(Rejection(files[line["case"]], line["code"], reason))
+        rejected += told
     lost = sum(line["files"] for line in lines)
-    keys = [key for key in manifest.COLUMNS if any(key in row for row in rows)]
+    keys = dict.fromkeys(key for row in rows for key in row)
     made = Manifest(
         **about,
-        shards=tuple(Shard(**content["shard"]) for content in contents),
+        shards=tuple(Shard(**content["shard"]) for content, _, _ in outcomes),
         columns={key: [row.get(key) for row in rows] for key in keys},
         rejected=tuple(sorted(lines, key=lambda line: tuple(line.values()))),
         files={"all": found.files, "written": found.files - lost, "rejected": lost},
     )
-    return Written(made, tuple(rejected), sum("reasons" not in one for one in contents))
+    return Written(made, tuple(rejected), sum(kept for _, _, kept in outcomes))
 
 
 # The folder
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder and keep others from writing to it; it goes if nothing comes into it.
+def _locked(folder: Path | None) -> Iterator[None]:
+    """Make the folder and keep others out; it goes if nothing comes into it.
 
     Raises:
         CourseDataError: `LOCKED`; `DISK_FULL` for whatever finds no room while it is locked.
     """
-    made = not folder.exists()
+    if folder is None:
+        yield
+        return
+    made, hidden = not folder.exists(), folder / HIDDEN
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / LOCK, timeout=0):
+        hidden.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(hidden / LOCK, timeout=0):
             try:
                 yield
             finally:
-                for left in folder.glob(".*.tmp"):
-                    left.unlink()
-                if made and os.listdir(folder) == [LOCK]:
-                    shutil.rmtree(folder, ignore_errors=True)
+                if made and os.listdir(hidden) == [LOCK]:
+                    shutil.rmtree(folder)
     except filelock.Timeout:
         raise CourseDataError("LOCKED", "another process holds this folder", [folder]) from None
     except OSError as error:
@@ -394,61 +378,45 @@ def _locked(folder: Path) -> Iterator[None]:
         raise
 
 
-def _prepare(folder: Path, jobs: list[Job], overwrite: bool) -> tuple[list[Job], list[Path]]:
-    """Refuse a folder that holds something else, and clear what a killed run left there.
+def _prepare(folder: Path, jobs: list[Job], mark: str, overwrite: bool) -> list[Path]:
+    """Refuse a folder that holds something else.
 
     Returns:
-        The jobs without a note; shards of other sets, which are to go.
+        What other sets have left, to be removed in this order.
     """
-    path, mine = folder / manifest.NAME, {job.file: job.fingerprint for job in jobs}
-    if path.exists() and not overwrite:
-        made = {shard.file: shard.fingerprint for shard in manifest.load(folder).shards}
+    path, hidden = folder / manifest.NAME, folder / HIDDEN
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    if text and not overwrite:
         found = "a finished set of other cases, parameters or salt, or of inputs that have changed"
-        need(made == mine, "OTHER_SET", found, path)
-    known = b"".join(one.read_bytes() for one in folder.glob(f"*{path.name}*"))
-    there = sorted(folder.glob("*.tfrecord"))
-    foreign = [shard for shard in there if f'"{shard.name}"'.encode() not in known]
+        need(manifest.load(folder).fingerprint == mark, "OTHER_SET", found, path)
+    shards, growing = ([*place.glob("*.tfrecord")] for place in (folder, hidden))
+    notes = [*hidden.glob("*.json")]
+    noted = {note.name.partition(".")[0] for note in notes}
+    foreign = [one for one in shards if one.stem not in noted and f'"{one.name}"' not in text]
     need(not foreign, "FOREIGN_SHARD", f"{len(foreign)} shards that nobody here wrote", *foreign)
-    keep = {*folder.glob(f".{path.name}.*")}
-    for job in jobs:
-        done, note = job.hidden(folder, "done"), job.hidden(folder, "note")
-        # To overwrite is to trust no shard that has its final name.
-        keep |= {done, note} if done.exists() or not overwrite else set()
-    _clear(folder, keep)
-    waiting = [job for job in jobs if not job.hidden(folder, "note").exists()]
-    needed = sum(_size(case) for job in waiting for _, case in job.cases)
-    free = shutil.disk_usage(folder).free
-    need(needed <= free, "DISK_FULL", f"about {needed} bytes are needed, {free} are free")
-    return waiting, [shard for shard in there if shard.name not in mine]
+    for job in jobs if text and overwrite else ():
+        _forget(job)  # to overwrite is to trust nothing that was finished
+    files, own = {job.file for job in jobs}, {job.note for job in jobs}
+    stale = [one for one in shards + growing if one.name not in files]
+    return stale + [note for note in notes if note not in own]
 
 
-def _publish(folder: Path, jobs: list[Job], stale: list[Path], text: str) -> None:
-    """Give the finished shards their names, and write the manifest last."""
-    path, pending = folder / manifest.NAME, folder / f".{manifest.NAME}.{jobs[0].fingerprint}"
-    done = [job for job in jobs if job.hidden(folder, "done").exists()]
-    if done or not path.exists() or path.read_text("utf-8") != text:
-        _put(pending, text)  # whatever needs room is written before the first name is given
-        if path.exists():  # until the end it tells which shards were its own
-            os.replace(path, folder / f".{path.name}.before")
-        for job in done:
-            os.replace(job.hidden(folder, "done"), folder / job.file)
-        for shard in stale:
-            shard.unlink()
-        os.replace(pending, path)  # from here on it is this set
-    _clear(folder, {job.hidden(folder, "note") for job in jobs})
+def _publish(folder: Path, jobs: list[Job], stale: list[Path], made: Manifest) -> None:
+    """Give the finished shards their places, and write the manifest last."""
+    path, pending = folder / manifest.NAME, folder / HIDDEN / "pending"
+    growing = [job.note.parent / job.file for job in jobs]
+    growing = [one for one in growing if one.exists()]
+    manifest.put(pending, made.to_json())  # whatever needs room comes before the first name
+    if growing:
+        path.unlink(missing_ok=True)
+    for one in stale:
+        one.unlink()
+    for one in growing:
+        os.replace(one, folder / one.name)
+    os.replace(pending, path)  # from here on it is this set
 
 
-def _clear(folder: Path, keep: Set[Path] = frozenset()) -> None:
-    """Remove hidden files but these and the lock."""
-    for left in {*folder.glob(".*.tfrecord.*"), *folder.glob(f".{manifest.NAME}.*")} - keep:
-        left.unlink()
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a text file in one step, and have it on the disk."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _forget(job: Job) -> None:
+    """Remove what an earlier run has left of a shard in the hidden folder."""
+    for path in (job.note, job.note.parent / job.file):
+        path.unlink(missing_ok=True)
