@@ -133,9 +133,15 @@ def start_records_repeated(
     import tensorflow as tf
 
     finish = whitener(work)
-    found = records.load_manifest(folder)
-    parse = records.parser(found, "all")
-    files = [str(folder / shard.file) for shard in found.shards]
+    text, whole = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
+    spec = {"image": text, "case": text, "label": whole}
+    files = [str(folder / shard.file) for shard in records.load_manifest(folder).shards]
+
+    def parse(serialized):
+        found = tf.io.parse_example(serialized, spec)
+        voxels = tf.io.decode_raw(found["image"], tf.int16)
+        return found | {"image": tf.reshape(voxels, [-1, *work.crop, 1])}
+
     dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda file: tf.data.TFRecordDataset(file, buffer_size=0),
         cycle_length=min(len(files), 4),

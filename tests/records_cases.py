@@ -49,17 +49,9 @@ def volume(case: Case) -> dict:
     return {"image": image, "mask": mask} | known
 
 
-def ids(case: Case) -> frozenset[int]:
-    return frozenset({0, 1, 2})
-
-
 def as_given(case: Case) -> dict:
     """The source itself, for elements that a test has made."""
     return case.source
-
-
-def ids_as_given(case: Case) -> frozenset[int]:
-    return frozenset(np.unique(case.source.get("mask", [])).astype(int).tolist())
 
 
 def refusing(case: Case) -> dict:
@@ -94,8 +86,8 @@ def photograph(number: int) -> dict:
 
 def write(folder: Path, found: Found | tuple[Case, ...], load=volume, **options) -> records.Written:
     """`records.write` with what all of these tests pass; in this process unless told otherwise."""
-    known = {"salt": SALT, "classes": ("background", "liver", "lesion"), "survey": ids}
-    options = known | {"workers": 1, "progress": False, "schema": "volume"} | options
+    known = {"salt": SALT, "classes": ("background", "liver", "lesion"), "schema": "volume"}
+    options = known | {"workers": 1, "progress": False} | options
     found = found if isinstance(found, Found) else Found(found)
     return records.write(folder, found, load=load, **options)
 
@@ -104,7 +96,7 @@ def given(folder: Path, elements: list[dict], about=None, **options) -> Path:
     """Records of these elements, in one shard unless told otherwise; `about` changes the cases."""
     about = [{"label": None, "weight": None} | more for more in about or [{}] * len(elements)]
     made = [case(n, source=elements[n], **more) for n, more in enumerate(about)]
-    write(folder, tuple(made), as_given, **({"survey": ids_as_given, "shard_count": 1} | options))
+    write(folder, tuple(made), as_given, **({"shard_count": 1} | options))
     return folder
 
 

@@ -77,7 +77,7 @@ REFUSED = {
 
 
 def test_what_no_record_can_hold_is_refused_by_name(tmp_path):
-    options = {"survey": lambda case: set(), "classes": dict.fromkeys([*range(254), 255], "")}
+    options = {"classes": dict.fromkeys([*range(254), 255], "")}
     wrong = []
     for schema, rows in REFUSED.items():
         made = [case(n, source={"image": IMAGE} | one, weight=one.get("weight"))
@@ -103,7 +103,7 @@ def test_a_record_has_these_features_and_no_others(tf, tmp_path):
             "image/segmentation/class/format": [b"png"]}  # fmt: skip
     rows = [("volume", full, about, bare | rest), ("volume", {"image": IMAGE}, {}, bare),
             ("deeplab", photo, {}, file)]  # fmt: skip
-    options = {"survey": lambda case: {0, 1, 255}, "classes": {0: "a", 1: "b", 2: "c", 255: "d"}}
+    options = {"classes": {0: "a", 1: "b", 2: "c", 255: "d"}}
     for n, (schema, element, more, expected) in enumerate(rows):
         folder = given(tmp_path / str(n), [element], [more], schema=schema, **options)
         (line,) = tf.data.TFRecordDataset(*map(str, folder.glob("*.tfrecord")))

@@ -107,9 +107,10 @@ def read(
         dataset = _streamed(known, 0 if mixed or encoded else batch, seed)
 
     def element(numbers, *records):
-        # This refuses a number that no record has.
         made = {key: tf.gather(values, numbers) for key, values in facts.items()}
-        for key, values in arrays(numbers, *records).items():
+        with tf.control_dependencies(made.values()):  # they refuse a number that no record has
+            found = arrays(numbers, *records)
+        for key, values in found.items():
             shape = static if key == "image" else [*static[:-1], 1]
             made[key] = tf.ensure_shape(values, [*numbers.shape, *shape])
         return made
@@ -151,11 +152,10 @@ def index(folder: str | Path, split: str | None = None, *, check: str = "size") 
 
 def _opened(folder: str | Path, split: str | None, check: str) -> tuple[manifest.Manifest, dict]:
     """The manifest, and what is known of a split's records: lists, one entry each."""
-    if check not in ("size", "full"):
-        raise ValueError(f'check can be "size" or "full", not {check!r}')
     found = manifest.load(folder)
     known = found.split(split)
-    faults = manifest.verify(folder, split=known["split"], full=check == "full")
+    full = {"size": False, "full": True}[check]
+    faults = manifest.verify(folder, split=known["split"], full=full)
     if faults:
         reason = f"{len(faults)} faulty shards; of the first: {faults[0].reason}"
         files = [Path(folder) / fault.file for fault in faults]

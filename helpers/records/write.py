@@ -123,7 +123,7 @@ def write(
     place = None if dry_run else Path(folder)
     pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes or ())
     names = {int(number): str(name) for number, name in pairs}
-    _check_arguments(found.cases, schema, salt, names)
+    _check_arguments(found.cases, salt, names)
     splits.check(found.cases)
     function, keywords = getattr(load, "func", load), getattr(load, "keywords", {})
     if function.__module__ == "__main__" and executor is None and workers != 1:
@@ -136,7 +136,8 @@ def write(
     if place:
         jobs = [job._replace(note=place / HIDDEN / f"{job.file}.{mark}.json") for job in jobs]
     with _locked(place), _pool(executor, workers) as pool:  # no worker outlives the lock
-        stale = _prepare(place, jobs, mark, overwrite) if place else []
+        if place:
+            _prepare(place, jobs, mark, overwrite)
         if survey:
             waiting = [job for job in jobs if not (job.note and job.note.exists())]
             cases = [case for job in waiting for _, case in job.cases]
@@ -146,14 +147,13 @@ def write(
         outcomes = _all(pool, work, jobs, "writing" if place else "checking", progress)
         written = _summary(found, about, outcomes)
         if not written.manifest.records:
-            for job in jobs if place else ():
-                _forget(job)
+            _forget(jobs if place else [])
             codes = dict(Counter(one.code for one in written.rejected))
             error = CourseDataError("NOTHING_WRITTEN", f"{len(found.cases)} cases; found: {codes}")
             error.rejected = written.rejected
             raise error
         if place:
-            _publish(place, jobs, stale, written.manifest)
+            _publish(place, jobs, written.manifest)
     return written
 
 
@@ -197,7 +197,7 @@ def _fingerprint(jobs: list[Job], *parameters: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[int, str]) -> None:
+def _check_arguments(cases: Sequence[Case], salt: str, names: dict[int, str]) -> None:
     """Refuse what would make every record wrong, and nobody would see it.
 
     Where a case has several labels, -1 stands for one that is not known.
@@ -206,8 +206,6 @@ def _check_arguments(cases: Sequence[Case], schema: str, salt: str, names: dict[
     labels = [np.atleast_1d(case.label).tolist() for case in labelled]
     if len(salt) < 8:
         raise ValueError("a salt of less than 8 characters keeps no secret")
-    if schema == "classification" and len(labelled) < len(cases):
-        raise ValueError("this schema needs labels")
     words = {case.split.replace("_", "0") for case in cases}
     if not all(word.isascii() and word.isalnum() for word in words):
         raise ValueError("the name of a split has letters, digits and underscores only")
@@ -287,8 +285,7 @@ def write_shard(encode: Callable, load: Callable, names: Mapping[int, str], job:
         files = {name: case.files for name, case in job.cases}
         told = [(one["case"], one["code"]) for one in noted["rejected"]]
         return noted, [Rejection(files[name], code, meaning(code)) for name, code in told], True
-    if job.note:
-        _forget(job)
+    _forget([job] if job.note else [])
     rows, lines, rejected = [], [], []
     with tfrecord.Writer(job.note and job.note.parent / job.file) as writer:
         for name, case in job.cases:
@@ -378,45 +375,41 @@ def _locked(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def _prepare(folder: Path, jobs: list[Job], mark: str, overwrite: bool) -> list[Path]:
-    """Refuse a folder that holds something else.
-
-    Returns:
-        What other sets have left, to be removed in this order.
-    """
+def _prepare(folder: Path, jobs: list[Job], mark: str, overwrite: bool) -> None:
+    """Refuse a folder that holds something else."""
     path, hidden = folder / manifest.NAME, folder / HIDDEN
     text = path.read_text("utf-8", "replace") if path.exists() else ""
     if text and not overwrite:
         found = "a finished set of other cases, parameters or salt, or of inputs that have changed"
         need(manifest.load(folder).fingerprint == mark, "OTHER_SET", found, path)
-    shards, growing = ([*place.glob("*.tfrecord")] for place in (folder, hidden))
-    notes = [*hidden.glob("*.json")]
-    noted = {note.name.partition(".")[0] for note in notes}
+    noted = {note.name.partition(".")[0] for note in hidden.glob("*.json")}
+    shards = [*folder.glob("*.tfrecord")]
     foreign = [one for one in shards if one.stem not in noted and f'"{one.name}"' not in text]
     need(not foreign, "FOREIGN_SHARD", f"{len(foreign)} shards that nobody here wrote", *foreign)
-    for job in jobs if text and overwrite else ():
-        _forget(job)  # to overwrite is to trust nothing that was finished
-    files, own = {job.file for job in jobs}, {job.note for job in jobs}
-    stale = [one for one in shards + growing if one.name not in files]
-    return stale + [note for note in notes if note not in own]
+    if text and overwrite:  # trust nothing that was finished
+        _forget(jobs)
 
 
-def _publish(folder: Path, jobs: list[Job], stale: list[Path], made: Manifest) -> None:
+def _publish(folder: Path, jobs: list[Job], made: Manifest) -> None:
     """Give the finished shards their places, and write the manifest last."""
-    path, pending = folder / manifest.NAME, folder / HIDDEN / "pending"
-    growing = [job.note.parent / job.file for job in jobs]
-    growing = [one for one in growing if one.exists()]
+    path, hidden = folder / manifest.NAME, folder / HIDDEN
+    pending, files = hidden / "pending", [job.file for job in jobs]
     manifest.put(pending, made.to_json())  # whatever needs room comes before the first name
+    growing = [hidden / file for file in files if (hidden / file).exists()]
     if growing:
         path.unlink(missing_ok=True)
-    for one in stale:
-        one.unlink()
-    for one in growing:
-        os.replace(one, folder / one.name)
+    for shard in folder.glob("*.tfrecord"):
+        if shard.name not in files:  # of the set that was here
+            shard.unlink()
+    for shard in growing:
+        os.replace(shard, folder / shard.name)
     os.replace(pending, path)  # from here on it is this set
+    for left in {*hidden.iterdir()} - {hidden / LOCK, *(job.note for job in jobs)}:
+        left.unlink()
 
 
-def _forget(job: Job) -> None:
-    """Remove what an earlier run has left of a shard in the hidden folder."""
-    for path in (job.note, job.note.parent / job.file):
-        path.unlink(missing_ok=True)
+def _forget(jobs: list[Job]) -> None:
+    """Remove what is in the hidden folder of some shards."""
+    for job in jobs:
+        for path in (job.note, job.note.parent / job.file):
+            path.unlink(missing_ok=True)
