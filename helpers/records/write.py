@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import filelock
-import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -241,6 +240,8 @@ def _ids(survey: Callable, case: Case) -> frozenset[int]:
 
 def _pool(executor: Executor | None, workers: int | None):
     """What to submit work to; None where it is done here."""
+    import joblib
+
     workers = workers or joblib.cpu_count()  # those that this process may use
     if executor or workers == 1:
         return contextlib.nullcontext(executor)
