@@ -183,25 +183,23 @@ def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -
 
     Taught in: writing TFRecords
     """
-    folder, shards = Path(folder), load(folder).shards
-    found = [_fault(folder, one, full) for one in shards if split in (None, one.split)]
-    foreign = {path.name for path in folder.glob("*.tfrecord")} - {one.file for one in shards}
-    for name in foreign if split is None else ():
-        found.append(Fault(name, "FOREIGN_SHARD", meaning("FOREIGN_SHARD")))
-    return tuple(sorted(filter(None, found)))
-
-
-def _fault(folder: Path, shard: Shard, full: bool) -> Fault | None:
-    path = folder / shard.file
-    if not path.is_file():
-        return Fault(shard.file, "MISSING_SHARD", f"{shard.records} records are gone")
-    size = path.stat().st_size
-    if size != shard.bytes:
-        code = "TRUNCATED_SHARD" if size < shard.bytes else "ALTERED_SHARD"
-        return Fault(shard.file, code, f"{size} bytes of {shard.bytes}")
-    if full and sha256(path) != shard.sha256:
-        return Fault(shard.file, "ALTERED_SHARD", "as many bytes as were written, but not the same")
-    return None
+    folder, faults = Path(folder), []
+    shards = {shard.file: shard for shard in load(folder).shards}
+    for file, shard in shards.items():
+        path = folder / file
+        size = path.stat().st_size if path.is_file() else None
+        if split not in (None, shard.split):
+            continue
+        elif size is None:
+            faults.append(Fault(file, "MISSING_SHARD", f"{shard.records} records are gone"))
+        elif size < shard.bytes:
+            faults.append(Fault(file, "TRUNCATED_SHARD", f"{size} bytes of {shard.bytes}"))
+        elif size > shard.bytes or (full and sha256(path) != shard.sha256):
+            faults.append(Fault(file, "ALTERED_SHARD", "other bytes than were written"))
+    there = {path.name for path in folder.glob("*.tfrecord")}
+    for file in there - shards.keys() if split is None else ():
+        faults.append(Fault(file, "FOREIGN_SHARD", meaning("FOREIGN_SHARD")))
+    return tuple(sorted(faults))
 
 
 def sha256(path: Path) -> str:

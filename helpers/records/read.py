@@ -100,11 +100,14 @@ def read(
     static = _static_shape(known)
     facts = {key: tf.constant(values) for key, values in _facts(known).items()}
     if mapped:
-        arrays, dataset = _copied(known), _numbered(known, batch, seed, indices)
+        arrays = _copied(known)
+        dataset = tf.data.Dataset.range(known["records"]) if indices is None else indices
+        draws.check_indices(dataset)
+        if seed is not None:
+            dataset = dataset.shuffle(known["records"], seed=seed)
     else:
         arrays = _photographs if encoded else _decoded(known, static)
-        # What is decoded in several ways is decoded one by one.
-        dataset = _streamed(known, 0 if mixed or encoded else batch, seed)
+        dataset = _streamed(known, seed)
 
     def element(numbers, *records):
         made = {key: tf.gather(values, numbers) for key, values in facts.items()}
@@ -115,9 +118,13 @@ def read(
             made[key] = tf.ensure_shape(values, [*numbers.shape, *shape])
         return made
 
+    alone = not mapped and (mixed or encoded)  # each is decoded in its own way
+    if batch and not alone:
+        endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        dataset = dataset.batch(batch, drop_remainder=bool(endless))
     name = "records.mapped" if mapped else "records.parse"
     dataset = draws.map_named(dataset, element, name=name, num_parallel_calls=AT_A_TIME)
-    return dataset.batch(batch) if batch and not mapped and (mixed or encoded) else dataset
+    return dataset.batch(batch) if batch and alone else dataset
 
 
 def index(folder: str | Path, split: str | None = None, *, check: str = "size") -> dict:
@@ -187,7 +194,7 @@ def _facts(known: dict) -> dict:
     return facts
 
 
-def _streamed(known: dict, batch: int | None, seed: int | None):
+def _streamed(known: dict, seed: int | None):
     """Numbers and records, of up to four shards in turn; a seed shuffles both shards and records.
 
     TensorFlow's own message is no more than "corrupted record at 244", and of what was cut off
@@ -228,7 +235,7 @@ def _streamed(known: dict, batch: int | None, seed: int | None):
     if seed is not None:
         room = max(1, SHUFFLED_BYTES // mean_bytes)
         dataset = dataset.shuffle(min(room, known["records"]), seed=seed + 1)
-    return dataset.batch(batch) if batch else dataset
+    return dataset
 
 
 def _decoded(known: dict, static: list[int | None]):
@@ -267,22 +274,6 @@ def _photographs(_, record) -> dict:
     image, mask = map(tf.io.parse_single_example(record, spec).get, keys)
     image = tf.io.decode_image(image, channels=3, expand_animations=False)
     return {"image": image, "mask": tf.io.decode_png(mask, channels=1)}
-
-
-def _numbered(known: dict, batch: int | None, seed: int | None, indices):
-    """The numbers of records in the order wanted."""
-    import tensorflow as tf
-
-    from helpers import draws
-
-    order = tf.data.Dataset.range(known["records"]) if indices is None else indices
-    draws.check_indices(order)
-    if seed is not None:
-        order = order.shuffle(known["records"], seed=seed)
-    if batch:
-        endless = order.cardinality() == tf.data.INFINITE_CARDINALITY
-        order = order.batch(batch, drop_remainder=bool(endless))
-    return order
 
 
 def _copied(known: dict):
