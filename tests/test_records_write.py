@@ -8,6 +8,8 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,6 +106,24 @@ def test_a_set_that_comes_to_nothing_leaves_nothing_behind_but_what_was_there(tm
     assert digests(out) == before and not records.verify(out)
 
 
+def test_nothing_is_under_way_when_a_run_has_failed(tmp_path):
+    failed, ended = threading.Event(), []
+
+    def load(case):
+        if case.source == 0:
+            failed.set()
+            raise RuntimeError("a fault of the loader")
+        failed.wait()
+        time.sleep(0.2)
+        ended.append(case.source)
+        return some.volume(case)
+
+    with ThreadPoolExecutor(2) as threads:
+        with pytest.raises(RuntimeError):
+            write(tmp_path, (case(0), case(2)), load, executor=threads, survey=None)
+        assert ended == [2]
+
+
 def test_masks_are_looked_at_before_the_first_record(tmp_path):
     def ids(case):
         if case.source == 2:
@@ -150,6 +170,9 @@ def test_a_finished_set_is_verified_and_kept_and_a_damaged_shard_written_again(t
     first.write_bytes(first.read_bytes()[:-1] + b"x")
     second.unlink()
     assert write(tmp_path, FOURTEEN, shard_count=3).kept == 4 and digests(tmp_path) == before
+    note = next(tmp_path.glob(".records/*.json"))
+    note.write_text(note.read_text()[:50])  # a disk was full
+    assert write(tmp_path, FOURTEEN, shard_count=3).kept == 5 and digests(tmp_path) == before
     shutil.rmtree(tmp_path / ".records")  # a set that was handed on without it
     write(tmp_path, FOURTEEN, shard_count=3)
     assert digests(tmp_path) == before
