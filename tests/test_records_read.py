@@ -1,5 +1,6 @@
 """What was written comes back: voxels, dtypes, shapes, labels, in an order that the seed fixes."""
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def test_the_order_of_a_seed_is_that_of_the_first_build_in_batches_too(tf, whole
         assert [source[one["case"][1]] for one in found] == epoch
         assert plain(elements(together)) == found
     assert [len(one) for one in together.map(lambda one: one["case"])] == [8, 8, 4]
+
+
+def test_large_records_come_in_the_same_order_from_one_shard_too(tf, tmp_path, whole, monkeypatch):
+    one_shard = given(
+        tmp_path, [{"image": IMAGE, "mask": IMAGE > 3}, {"image": IMAGE, "mask": IMAGE > 9}]
+    )
+    for folder, split in ((whole, "train"), (one_shard, None)):
+        small = plain(elements(records.read(folder, split, seed=3)))
+        with monkeypatch.context() as changed:
+            changed.setattr(sys.modules["helpers.records.read"], "LARGE", 0)
+            assert plain(elements(records.read(folder, split, seed=3, batch=2))) == small
+
+
+def test_a_split_without_labels_has_none(tf, tmp_path):
+    write(tmp_path, (case(0), case(2, split="test", label=None), case(4, split="tes")))
+    labelled = [records.read(tmp_path, split).element_spec.keys() for split in ("train", "test")]
+    assert ["label" in keys for keys in labelled] == [True, False]
+    assert len(records.read(tmp_path, "tes")) == 1
 
 
 def test_unequal_records_come_in_one_dtype_with_defaults_that_are_no_values(tf, tmp_path):

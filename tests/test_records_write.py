@@ -202,6 +202,7 @@ def test_another_set_is_not_written_over_a_finished_one_unless_asked_for(tmp_pat
     for _ in range(2):  # the loader may have changed inside, which nobody can see
         assert write(out, tuple(rest), shard_count=2, overwrite=True).kept == 0
         assert records.verify(out) == () and len(digests(out)) == 4
+        assert len(os.listdir(out / ".records")) == 3  # the lock, and a note of each shard
     path = out / "manifest.json"
     path.write_text(path.read_text().replace('"version":3', '"version": 1'))
     assert ending(write, out, tuple(rest), shard_count=2) == "MANIFEST_DAMAGED"

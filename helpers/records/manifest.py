@@ -101,7 +101,7 @@ class Manifest:
             (name,) = self.splits
         if name not in self.splits:
             raise ValueError(f"no split {name!r}; this set has: {', '.join(self.splits)}")
-        inside = [shard.startswith(f"{name}-") for shard in self.columns.get("shard", ())]
+        inside = [file.partition("-")[0] == name for file in self.columns.get("shard", ())]
         known = {"records": sum(inside), "split": name}
         for key, column in self.columns.items():
             values = [*itertools.compress(column, inside)]

@@ -228,9 +228,10 @@ def _streamed(known: dict, seed: int | None):
     dataset = tf.data.Dataset.from_tensor_slices(shards)
     if seed is not None:
         dataset = dataset.shuffle(len(counts), seed=seed)
+    turns = min(len(counts), TAKING_TURNS)
     # Threads are worth their turns where a record takes longer than to wake one.
-    how = {"num_parallel_calls": AT_A_TIME, "deterministic": True} if large else {}
-    dataset = dataset.interleave(whole, cycle_length=min(len(counts), TAKING_TURNS), **how)
+    how = {"num_parallel_calls": min(turns, AT_A_TIME), "deterministic": True} if large else {}
+    dataset = dataset.interleave(whole, cycle_length=turns, **how)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(known["records"]))
     if seed is not None:
         room = max(1, SHUFFLED_BYTES // mean_bytes)
