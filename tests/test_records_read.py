@@ -224,4 +224,4 @@ def test_photographs_are_decoded_as_tensorflow_has_them(tf, tmp_path):
     for element in elements(dataset):
         one = by_name.pop(element["case"])
         assert np.array_equal(element["mask"][..., 0], one["mask"])
-        assert np.array_equal(element["image"], tf.io.decode_image(one["image"]))
+        assert np.array_equal(element["image"], tf.io.decode_image(one["image"], 3))
