@@ -18,7 +18,7 @@ from helpers.errors import CourseDataError, need
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 SMOOTHED = "smoothed before coarsening"
-TURNED = "turned: z, y, x grow to head, back and left"
+TURNED = "turned so that z, y, x grow to head, back and left"
 
 
 @dataclass(frozen=True, eq=False)
