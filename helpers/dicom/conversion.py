@@ -26,7 +26,7 @@ from helpers.cases import Case, Found, Rejection
 from helpers.dicom.header import Header
 from helpers.dicom.series import Series, read_series, scan
 from helpers.dicom.stack import NO_SPACING
-from helpers.errors import CourseDataError, need
+from helpers.errors import CourseDataError
 
 # Defined terms of PS3.3 C.7.3.1.1.1 that have images; free text in the tag is none of them.
 MODALITIES = {
@@ -53,8 +53,8 @@ def find(
     A case is a series, or the part of one that has one size and one orientation; radiographs and
     other images without a place in the patient are cases of their own. `Case.patient` is Patient
     ID with its issuer; without an ID that of the study's other images, else the Study Instance
-    UID, else that of the series. `Case.size` is that of the voxels that `load` returns, or up to
-    twice as much. A series with damaged files is a case here, and refused by `load`.
+    UID, else that of the series. `Case.size` is that of the voxels that `load` returns, or twice
+    as much. A series with damaged files is a case here, and refused by `load`.
 
     Args:
         folder: searched with its subfolders.
@@ -102,10 +102,10 @@ def load(case: Case) -> dict:
         z, y, x grow to head, back and left (`Volume.in_lps_order`); `spacing`:
         `(z, y, x)` in mm, left out where the header states none in the plane, and 1 in z where a
         single image states none; `modality`: one of `MODALITIES`, left out otherwise; `notes`:
-        what was done on the way, in the words of `NOTES`, left out if nothing was.
+        what was done on the way, in fixed words, left out if nothing was.
 
     Raises:
-        CourseDataError: `CONSTANT`; `UNREADABLE` for a file that is gone by now; and what
+        CourseDataError: `UNREADABLE` for a file that is gone by now; and what
             `dicom.read_series` raises, `NOT_FINITE` for one.
 
     Taught in: writing TFRecords
@@ -115,9 +115,6 @@ def load(case: Case) -> dict:
     except OSError as error:
         reason = f"a file of this series cannot be read any more: {error.strerror}"
         raise CourseDataError("UNREADABLE", reason, case.files) from None
-    low, high = volume.voxels.min(), volume.voxels.max()
-    found = f"every one of the {volume.voxels.size} voxels is {low}"
-    need(low < high, "CONSTANT", found, *case.files)
     element = {"image": volume.voxels}
     if NO_SPACING not in volume.notes:
         element["spacing"] = volume.spacing
@@ -142,8 +139,8 @@ def _burned_in(series: Series, allow_unchecked: bool) -> str:
     """Why text may stand in the pixels, in words for people; empty if the series may be taken."""
     if {header.burned_in for header in series.headers} - {"NO", ""}:
         return "Burned In Annotation is not NO"
-    likely = any(not one.burned_in and _likely_text(one) for one in series.headers)
-    if likely and not allow_unchecked:
+    silent = [header for header in series.headers if not header.burned_in]
+    if any(map(_likely_text, silent)) and not allow_unchecked:
         return "ultrasound or secondary captures without Burned In Annotation"
     return ""
 

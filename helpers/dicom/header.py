@@ -10,7 +10,6 @@ import copy
 import functools
 import itertools
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -35,7 +34,6 @@ HEADS = {
     "big": (struct.Struct(">HH2sHL").unpack_from, struct.Struct(">HHL").unpack_from),
 }
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
-SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
 MEMORY = psutil.virtual_memory().total
 TABLE = {  # a tag (PS3.6): the field of Header that it fills, and how its bytes are read
@@ -130,7 +128,7 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
             group, element, length = without(data, at)
         tag, start = group << 16 | element, at + 8
         if group == 0xFFFE:  # an item begins or ends, or a sequence ends
-            if tag == SEQUENCE_END and around:
+            if tag == 0xFFFEE0DD and around:
                 explicit = around.pop()
             at = start
             continue
@@ -174,12 +172,11 @@ def read_header(path: Path, force: bool = False) -> Header:
         force: also try files without the preamble and `DICM` mark of PS3.10 section 7.1.
 
     Raises:
-        CourseDataError: `NOT_DICOM`, or `UNREADABLE` for a pipe or a broken link.
+        CourseDataError: `NOT_DICOM`.
+        OSError: if it cannot be opened.
 
     Taught in: no lesson; `dicom.scan` uses it
     """
-    regular = os.path.isfile(path)  # opening a pipe would wait for ever
-    need(regular, "UNREADABLE", "no regular file: a pipe, a device or a broken link", path)
     with open(path, "rb", buffering=0) as file:
         data = b""
         for size in READ_AT_ONCE:
@@ -317,15 +314,13 @@ def _frames(h: Header) -> list[Header]:
         return [h]
     found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
     need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
-    frames = []
-    for group in groups:
-        one = copy.copy(h)
-        one.frame = len(frames)
-        frames.append(one)
+    frames = [copy.copy(h) for _ in groups]
+    for number, group in enumerate(groups):
+        frames[number].frame = number
         for element in itertools.chain(*shared, group):
             for item, tag in itertools.product(element.value, FRAME):
                 if tag in item:
                     name, kind = TABLE[tag]
                     text = "\\".join(map(str, np.ravel(item[tag].value)))
-                    setattr(one, name, _value_of(text.encode(), kind))
+                    setattr(frames[number], name, _value_of(text.encode(), kind))
     return frames

@@ -125,13 +125,12 @@ def _decoded(header: Header) -> np.ndarray:
 
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))[header.frame or 0]
         return np.rint((values - header.intercept) / header.slope).astype(np.int64)
-    decoder, plugin = get_decoder(header.transfer_syntax), PLUGINS.get(header.transfer_syntax, "")
+    decoder, plugin = get_decoder(header.transfer_syntax), PLUGINS.get(header.transfer_syntax)
+    plugin = plugin if plugin in decoder.available_plugins else ""
     # It takes what it needs of the header, which has pydicom's names for it.
-    options = vars(header) | {"decoding_plugin": plugin * (plugin in decoder.available_plugins)}
-    with open(header.path, "rb") as file:
-        source = file
+    options = vars(header) | {"raw": True, "index": header.frame or 0, "decoding_plugin": plugin}
+    with open(header.path, "rb") as source:
+        source.seek(header.pixel_offset)
         if header.transfer_syntax == uid.DeflatedExplicitVRLittleEndian:
-            source = io.BytesIO(dcmread(file)[header.pixel_keyword].value)
-        else:
-            file.seek(header.pixel_offset)
-        return decoder.as_array(source, raw=True, index=header.frame or 0, **options)[0]
+            source = io.BytesIO(dcmread(header.path)[header.pixel_keyword].value)
+        return decoder.as_array(source, **options)[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +101,13 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
 
     Taught in: loading DICOM
     """
-    files, rejected = [], []  # a file is a list of frames
-    for path in tqdm(_paths(folder, rejected), unit="file", disable=not progress):
+    top = Path(folder).expanduser()
+    if folder == "" or not top.exists():
+        raise FileNotFoundError(f"no such folder: {folder or 'an empty path'}")
+    paths, odd = files_below(top) if top.is_dir() else ([top], [])
+    rejected = [Rejected(path, "UNREADABLE", meaning("UNREADABLE")) for path in odd]
+    files = []  # each a list of frames
+    for path in tqdm(paths, unit="file", disable=not progress):
         stated = None
         try:
             stated = read_header(path, force)
@@ -115,7 +119,8 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
             # No words of the latter: they may quote.
             code, reason = "UNREADABLE", getattr(error, "strerror", None) or type(error).__name__
         rejected.append(Rejected(path, code, reason, stated))
-    series = _series(_without_scouts(_groups(files), rejected), rejected)
+    found = _series(_without_scouts(_groups(files), rejected), rejected)
+    series = sorted(found, key=lambda series: min(series.files))
     return Scan(tuple(series), tuple(sorted(rejected, key=lambda file: file.path)))
 
 
@@ -148,31 +153,19 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         first = series.damaged[0]
         same = [file.path for file in series.damaged if file.code == first.code]
         raise CourseDataError(first.code, f"not whole: {first.reason}", same)
-    stack = arrange(series.headers, fill_gaps=fill_gaps)
-    first, count = stack.slices[0], len(stack.slices)
-    needed, free = 4 * count * first.rows * first.columns, psutil.virtual_memory().available
-    need(needed <= free, "TOO_LARGE", f"{needed} bytes of voxels, {free} are free", first.path)
-    voxels = read_voxels(stack.slices)
-    if stack.places is not None:
-        voxels = interpolated(voxels, stack.places)
-    notes = [*series.notes, *stack.notes]
-    if any(header.padding is not None for header in stack.slices):
+    slices, places, grid = arrange(series.headers, fill_gaps=fill_gaps)
+    needed, free = 4 * grid.voxels.size, psutil.virtual_memory().available
+    found = f"{needed} bytes of voxels, {free} are free"
+    need(needed <= free, "TOO_LARGE", found, slices[0].path)
+    voxels = read_voxels(slices)
+    if not np.array_equal(places, range(len(slices))):
+        voxels = interpolated(voxels, places)
+    notes = list(series.notes)
+    if any(header.padding is not None for header in slices):
         notes.append("padded voxels keep the padding value")
-    if inverted := sum(header.inverted for header in stack.slices):
-        notes.append(f"MONOCHROME1 inverted: {inverted} of {count} slices")
-    return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
-
-
-def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
-    """Every file under a folder; what cannot be read there is rejected by name."""
-    top = Path(folder).expanduser()
-    if not (os.fspath(folder) and top.exists()):
-        raise FileNotFoundError(f"no such folder: {folder or 'an empty path'}")
-    if not top.is_dir():
-        return [top]
-    files, odd = files_below(top)
-    rejected += [Rejected(path, "UNREADABLE", meaning("UNREADABLE")) for path in odd]
-    return files
+    if inverted := sum(header.inverted for header in slices):
+        notes.append(f"MONOCHROME1 inverted: {inverted} of {len(slices)} slices")
+    return grid.with_voxels(voxels, *notes)
 
 
 Group = list[list[Header]]  # files, each a list of frames
@@ -225,9 +218,9 @@ def _without_scouts(groups: list[Group], rejected: list[Rejected]) -> list[Group
     return kept
 
 
-def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
+def _series(groups: list[Group], rejected: list[Rejected]) -> Iterator[Series]:
     """Each group with what else is known of its files, by lists so that a scan stays linear."""
-    near, made = defaultdict(list), []
+    near = defaultdict(list)
     for file in rejected:
         uid = file.stated and file.stated.series_uid
         # One that was cut before its series UID may belong to any series of its folder.
@@ -235,16 +228,12 @@ def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
             near[uid or file.path.parent].append(file)
     for group in groups:
         headers = tuple(sorted(itertools.chain(*group), key=_height))
-        first, folders = headers[0], {header.path.parent for header in headers}
-        damaged, left = [], []
-        for file in itertools.chain(*(near[place] for place in (first.series_uid, *folders))):
-            if _may_belong(file, first):
-                damaged.append(file)
-            elif file.code != "TRUNCATED":
-                left.append(file)
-        notes = (f"files left out beside the series: {_by_code(left)}",) if left else ()
-        made.append(Series(first.series_uid, first.modality, headers, tuple(damaged), notes))
-    return sorted(made, key=lambda series: min(series.files))
+        first, folders = headers[0], sorted({header.path.parent for header in headers})
+        others = [file for place in (first.series_uid, *folders) for file in near[place]]
+        damaged = tuple(file for file in others if _may_belong(file, first))
+        left = _by_code(file for file in others if file.code in ELSEWHERE)
+        notes = (f"files left out beside the series: {left}",) if left else ()
+        yield Series(first.series_uid, first.modality, headers, damaged, notes)
 
 
 def _by_code(files: Iterable[Rejected]) -> str:

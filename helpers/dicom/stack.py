@@ -7,9 +7,9 @@ C.7.6.2.1.1). File names and instance numbers are not looked at.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -18,30 +18,13 @@ import numpy as np
 from helpers.dicom.header import Header
 from helpers.dicom.pixels import read_voxels
 from helpers.errors import listed, need
+from helpers.volume import Volume
 
 SAME_GRID = 1e-3  # of a direction cosine (0.06 degrees), and mm of the pixel spacing
 SPACING_TOLERANCE = 0.02  # of the distance between slices
 SAME_PLACE = 0.01  # of a pixel
 TILT_TOLERANCE_DEGREES = 0.5
 NO_SPACING = "no pixel spacing in the header: 1 mm assumed"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stack:
-    """Slices in order and the geometry they give: see `helpers.volume.Volume`.
-
-    `places` are those of the volume's slices among the stack's, counted from 0, such as 1.5 halfway
-    between the second and the third; None where they are the same.
-
-    Taught in: loading DICOM
-    """
-
-    slices: Sequence[Header]
-    spacing: tuple[float, float, float]
-    origin: tuple[float, float, float]
-    direction: np.ndarray
-    notes: Sequence[str]
-    places: np.ndarray | None = None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -63,14 +46,19 @@ def normal(orientation: tuple[float, ...]) -> np.ndarray:
     return vector / (np.linalg.norm(vector) or 1.0)
 
 
-def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
+def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> tuple:
     """Sort along the slice normal; check that what comes out is a volume.
 
-        stack = arrange(dicom.scan(folder).series[0].headers)
+        slices, places, grid = arrange(dicom.scan(folder).series[0].headers)
 
     Args:
         headers: the images of one series, in any order.
-        fill_gaps: accept gaps; `places` then tells where slices are to be interpolated.
+        fill_gaps: accept gaps, and say where slices are to be interpolated.
+
+    Returns:
+        The slices in order; the places of the volume's slices among them: 0, 1, 2, or where they
+        are to be interpolated say 1.5, halfway between the second and the third; the volume's
+        geometry and notes, as a `Volume` that is 0 everywhere.
 
     Raises:
         CourseDataError: `NO_GEOMETRY`, `MIXED_SLICES`, `MISSING_SLICE`, `UNEVEN_SPACING`,
@@ -95,9 +83,11 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> Stack:
     if len(slices) == 1:
         return _single(slices[0], notes)
     _check_identities(slices)
-    between_mm, places, filled = _even(slices, heights, fill_gaps)
-    spacing = (between_mm, *first.pixel_spacing)
-    return Stack(slices, spacing, slices[0].position, direction, notes + filled, places)
+    step_mm, places, filled = _even(slices, heights, fill_gaps)
+    blank = np.broadcast_to(0, (len(places), first.rows, first.columns))
+    spacing = (step_mm, *first.pixel_spacing)
+    grid = Volume(blank, spacing, slices[0].position, direction, (*notes, *filled))
+    return slices, places, grid
 
 
 def even_step(heights: np.ndarray) -> tuple[float, bool]:
@@ -131,29 +121,28 @@ def even_step(heights: np.ndarray) -> tuple[float, bool]:
     return float(step_mm if fits else usual), fits
 
 
-def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray | None, list[str]]:
-    """The distance between slices; if gaps are filled, at which places, and a note of it.
+def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray, list[str]]:
+    """The distance between the volume's slices, their places, and a note if gaps are filled.
 
     Filling gives at most twice as many slices as were measured, from the first to the last.
     """
     step_mm, fits = even_step(heights)
     gaps, steps = np.diff(heights), round(np.ptp(heights) / step_mm)
     if fits and steps == len(gaps):
-        return step_mm, None, []
+        return step_mm, np.arange(len(slices)), []
     few = steps < 2 * len(slices)
     offer = "fill_gaps=True interpolates" if few else "more than half would have to be made up"
-    k = int(np.abs(gaps - step_mm).argmax())
+    k = np.abs(gaps - step_mm).argmax()
     lie = f"the one above {heights[k]:.2f} mm is {gaps[k]:.2f} mm away"
     found = f"slices are {step_mm:.2f} mm apart for the most part, but {lie}; {offer}"
     code = "MISSING_SLICE" if fits else "UNEVEN_SPACING"
     need(fill_gaps and few, code, found, slices[k].path, slices[k + 1].path)
     even = np.linspace(heights[0], heights[-1], steps + 1)
-    step_mm = float(even[1] - even[0])
-    off_mm = np.abs(even - heights[:, None]).min(axis=0)
-    made_up = np.flatnonzero(off_mm > max(SPACING_TOLERANCE * step_mm, 0.1))
+    step_mm, places = even[1] - even[0], np.interp(even, heights, range(len(heights)))
+    made_up = np.flatnonzero(np.abs(places - np.rint(places)) > 0.1)  # of the way to a neighbour
     note = f"interpolated from {len(slices)} uneven slices to {len(even)}, {step_mm:g} mm apart"
     note += f"; made up, counted from 0: {listed(made_up) or 'none'}"
-    return step_mm, np.interp(even, heights, range(len(heights))), [note]
+    return step_mm, places, [note]
 
 
 def interpolated(voxels: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -181,11 +170,11 @@ def _axes(header: Header) -> np.ndarray:
     axes = np.reshape(header.orientation, (2, 3))
     possible = np.allclose(axes @ axes.T, np.eye(2), atol=0.02)
     need(possible, "NO_GEOMETRY", f"orientation {header.orientation} cannot be", header.path)
-    row, column = (axis / np.linalg.norm(axis) for axis in axes)
-    return np.stack([row, column, normal(header.orientation)], axis=1)
+    rows, columns = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    return np.stack([rows, columns, normal(header.orientation)], axis=1)
 
 
-def _single(header: Header, notes: list[str]) -> Stack:
+def _single(header: Header, notes: list[str]) -> tuple:
     """One image needs no neighbours; what its header leaves open is stated in the notes."""
     origin, direction = (0.0, 0.0, 0.0), np.eye(3)
     in_plane = header.pixel_spacing or header.detector_spacing
@@ -202,7 +191,8 @@ def _single(header: Header, notes: list[str]) -> Stack:
     if between <= 0:
         between = 1.0
         notes.append("a single slice has no neighbour: 1 mm to the next one assumed")
-    return Stack([header], (between, *in_plane), origin, direction, notes)
+    blank = np.broadcast_to(0, (1, header.rows, header.columns))
+    return [header], [0], Volume(blank, (between, *in_plane), origin, direction, tuple(notes))
 
 
 def _copies_left_out(pairs: Iterable[tuple[Header, Header]]) -> list[str]:
@@ -233,7 +223,7 @@ def _check_upright(slices, heights: np.ndarray, positions: np.ndarray) -> None:
     rise, way = heights - heights[0], positions - positions[0]
     straight = np.outer(rise / (rise[-1] or 1.0), way[-1])
     stray = np.linalg.norm(way - straight, axis=1)
-    worst = int(stray.argmax())
+    worst = stray.argmax()
     half_pixel_mm = 0.5 * min(slices[0].pixel_spacing)
     found = f"slice {worst} of {len(slices)} lies {stray[worst]:.1f} mm beside the others"
     need(stray[worst] <= half_pixel_mm, "NOT_ALIGNED", found, slices[worst].path)
@@ -246,12 +236,11 @@ def _check_upright(slices, heights: np.ndarray, positions: np.ndarray) -> None:
 
 def _check_identities(slices: Sequence[Header]) -> None:
     """Each image at one place only; of acquisitions one after another, slab by slab."""
-    identities = [(header.sop_uid or header.path, header.frame) for header in slices]
-    count = Counter(identities)
-    again = [h.path for h, one in zip(slices, identities, strict=True) if count[one] > 1]
+    count = Counter((h.sop_uid or h.path, h.frame) for h in slices)
+    again = [h.path for h in slices if count[h.sop_uid or h.path, h.frame] > 1]
     need(not again, "CONFLICTING_DUPLICATE", "one SOP Instance UID at two positions", *again)
-    numbers = [header.acquisition for header in slices if header.acquisition]
-    count = Counter(numbers)
-    slabs = [key for key, _ in itertools.groupby(n for n in numbers if count[n] > 1)]
+    numbers = [header.acquisition for header in slices]
+    changes = sum(map(operator.ne, numbers, numbers[1:]))
+    slabs = changes <= 2 * (len(set(numbers)) - 1)  # one may lie within another
     found = "two acquisitions take turns along the stack: are they one volume?"
-    need(len(slabs) == len(set(slabs)), "MIXED_SLICES", found, *(h.path for h in slices))
+    need(slabs, "MIXED_SLICES", found, *(header.path for header in slices))
