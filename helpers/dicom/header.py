@@ -82,9 +82,9 @@ class Header(SimpleNamespace):
     """One image: a file, or one frame of a multi-frame file; the fields of `TABLE` and a few more.
 
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
-    (between rows, between columns) in mm. What a file does not state, or not in finite numbers, is
-    None or empty; slope and intercept then are 1 and 0, as is usual. Besides:
-    `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
+    (between rows, between columns) in mm. What a file does not state is None or empty, and so is
+    what should be a finite number and is none; a slope that is missing is 1. Besides: `path`;
+    `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
     deflated one, once inflated); `pixel_bytes`, 0 if compressed; `frame`, its number or None;
     once `images` has looked: `stored_range`, what Bits Stored can hold; `inverted`, if MONOCHROME1.
 
@@ -315,12 +315,12 @@ def _frames(h: Header) -> list[Header]:
     found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
     need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
     frames = [copy.copy(h) for _ in groups]
-    for number, group in enumerate(groups):
-        frames[number].frame = number
-        for element in itertools.chain(*shared, group):
+    for number, one in enumerate(frames):
+        one.frame = number
+        for element in itertools.chain(*shared, groups[number]):
             for item, tag in itertools.product(element.value, FRAME):
                 if tag in item:
                     name, kind = TABLE[tag]
                     text = "\\".join(map(str, np.ravel(item[tag].value)))
-                    setattr(frames[number], name, _value_of(text.encode(), kind))
+                    setattr(one, name, _value_of(text.encode(), kind))
     return frames

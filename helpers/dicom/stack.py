@@ -121,7 +121,7 @@ def even_step(heights: np.ndarray) -> tuple[float, bool]:
     return float(step_mm if fits else usual), fits
 
 
-def _even(slices, heights, fill_gaps: bool) -> tuple[float, np.ndarray, list[str]]:
+def _even(slices, heights, fill_gaps: bool) -> tuple:
     """The distance between the volume's slices, their places, and a note if gaps are filled.
 
     Filling gives at most twice as many slices as were measured, from the first to the last.
@@ -195,8 +195,8 @@ def _single(header: Header, notes: list[str]) -> tuple:
     return [header], [0], Volume(blank, (between, *in_plane), origin, direction, tuple(notes))
 
 
-def _copies_left_out(pairs: Iterable[tuple[Header, Header]]) -> list[str]:
-    """A note of the copies; two images at one place have to be the same, by their values."""
+def _copies_left_out(pairs: Iterable) -> list[str]:
+    """A note of the copies, each behind what it repeats; two images at one place must be equal."""
     names = []
     for kept, copy in pairs:
         one = kept.sop_uid == copy.sop_uid and kept.path != copy.path
@@ -218,7 +218,7 @@ def _check_alike(headers: Sequence[Header]) -> None:
     need(not odd, "MIXED_SLICES", f"{len(odd)} slices differ in orientation or spacing", *odd)
 
 
-def _check_upright(slices, heights: np.ndarray, positions: np.ndarray) -> None:
+def _check_upright(slices, heights, positions) -> None:
     """Slices above each other: found from positions; the tilt element is often wrong or absent."""
     rise, way = heights - heights[0], positions - positions[0]
     straight = np.outer(rise / (rise[-1] or 1.0), way[-1])
