@@ -26,7 +26,8 @@ def rescale(slope, intercept) -> dict[str, str]:
 
 
 KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
-ENCODINGS = [(syntax, kind) for syntax in NATIVE for kind in KINDS]
+ENCODINGS = [(syntax, kind) for syntax in NATIVE[:2] for kind in KINDS]
+ENCODINGS += [(syntax, kind) for syntax in NATIVE[2:] for kind in KINDS[:4]]
 ENCODINGS += [(syntax, kind) for syntax in PACKED for kind in ("uint8", "uint16", "int16")]
 
 
@@ -42,7 +43,7 @@ def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path, 
     if syntax == uid.JPEGLosslessSV1:
         return  # GDCM gives frames other positions when it writes them
     frames = [{"position": (0, 0, k), "slope": f"{k + 1}", "intercept": "5"} for k in (2, 0, 1)]
-    path = write_enhanced(tmp_path / "b.dcm", stored, frames, syntax)
+    path = write_enhanced(tmp_path / "b.dcm", stored, frames, syntax=syntax)
     expected = [stored[1] * 1.0 + 5, stored[2] * 2.0 + 5, stored[0] * 3.0 + 5]
     np.testing.assert_array_equal(dicom.read_series(path).voxels, expected)
 
@@ -111,24 +112,23 @@ def test_values_are_pydicoms_and_monochrome1_is_mirrored_within_its_bits(tmp_pat
     assert len(dark) == ("MONOCHROME1" in str(elements))
 
 
-FLOATS = [(syntax, kind, ()) for syntax in NATIVE for kind in ("f4", "f8")]
-FLOATS += [(NATIVE[0], "f4", (np.inf, np.nan)), (NATIVE[0], "f8", (1e300, -1e300))]
-
-
-@pytest.mark.parametrize("syntax, dtype, odd", FLOATS)
-def test_floats_become_float32_or_are_refused_if_not_finite(tmp_path, syntax, dtype, odd):
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("syntax", NATIVE)
+def test_floats_become_float32_or_are_refused_if_not_finite(tmp_path, syntax, dtype):
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
-    stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
-    stored[2, 1, : len(odd)] = odd
     keyword = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}[dtype]
-    own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
-    paths = write_series(tmp_path, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
-    end = outcome(tmp_path)
-    if odd:
-        assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
-    else:
-        assert end.voxels.dtype == "float32"
-        np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
+    stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
+    for odd in ((), (np.nan,), (-np.inf,), (1e39, -1e39)):
+        with np.errstate(over="ignore"):
+            stored[2, 1, : len(odd)] = odd
+        own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
+        paths = write_series(tmp_path, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
+        end = outcome(tmp_path)
+        if odd:
+            assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
+        else:
+            assert end.voxels.dtype == "float32"
+            np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
 
 
 PROGRAM = """
@@ -149,8 +149,7 @@ def test_damaged_compressed_pixels_are_refused_in_a_process_that_lives(tmp_path)
         datasets = [pydicom.dcmread(path) for path in sizes]
         whole, low, high = (next(generate_frames(one.PixelData)) for one in datasets)
         streams = {"noise": np.random.default_rng(0).bytes(len(whole)), "low": low, "high": high}
-        streams["half"] = whole[: len(whole) // 2]
-        streams["zeros"] = whole[:64] + bytes(len(whole) - 64)
+        streams |= {"half": whole[: len(whole) // 2], "zeros": whole[:64].ljust(len(whole), b"\0")}
         # Zeros are codes as good as any, and RLE states no size: nothing can tell.
         streams.pop({uid.JPEGLosslessSV1: "zeros", uid.RLELossless: "high"}.get(syntax), None)
         for name, stream in streams.items():
@@ -161,10 +160,9 @@ def test_damaged_compressed_pixels_are_refused_in_a_process_that_lives(tmp_path)
     command, root = [sys.executable, "-c", PROGRAM, str(folder)], Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    ends = [line.split(":") for line in done.stdout.splitlines()]
+    ends = [line.split(":")[1:] for line in done.stdout.splitlines()]
     assert len(ends) == 30
-    codes = ("DECODING_FAILED", "TRUNCATED")
-    assert [end for end in ends if end[1] not in codes or end[2] != "True"] == []
+    assert {*map(tuple, ends)} <= {("DECODING_FAILED", "True"), ("TRUNCATED", "True")}
 
 
 @pytest.mark.parametrize("syntax", [NATIVE[0], NATIVE[2], PACKED[0]])

@@ -145,11 +145,10 @@ TELLING = {  # what is odd about the elements; 77777 becomes a name
 @pytest.mark.filterwarnings("ignore")  # pydicom warns when it writes them
 @pytest.mark.parametrize("elements", TELLING.values(), ids=TELLING)
 def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd, elements):
-    given = SECRETS | elements
-    if "frames" in given:
-        write_enhanced(tmp_path / "doe_john", voxels((1, 4, 5)), **given)
+    if "frames" in elements:
+        write_enhanced(tmp_path / "doe_john", voxels((1, 4, 5)), **SECRETS, **elements)
     else:
-        write_series(tmp_path, voxels((5, 33, 36)), **given)
+        write_series(tmp_path, voxels((5, 33, 36)), **SECRETS, **elements)
     for path in files_in(tmp_path):
         path.write_bytes(path.read_bytes().replace(b"77777", b"Qponm"))
     capfd.readouterr()
@@ -157,12 +156,11 @@ def test_what_is_printed_tells_nothing_about_the_patient(tmp_path, capfd, elemen
         warnings.simplefilter("always")
         found, end = dicom.scan(tmp_path), outcome(tmp_path)
         headers = [series.headers for series in found.series]
-        told = [found, found.series, found.rejected, headers, end, str(end), *warned]
-        told += [file.reason for file in found.rejected]
+        reasons = [file.reason for file in found.rejected]
+    told = [found, found.series, found.rejected, headers, reasons, end, str(end), *warned]
     told = f"{told} {getattr(end, 'notes', '')} {capfd.readouterr()}"
     told = told.replace(str(tmp_path), "")  # paths are told where they are asked for
-    for secret in (*SECRETS.values(), "Zyxwvut", "Qponm"):
-        assert secret not in told, secret
+    assert [word for word in (*SECRETS.values(), "Zyxwvut", "Qponm") if word in told] == []
 
 
 def test_the_words_of_an_exception_are_not_told(tmp_path, monkeypatch):
@@ -172,14 +170,13 @@ def test_the_words_of_an_exception_are_not_told(tmp_path, monkeypatch):
     monkeypatch.setattr("helpers.dicom.series.images", images)  # pydicom has many of this kind
     (path,) = write_series(tmp_path, voxels((1, 4, 5)))
     (file,) = dicom.scan(tmp_path).rejected
-    assert (file.path, file.code) == (path, "UNREADABLE")
-    assert "Qponml" not in file.reason + str(outcome(tmp_path))
+    assert (file.path, file.code, file.reason) == (path, "UNREADABLE", "ValueError")
+    assert "Qponml" not in str(outcome(tmp_path))
 
 
 def test_a_padding_value_is_kept_and_noted(tmp_path):
-    for stored in (0, 63536):
-        write_series(tmp_path, voxels(low=0), PixelRepresentation=0, PixelPaddingValue=stored)
-        assert dicom.read_series(tmp_path).notes == ("padded voxels keep the padding value",)
+    write_series(tmp_path, voxels(), PixelRepresentation=0, PixelPaddingValue=0)
+    assert dicom.read_series(tmp_path).notes == ("padded voxels keep the padding value",)
 
 
 TRAPS = dict.fromkeys(traps.TRAPS, "") | {
@@ -195,17 +192,16 @@ TRAPS = dict.fromkeys(traps.TRAPS, "") | {
 
 @pytest.mark.parametrize("trap, expected", TRAPS.items())
 def test_every_trap_of_the_synthetic_scanner_ends_as_it_should(tmp_path, trap, expected):
-    hu = voxels((8, 40, 44), low=-500, high=500)
-    scanned = Volume(hu, (3.0, 0.8, 0.7), (-15.0, -16.0, 100.0))
+    scanned = Volume(voxels((8, 40, 44), low=-500, high=500), (3.0, 0.8, 0.7), (-15, -16, 100))
     dicom_series(scanned, tmp_path, trap=trap, seed=5)
     assert listed(dicom.scan(tmp_path)) == files_in(tmp_path)
     end = outcome(tmp_path)
     assert getattr(end, "code", "") == expected
-    if isinstance(end, Volume):
+    if not expected:
         assert end.same_geometry(scanned)
-        off = 1024 if trap == "no_rescale" else 0
-        if trap != "monochrome1":  # mirrored on reading; slopes cost a rounding
-            np.testing.assert_allclose(end.voxels, hu + off, atol="slice" in trap)
+        hu = 2047 - scanned.voxels if trap == "monochrome1" else scanned.voxels
+        off = 1024 if trap == "no_rescale" else 0  # slopes cost a rounding
+        np.testing.assert_allclose(end.voxels, hu + off, atol="slice" in trap)
 
 
 # pydicom's own tree: what each of its DICOM files ends in, by code; the rest is read.
@@ -213,7 +209,7 @@ TREE = {"read": 62, "TRUNCATED": 59, "COLOUR": 33, "NOT_DICOM": 25, "NOT_AN_IMAG
 TREE |= {"PIXEL_FORMAT": 3, "MULTI_FRAME": 3, "SCOUT": 2, "DECODING_FAILED": 1}
 
 
-def end_of(path: Path, force: bool):
+def end_of(path: Path, force: bool = False):
     found = dicom.scan(path, force=force)
     assert listed(found) == [path]
     return outcome(found.series[0]) if found.series else found.rejected[0]
@@ -221,15 +217,14 @@ def end_of(path: Path, force: bool):
 
 @pytest.mark.filterwarnings("ignore")  # the files are odd on purpose
 def test_every_file_of_pydicoms_tree_is_an_image_or_a_reason():
-    ends = Counter(getattr(end_of(path, False), "code", "read") for path in files_in(ROOT))
-    assert ends == TREE
+    assert Counter(getattr(end_of(path), "code", "read") for path in files_in(ROOT)) == TREE
     assert listed(dicom.scan(ROOT)) == files_in(ROOT)
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", files_in(ROOT), ids=lambda path: path.name)
 def test_images_of_pydicoms_tree_are_what_pydicom_and_simpleitk_read(path):
-    end = end_of(path, True)
+    end = end_of(path, force=True)
     if isinstance(end, CourseDataError):
         with pytest.raises((RuntimeError, ValueError)):
             by_pydicom(path)

@@ -53,8 +53,8 @@ def find(
     A case is a series, or the part of one that has one size and one orientation; radiographs and
     other images without a place in the patient are cases of their own. `Case.patient` is Patient
     ID with its issuer; without an ID that of the study's other images, else the Study Instance
-    UID, else that of the series. `Case.size` is that of the voxels that `load` returns, or twice
-    as much. A series with damaged files is a case here, and refused by `load`.
+    UID, else that of the series. `Case.size` counts 4 bytes a voxel, though many need 2 only.
+    A series with damaged files is a case here, and refused by `load`.
 
     Args:
         folder: searched with its subfolders.

@@ -67,9 +67,13 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> tuple:
     Taught in: loading DICOM
     """
     first = headers[0]
-    if len({(h.sop_uid or h.path, h.frame, h.position) for h in headers}) == 1:
+    known = {((h.sop_uid or h.path, h.frame), h.position): h.path for h in headers}
+    if len(known) == 1:
         return _single(first, _copies_left_out(itertools.pairwise(headers)))
     _check_alike(headers)
+    count = Counter(image for image, _ in known)
+    again = [path for (image, _), path in known.items() if count[image] > 1]
+    need(not again, "CONFLICTING_DUPLICATE", "one SOP Instance UID at two positions", *again)
     direction = _axes(first)
     positions = np.array([header.position for header in headers])
     heights = positions @ direction[:, 2]
@@ -82,7 +86,7 @@ def arrange(headers: Sequence[Header], *, fill_gaps: bool = False) -> tuple:
     slices, heights = list(itertools.compress(slices, fresh)), heights[fresh]
     if len(slices) == 1:
         return _single(slices[0], notes)
-    _check_identities(slices)
+    _check_acquisitions(slices)
     step_mm, places, filled = _even(slices, heights, fill_gaps)
     blank = np.broadcast_to(0, (len(places), first.rows, first.columns))
     spacing = (step_mm, *first.pixel_spacing)
@@ -234,11 +238,8 @@ def _check_upright(slices, heights, positions) -> None:
     need(not leans, "GANTRY_TILT", found, *(header.path for header in slices))
 
 
-def _check_identities(slices: Sequence[Header]) -> None:
-    """Each image at one place only; of acquisitions one after another, slab by slab."""
-    count = Counter((h.sop_uid or h.path, h.frame) for h in slices)
-    again = [h.path for h in slices if count[h.sop_uid or h.path, h.frame] > 1]
-    need(not again, "CONFLICTING_DUPLICATE", "one SOP Instance UID at two positions", *again)
+def _check_acquisitions(slices: Sequence[Header]) -> None:
+    """Two acquisitions may follow each other in a stack, slab by slab; they may not take turns."""
     numbers = [header.acquisition for header in slices]
     changes = sum(map(operator.ne, numbers, numbers[1:]))
     slabs = changes <= 2 * (len(set(numbers)) - 1)  # one may lie within another
