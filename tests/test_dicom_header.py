@@ -25,11 +25,11 @@ def only_code(path, **options) -> str:
 @pytest.mark.parametrize("group", [0x0009, 0x0029])  # before and behind the rows
 @pytest.mark.parametrize("syntax", NATIVE)
 def test_a_header_may_be_long_and_hold_nested_sequences(tmp_path, kilobytes, group, syntax):
-    dataset = image(PIXELS, IconImageSequence=[image(np.full((2, 2), 9, np.uint8))])
     inner = item(ReferencedImageSequence=[Dataset()], RescaleIntercept="99")  # of no image
-    dataset.ReferencedSeriesSequence = [inner, inner]
-    dataset["ReferencedSeriesSequence"].is_undefined_length = True
     inner.is_undefined_length_sequence_item = True
+    icons = {"IconImageSequence": [image(np.full((2, 2), 9, np.uint8))]}
+    dataset = image(PIXELS, ReferencedSeriesSequence=[inner, inner], **icons)
+    dataset["ReferencedSeriesSequence"].is_undefined_length = True
     dataset.add_new((group, 0x0010), "LO", "MAKER")
     dataset.add_new((group, 0x1010), "OB", b"\xfe\xff\x00\xe0" * 256 * kilobytes)
     path = save(dataset, tmp_path / "a.dcm", syntax)
