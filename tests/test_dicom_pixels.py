@@ -9,13 +9,11 @@ import numpy as np
 import psutil
 import pydicom
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
 from helpers import dicom
-from tests.dicom_ends import by_pydicom, code, few, outcome
+from tests.dicom_ends import by_pydicom, code, outcome
 from tests.dicom_files import NATIVE, PACKED, item, voxels, write, write_enhanced, write_series
 
 SHAPE = (3, 48, 36)  # large enough for JPEG 2000
@@ -51,28 +49,28 @@ def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path, 
 LEAST, MOST = -(2**15), 2**15 - 1
 
 
-@few
-@example(-1.0, 0.0, (-MOST, MOST))  # int16 is used up to its very ends
-@example(-1.0, 0.0, (LEAST, MOST))
-@example(1.0, -1.0, (LEAST, 0))
-@example(8.0, 8.0, (-4096, 4095))
-@example(0.5, -10.0, (-100, 100))
-@given(
-    st.integers(-20, 20).filter(bool).map(float),
-    st.sampled_from([-1024.0, 0.0, 0.75, 3000.0]),
-    st.tuples(st.integers(LEAST, -1), st.integers(0, MOST)),
-)
-def test_rescaled_values_are_exact_and_int16_if_they_fit(tmp_path_factory, slope, intercept, ends):
-    folder = tmp_path_factory.mktemp("rescaled")
-    stored = voxels((1, 4, 5), low=ends[0], high=ends[1])
-    stored[0, 2, 3:] = ends
-    (path,) = write_series(folder, stored, **rescale(slope, intercept))
-    exact = stored * slope + intercept
-    whole = slope.is_integer() and intercept.is_integer()
-    fits = whole and exact.min() >= LEAST and exact.max() <= MOST
-    ours = dicom.read_series(folder).voxels
-    assert ours.dtype == ("int16" if fits else "float32")
-    np.testing.assert_array_equal(ours, exact)
+RESCALED = [  # slope, intercept, the least and the greatest value stored, the dtype
+    (-1, 0, -MOST, MOST, "int16"),  # used up to its very ends
+    (-1, 0, LEAST, MOST, "float32"),
+    (1, -1, LEAST, 0, "float32"),
+    (8, 8, -4096, 4094, "int16"),
+    (8, 8, -4096, 4095, "float32"),
+    (-3, -1024, -9000, 9000, "int16"),
+    (0.5, -10, -100, 100, "float32"),
+    (20, 0.75, -1, 1, "float32"),
+]
+
+
+@pytest.mark.parametrize("slope, intercept, least, most, dtype", RESCALED)
+def test_rescaled_values_are_exact_and_int16_if_they_fit(
+    tmp_path, slope, intercept, least, most, dtype
+):
+    stored = voxels((1, 4, 5), low=least, high=most)
+    stored[0, 2, 3:] = least, most
+    (path,) = write_series(tmp_path, stored, **rescale(slope, intercept))
+    ours = dicom.read_series(tmp_path).voxels
+    assert ours.dtype == dtype
+    np.testing.assert_array_equal(ours, stored * float(slope) + intercept)
     np.testing.assert_array_equal(ours, by_pydicom(path))
 
 

@@ -92,10 +92,11 @@ def test_paths_of_every_kind_work(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     np.testing.assert_array_equal(dicom.read_series("~").voxels, voxels())
     np.testing.assert_array_equal(dicom.read_series(str(paths[2])).voxels[0], voxels()[2])
-    (tmp_path / "nothing").mkdir()
-    assert code(tmp_path / "nothing") == "NO_SERIES"
-    with pytest.raises(FileNotFoundError):
-        dicom.scan("")
+    paths[0].write_bytes(b"")
+    assert code(paths[0]) == "NO_SERIES"
+    for nowhere in ("", tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError):
+            dicom.scan(nowhere)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes, rights and names that are no text")

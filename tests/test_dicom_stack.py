@@ -13,17 +13,13 @@ from helpers.volume import Volume
 from tests.dicom_ends import by_simpleitk, code, few, outcome
 from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series
 
+DEGREES, MM = st.tuples(*[st.floats(-180, 180)] * 3), st.floats(0.4, 4)
+
 
 @few
 @example((0, 0, 0), (1, 1), 2.5, (0, 0, 0), 5)
 @example((90, 90, 0), (0.7, 0.9), 2.5, (-10, 20, 30), 6)
-@given(
-    angles=st.tuples(*[st.floats(-180, 180)] * 3),
-    spacing=st.tuples(*[st.floats(0.2, 4)] * 2),
-    between=st.floats(0.4, 8),
-    origin=st.tuples(*[st.floats(-400, 400)] * 3),
-    count=st.integers(2, 7),
-)
+@given(DEGREES, st.tuples(MM, MM), MM, st.tuples(MM, MM, st.floats(-400, 400)), st.integers(2, 7))
 def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, origin, count):
     folder = tmp_path_factory.mktemp("oblique")
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
