@@ -56,7 +56,8 @@ class Volume:
         numbers = np.vstack([self.spacing, self.origin, axes], dtype=float)
         spacing, origin, *_ = map(tuple, numbers.tolist())
         square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
-        possible = square and min(spacing) > 0 and np.isfinite(numbers).all()
+        finite = np.isfinite(numbers).all()
+        possible = square and finite and min(spacing) > 0
         need(possible, "NO_GEOMETRY", f"spacing, origin and axes are {numbers.tolist()}")
         # Nothing can be assigned to a frozen dataclass.
         vars(self).update(voxels=voxels, spacing=spacing, origin=origin, direction=numbers[2:])
@@ -165,7 +166,9 @@ class Volume:
         """
         import SimpleITK as sitk
 
-        voxels = self.voxels.view(np.uint8) if self.voxels.dtype.kind == "b" else self.voxels
+        voxels = self.voxels
+        if voxels.dtype == bool:
+            voxels = voxels.view(np.uint8)
         image = sitk.GetImageFromArray(voxels)
         image.SetSpacing(self.spacing[::-1])
         image.SetOrigin(self.origin)
@@ -211,11 +214,11 @@ class Volume:
 
         Taught in: loading DICOM
         """
-        scale = np.divide(spacing, self.spacing)
+        spacing = np.broadcast_to(spacing, 3)
+        scale = spacing / self.spacing
         shape = np.maximum(1, np.round(self.shape / scale))
         blank = np.broadcast_to(np.uint8(0), shape.astype(int))
         origin = self.to_patient((scale - 1) / 2)
-        spacing = np.broadcast_to(spacing, 3)
         grid = Volume(blank, spacing, origin, self.direction)
         # Rounding the shape can put the last centre on the far edge: repeat the border there.
         return self.resample_like(grid, is_mask=is_mask, repeat_border=True)
@@ -242,10 +245,12 @@ class Volume:
         if not is_mask:
             source, how = self._smoothed_for(reference), sitk.sitkLinear
             outside = float(self.voxels.min())
-        image, grid = source.to_sitk(), reference.to_sitk()
-        dtype = image.GetPixelID()
-        image = sitk.Resample(image, grid, sitk.Transform(), how, outside, dtype, repeat_border)
-        voxels = sitk.GetArrayFromImage(image)
+        resampler = sitk.ResampleImageFilter()
+        resampler.SetReferenceImage(reference.to_sitk())
+        resampler.SetInterpolator(how)
+        resampler.SetDefaultPixelValue(outside)
+        resampler.SetUseNearestNeighborExtrapolator(repeat_border)
+        voxels = sitk.GetArrayFromImage(resampler.Execute(source.to_sitk()))
         if source.voxels.dtype == bool:
             voxels = voxels.view(bool)
         note = f"resampled to {_by(reference.spacing)} mm"
@@ -257,10 +262,12 @@ class Volume:
 
         # How far the grid's steps go along this volume's axes, wherever its own may point.
         steps_mm = (grid.to_patient(np.eye(3)) - grid.origin) @ self.direction
-        coarser = np.linalg.norm(steps_mm, axis=0)[::-1] / self.spacing
+        lengths_mm = np.linalg.norm(steps_mm, axis=0)[::-1]
+        coarser = lengths_mm / self.spacing
         sigma = np.sqrt(np.maximum(coarser**2 - 1.001, 0)) / 2  # voxels
         smooth = ndimage.gaussian_filter(self.voxels, sigma, output=np.float32, mode="nearest")
-        return self.with_voxels(smooth, *([SMOOTHED] if sigma.any() else []))
+        notes = [SMOOTHED] if sigma.any() else []
+        return self.with_voxels(smooth, *notes)
 
     def save(self, path: str | Path) -> Path:
         """Write NIfTI, NRRD or MetaImage, by the ending of the name; folders are made.
@@ -297,13 +304,13 @@ def nearest_axes(direction: np.ndarray) -> tuple:
     """
     # Rows are the axes z, y, x; columns say how far they go to the head, the back, the left.
     towards = np.asarray(direction)[::-1, ::-1].T
-    fits = {order: towards[order, range(3)] for order in permutations(range(3))}
-    order = max(fits, key=lambda order: np.abs(fits[order]).sum())
-    flips = fits[order] < 0
+    near = np.abs(towards)
+    order = max(permutations(range(3)), key=lambda order: near[order, range(3)].sum())
+    flips = towards[order, range(3)] < 0
     return order, tuple(flips.tolist())
 
 
-def turned(array: np.ndarray, order: Sequence, flips: Sequence) -> np.ndarray:
+def turned(array: np.ndarray, order, flips) -> np.ndarray:
     """An `array` `[z, y, x]` or `[z, y, x, c]`, turned by `order` and `flips`; a view.
 
     `nearest_axes` gives the two: which axis comes where, and which are reversed.
@@ -358,5 +365,5 @@ def _known(path) -> Path:
     return Path(path)
 
 
-def _by(sizes: Sequence) -> str:
+def _by(sizes) -> str:
     return " x ".join(f"{size:g}" for size in sizes)
