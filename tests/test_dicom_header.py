@@ -134,12 +134,13 @@ def test_what_is_not_dicom_is_said_to_be_that_and_force_makes_no_image_of_it(tmp
     assert {*only_code(tmp_path, force=True).split()} <= {"NOT_DICOM", "NOT_AN_IMAGE"}
 
 
-@pytest.mark.parametrize("implicit", [True, False])
-def test_a_file_without_preamble_or_syntax_is_read_by_its_bytes(tmp_path, implicit):
-    path = write(tmp_path / "a.dcm", PIXELS)
+@pytest.mark.parametrize("syntax", NATIVE[:3])
+def test_a_file_without_preamble_or_syntax_is_read_by_its_bytes(tmp_path, syntax):
+    path = write(tmp_path / "a.dcm", PIXELS, syntax)
     dataset = pydicom.dcmread(path)
     del dataset.file_meta.TransferSyntaxUID
-    options = {"implicit_vr": implicit, "little_endian": True, "enforce_file_format": False}
+    kind = {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian}
+    options = kind | {"enforce_file_format": False}
     dataset.save_as(path, **options)
     np.testing.assert_array_equal(dicom.read_series(path).voxels[0], PIXELS)
     Dataset(dataset).save_as(path, **options)

@@ -46,34 +46,6 @@ def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path, 
     np.testing.assert_array_equal(dicom.read_series(path).voxels, expected)
 
 
-LEAST, MOST = -(2**15), 2**15 - 1
-
-
-RESCALED = [  # slope, intercept, the least and the greatest value stored, the dtype
-    (-1, 0, -MOST, MOST, "int16"),  # used up to its very ends
-    (-1, 0, LEAST, MOST, "float32"),
-    (1, -1, LEAST, 0, "float32"),
-    (8, 8, -4096, 4094, "int16"),
-    (8, 8, -4096, 4095, "float32"),
-    (-3, -1024, -9000, 9000, "int16"),
-    (0.5, -10, -100, 100, "float32"),
-    (20, 0.75, -1, 1, "float32"),
-]
-
-
-@pytest.mark.parametrize("slope, intercept, least, most, dtype", RESCALED)
-def test_rescaled_values_are_exact_and_int16_if_they_fit(
-    tmp_path, slope, intercept, least, most, dtype
-):
-    stored = voxels((1, 4, 5), low=least, high=most)
-    stored[0, 2, 3:] = least, most
-    (path,) = write_series(tmp_path, stored, **rescale(slope, intercept))
-    ours = dicom.read_series(tmp_path).voxels
-    assert ours.dtype == dtype
-    np.testing.assert_array_equal(ours, stored * float(slope) + intercept)
-    np.testing.assert_array_equal(ours, by_pydicom(path))
-
-
 def lut(first: int, curve) -> dict:
     table = item(LUTDescriptor=[len(curve), first, 16], ModalityLUTType="US")
     table.LUTData = np.asarray(curve, "<u2").tobytes()
@@ -84,30 +56,41 @@ def lut(first: int, curve) -> dict:
 
 DARK = {"PhotometricInterpretation": "MONOCHROME1"}
 BITS = {"BitsStored": 12}  # those above are overlays, not values
-VALUES = {  # dtype and elements of slices whose bits are all used
-    "bits, big endian": ("int16", BITS | {"syntax": uid.ExplicitVRBigEndian}),
-    "bits, RLE": ("uint16", BITS | {"syntax": uid.RLELossless}),
-    "a dose grid": ("uint16", {"DoseGridScaling": "0.001", "Modality": "RTDOSE"}),
-    "a curve": ("uint16", lut(100, np.arange(400) ** 1.6)),
-    "dark": ("uint16", DARK | BITS | rescale(1, -1024)),
-    "dark, signed": ("int16", DARK | BITS | rescale(3, 5)),
-    "dark bytes": ("uint8", DARK | rescale(0.25, 1.5)),
-    "a dark curve": ("uint8", DARK | lut(0, np.arange(256) * 3)),
-    "a dark slice": ("uint8", {"per_slice": [{}, DARK, {}]}),
-    "own numbers": ("int16", {"per_slice": [rescale(2, -5), rescale(0.5, 0), rescale(3, 7)]}),
+LEAST, MOST, OWN = -(2**15), 2**15 - 1, [rescale(2, -5), rescale(0.5, 0), rescale(3, 7)]
+VALUES = {  # the dtype stored, that read, elements, and the ends of what is stored if not all
+    "up to the ends": ("int16", "int16", rescale(-1, 0), -MOST, MOST),
+    "beyond one end": ("int16", "float32", rescale(-1, 0), LEAST, MOST),
+    "beyond the other": ("int16", "float32", rescale(1, -1), LEAST, 0),
+    "times 8": ("int16", "int16", rescale(8, 8), -4096, 4094),
+    "times 8, beyond": ("int16", "float32", rescale(8, 8), -4096, 4095),
+    "a negative slope": ("int16", "int16", rescale(-3, -1024), -9000, 9000),
+    "halves": ("int16", "float32", rescale(0.5, -10), -100, 100),
+    "quarters": ("int16", "float32", rescale(20, 0.75), -1, 1),
+    "bits, big endian": ("int16", "int16", BITS | {"syntax": uid.ExplicitVRBigEndian}),
+    "bits, RLE": ("uint16", "int16", BITS | {"syntax": uid.RLELossless}),
+    "a dose grid": ("uint16", "float32", {"DoseGridScaling": "0.001", "Modality": "RTDOSE"}),
+    "a curve": ("uint16", "float32", lut(100, np.arange(400) ** 1.6)),
+    "dark": ("uint16", "int16", DARK | BITS | rescale(1, -1024)),
+    "dark, signed": ("int16", "int16", DARK | BITS | rescale(3, 5)),
+    "dark bytes": ("uint8", "float32", DARK | rescale(0.25, 1.5)),
+    "a dark curve": ("uint8", "float32", DARK | lut(0, np.arange(256) * 3)),
+    "a dark slice": ("uint8", "int16", {"per_slice": [{}, DARK, {}]}),
+    "own numbers": ("int16", "float32", {"per_slice": OWN}),
 }
 
 
-@pytest.mark.parametrize("dtype, elements", VALUES.values(), ids=VALUES)
-def test_values_are_pydicoms_and_monochrome1_is_mirrored_within_its_bits(tmp_path, dtype, elements):
-    ends = np.iinfo(dtype)
-    stored = voxels(SHAPE, dtype=dtype, low=ends.min, high=ends.max)
+@pytest.mark.parametrize("case", VALUES.values(), ids=VALUES)
+def test_values_are_pydicoms_and_monochrome1_is_mirrored_within_its_bits(tmp_path, case):
+    kind, dtype, elements, *ends = case
+    least, most = ends or (np.iinfo(kind).min, np.iinfo(kind).max)
+    stored = voxels(SHAPE, dtype=kind, low=least, high=most)
+    stored[0, 2, 3:5] = least, most
     paths = write_series(tmp_path, stored, **elements)
     ours = dicom.read_series(tmp_path)
     theirs = np.concatenate([by_pydicom(path) for path in paths])
     np.testing.assert_allclose(ours.voxels, theirs, rtol=1e-6, atol=1e-6)
     dark = [note for note in ours.notes if "MONOCHROME1" in note]
-    assert len(dark) == ("MONOCHROME1" in str(elements))
+    assert ours.voxels.dtype == dtype and len(dark) == ("MONOCHROME1" in str(elements))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

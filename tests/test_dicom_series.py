@@ -41,8 +41,9 @@ BESIDE = {
     "a segmentation": ({"SOPClassUID": uid.SegmentationStorage}, "NOT_AN_IMAGE", "", 1),
     "a slice in colour": (RGB, "COLOUR", "COLOUR", 0),
     "a slice cut": ({"cut": -20}, "TRUNCATED", "TRUNCATED", 0),
-    "a slice cut before its series": ({"cut": "series"}, "TRUNCATED", "TRUNCATED", 0),
-    "MR cut before its series": ({"cut": "series", "Modality": "MR"}, "TRUNCATED", "", 0),
+    "a slice cut before its series": ({"cut": "before"}, "TRUNCATED", "TRUNCATED", 0),
+    "a slice cut within its series": ({"cut": "within"}, "TRUNCATED", "TRUNCATED", 0),
+    "MR cut before its series": ({"cut": "before", "Modality": "MR"}, "TRUNCATED", "", 0),
     "another study, cut": ({"cut": -20, "StudyInstanceUID": "1.9"}, "TRUNCATED", "", 0),
     # As priv_SQ.dcm of pydicom beside CT_small.dcm.
     "MR without pixels or series": (MR, "TRUNCATED", "", 0),
@@ -58,7 +59,8 @@ def test_a_bad_neighbour_condemns_only_its_own(tmp_path, elements, rejected, exp
     paths = [tmp_path / "A.dcm", tmp_path / "B.dcm"][: 1 + bool(twice)]
     for seed, path in enumerate(paths, 1):
         content = write(path, voxels(shape or (6, 7), seed=seed), **given).read_bytes()
-        path.write_bytes(content[: content.index(b"\x20\0\x0e\0UI") if cut == "series" else cut])
+        at = content.find(b"\x20\0\x0e\0UI")
+        path.write_bytes(content[: {"before": at, "within": at + 20}.get(cut, cut)])
     found = dicom.scan(tmp_path)
     assert [(file.path, file.code) for file in found.rejected] == [(p, rejected) for p in paths]
     (series,) = found.series

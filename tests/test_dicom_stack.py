@@ -108,6 +108,7 @@ STACKS = {  # what is odd about five slices: the code, and which slices are name
     "other pixels": (slices("spacing", (1, 1), (1, 1), (1, 1.1), *[(1, 1)] * 2), "MIXED_SLICES", 2),
     "long axes": ({"ImageOrientationPatient": list("200010")}, "NO_GEOMETRY", None),
     "spacing 0": ({"PixelSpacing": ["0", "0"]}, "NO_GEOMETRY", FIVE),
+    "a place of two numbers": ({"ImagePositionPatient": ["1", "2"]}, "NO_GEOMETRY", FIVE),
     "no spacing": ({"PixelSpacing": None}, "NO_GEOMETRY", FIVE),
     "one without a place": ({"per_slice": [{}] * 4 + [NOWHERE]}, "NO_GEOMETRY", 4),
     "one UID twice": (slices("SOPInstanceUID", *NAMES), "CONFLICTING_DUPLICATE", [3, 4]),

@@ -204,7 +204,7 @@ def _stated(path: Path, data: bytes, at: int) -> Header:
             data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
         # By its looks, as some files are not what their transfer syntax says, or have none.
         explicit, big = data[at + 4 : at + 6].isupper(), data[at : at + 1] == b"\0"
-        syntax = syntax or NATIVE[0 if not explicit else 2 if big else 1]
+        syntax = syntax or NATIVE[2 if big else 1]
         order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
         for tag, start, length in elements(data, at, explicit, order):
             if tag in PIXELS:
