@@ -36,6 +36,8 @@ def item(**elements) -> Dataset:
     for keyword, value in elements.items():
         if value is not None:
             setattr(dataset, keyword, value)
+            if dataset[keyword].VR == "SQ":
+                dataset[keyword].is_undefined_length = True
     return dataset
 
 

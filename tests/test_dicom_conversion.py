@@ -113,7 +113,8 @@ def test_a_case_is_named_by_its_uids_or_its_place_whatever_else_lies_in_the_fold
 def test_images_that_are_no_slices_are_cases_of_their_own_and_copies_count_once(tmp_path, odd):
     stored = voxels((3, 4, 5), low=0)
     paths = write_series(tmp_path, stored, PatientID="7", **odd)
-    copy = shutil.copy(paths[0], tmp_path / "z.dcm")
+    for copy in (tmp_path / "y.dcm", tmp_path / "z.dcm"):
+        shutil.copy(paths[0], copy)
     found = dicom.find(tmp_path)
     assert ends(found, tmp_path) == {"read": 3}
     assert {case.patient for case in found.cases} == {"7"}

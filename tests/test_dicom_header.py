@@ -29,7 +29,6 @@ def test_a_header_may_be_long_and_hold_nested_sequences(tmp_path, kilobytes, gro
     inner.is_undefined_length_sequence_item = True
     icons = {"IconImageSequence": [image(np.full((2, 2), 9, np.uint8))]}
     dataset = image(PIXELS, ReferencedSeriesSequence=[inner, inner], **icons)
-    dataset["ReferencedSeriesSequence"].is_undefined_length = True
     dataset.add_new((group, 0x0010), "LO", "MAKER")
     dataset.add_new((group, 0x1010), "OB", b"\xfe\xff\x00\xe0" * 256 * kilobytes)
     path = save(dataset, tmp_path / "a.dcm", syntax)
@@ -87,6 +86,7 @@ KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or no
     "frame slope NaN": (frames("nan"), "NOT_FINITE"),
     "frame slope 0": (frames("0"), "NOT_FINITE"),
     "frame slope 1e400": (frames("1e400"), "NOT_FINITE"),
+    "fragments that are plain": ({"syntax": NATIVE[0]}, "TRUNCATED"),
     "video": ({"syntax": uid.MPEG4HP41}, "DECODER_MISSING"),
     "unheard of": ({"syntax": "1.2.3.4.5.6"}, "DECODER_MISSING"),
     "single bits in RLE": ({"syntax": PACKED[0], **BIT}, "DECODER_MISSING"),
@@ -94,12 +94,14 @@ KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or no
 
 
 def packed(path, syntax: str) -> None:
-    """Replace the pixels of a file by compressed nonsense."""
+    """Replace the pixels of a file by compressed nonsense, or say so of some that are not."""
     dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.PixelData = encapsulate([b"\0" * 64])
+    dataset.file_meta.TransferSyntaxUID = PACKED[0] if syntax in NATIVE else syntax
+    dataset.PixelData = encapsulate([bytes(PIXELS.nbytes)])
     dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
     dataset.save_as(path, implicit_vr=False, little_endian=True)
+    if syntax in NATIVE:
+        path.write_bytes(path.read_bytes().replace(PACKED[0].encode(), syntax.encode()))
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom warns when it writes them

@@ -190,8 +190,7 @@ def _groups(files: Group) -> list[Group]:
 
 def _is_alone(header: Header) -> bool:
     """Whether nothing links an image to others, but copies of it."""
-    flat = header.modality in FLAT and header.frame is None and not header.placed
-    return flat or not header.series_uid
+    return not header.series_uid or (header.modality in FLAT and not header.placed)
 
 
 def _is_parallel(known: Header, new: Header) -> bool:
