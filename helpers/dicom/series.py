@@ -88,8 +88,8 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         found.series, found.rejected     # every file stands in exactly one of the two
 
     Pixels are not read. Files are split by Series Instance UID, by kind (SOP class), by size and by
-    orientation. Beside a stack, a localizer, a capture of a screen, or an image that lies across
-    the others is listed as `SCOUT`.
+    orientation. Localizers are listed as `SCOUT`, and so is what is alone, or without a place in
+    the patient, beside a stack of its series: an image across the others, a capture of a screen.
 
     Args:
         folder: searched with its subfolders; a single file is taken as a folder of one.
@@ -131,9 +131,10 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
 
     Args:
         source: a `Series` of `scan`, or a folder (or file) that holds exactly one series.
-        fill_gaps: interpolate linearly to an even grid where slices are missing or unevenly
-            spaced; the volume's notes record it and name the slices made up. By default such a
-            series is refused, and always if more slices would be made up than were measured.
+        fill_gaps: interpolate linearly to an even grid, from the first slice to the last, where
+            slices are missing or unevenly spaced; the volume's notes record it and name the slices
+            made up. By default such a series is refused, and always if more slices would be made
+            up than were measured.
 
     Returns:
         Voxels `[z, y, x]`, z along the slice normal: int16 where rescale slope and intercept
