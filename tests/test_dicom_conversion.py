@@ -53,7 +53,8 @@ BURNED = {  # elements, and whether they are refused: always, unless allowed, or
     "a capture that admits it": (CAPTURE | YES, "always"),
     "a capture": (CAPTURE, "unless"),
     "ultrasound of which one slice is silent": (US | {"per_slice": [NO, {}, NO]}, "unless"),
-    "ultrasound by its modality": ({"Modality": "US"}, "unless"),
+    "ultrasound by its modality": ({"Modality": "us"}, "unless"),
+    "a scanned film": ({"ConversionType": "DF"}, "unless"),
     "photoacoustic": ({"SOPClassUID": uid.PhotoacousticImageStorage}, "unless"),
     "a screen saved as CT": ({"ImageType": ["DERIVED", "OTHER", "SCREEN SAVE"]}, "unless"),
 }
@@ -78,6 +79,7 @@ PEOPLE = {  # what the series of a folder state: whose they are
     "an issuer that is missing": ([A | STUDY, B | STUDY], "7^^^EAST 7^^^EAST"),
     "nobody named, one study": ([STUDY, STUDY], "2.1 2.1"),
     "nobody named, no study": ([{}, {}], "1.0 1.1"),
+    "one of two named, no study": ([B, {}], "7 1.1"),
     "nobody named, many studies": ([STUDIES, STUDIES], "1.0 1.1"),
     "two ids in a series": ([{"per_slice": [B, B, {"PatientID": "8"}]}], "MIXED_SLICES"),
 }

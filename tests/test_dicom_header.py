@@ -70,6 +70,7 @@ KINDS = {  # elements of a file of 64 x 64 pixels, and what it is: a code, or no
     "a mosaic": (mosaic(), "MOSAIC"),
     "a mosaic of 4": (mosaic(32), "MOSAIC"),
     "taken apart": (mosaic(64), ""),
+    "one tile": (mosaic(64, tiles=1), ""),
     "taken apart, interpolated": (mosaic(32, tiles=25), ""),
     "enhanced with the word": (mosaic() | frames(), ""),
     "RGB": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "Rows": 21}, "COLOUR"),

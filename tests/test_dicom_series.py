@@ -44,6 +44,7 @@ BESIDE = {
     "a slice cut before its series": ({"cut": "before"}, "TRUNCATED", "TRUNCATED", 0),
     "a slice cut within its series": ({"cut": "within"}, "TRUNCATED", "TRUNCATED", 0),
     "MR cut before its series": ({"cut": "before", "Modality": "MR"}, "TRUNCATED", "", 0),
+    "another kind, cut": ({"cut": -20, "SOPClassUID": uid.MRImageStorage}, "TRUNCATED", "", 0),
     "another study, cut": ({"cut": -20, "StudyInstanceUID": "1.9"}, "TRUNCATED", "", 0),
     # As priv_SQ.dcm of pydicom beside CT_small.dcm.
     "MR without pixels or series": (MR, "TRUNCATED", "", 0),

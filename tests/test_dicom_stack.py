@@ -9,6 +9,7 @@ from scipy.interpolate import interp1d
 from scipy.spatial.transform import Rotation
 
 from helpers import dicom
+from helpers.dicom.stack import arrange
 from helpers.volume import Volume
 from tests.dicom_ends import by_simpleitk, code, few, outcome
 from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series
@@ -33,7 +34,9 @@ def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, 
     np.testing.assert_allclose(ours.direction, theirs.direction, atol=1e-5)
     np.testing.assert_allclose(ours.spacing, (between, *spacing), rtol=1e-4)
     assert ours.same_geometry(theirs, tolerance_mm=1e-3) and ours.notes == ()
-    assert list(dicom.scan(folder).series[0].files) == paths
+    (series,) = dicom.scan(folder).series
+    assert list(series.files) == paths
+    assert arrange(series.headers[::-1])[2].same_geometry(ours)
 
 
 def enhanced(folder, heights):

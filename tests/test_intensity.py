@@ -47,6 +47,7 @@ def test_a_constant_image_gives_zero_and_a_small_but_real_spread_is_none(value):
     flat = np.full((5, 6, 7), value, np.float32)
     np.testing.assert_array_equal(intensity.whiten(flat), 0)
     steps = value + max(abs(value) / 2000, 1e-7) * np.array([0, 1, 2, 1])
+    np.testing.assert_array_equal(intensity.whiten(steps, steps > 1e9), 0)  # an empty mask
     white = intensity.whiten(steps.astype(np.float32))
     np.testing.assert_allclose(white, [-np.sqrt(2), 0, np.sqrt(2), 0], atol=0.1)
 
