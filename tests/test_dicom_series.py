@@ -74,6 +74,14 @@ def test_a_bad_neighbour_condemns_only_its_own(tmp_path, elements, rejected, exp
         assert len(end.notes) == notes
 
 
+def test_of_several_damaged_slices_those_of_one_code_are_named(tmp_path):
+    cut, *_, colour = write_series(tmp_path, voxels())
+    cut.write_bytes(cut.read_bytes()[:-20])
+    write(colour, voxels()[4], **RGB)
+    end = outcome(tmp_path)
+    assert {end.code: end.files}.items() <= {"TRUNCATED": (cut,), "COLOUR": (colour,)}.items()
+
+
 OTHERS = [{"series": "1.2.3"}, {"SOPClassUID": uid.MRImageStorage}, {"orientation": CORONAL}]
 OTHERS += [{"orientation": (-1, 0, 0, 0, -1, 0)}, {"Rows": 5}]
 

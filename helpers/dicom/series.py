@@ -151,8 +151,9 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
     """
     series = source if isinstance(source, Series) else _only_series(source)
     if series.damaged:
-        first, files = series.damaged[0], [file.path for file in series.damaged]
-        raise CourseDataError(first.code, f"not whole: {first.reason}", files)
+        first = series.damaged[0]
+        same = [file.path for file in series.damaged if file.code == first.code]
+        raise CourseDataError(first.code, f"not whole: {first.reason}", same)
     slices, places, grid = arrange(series.headers, fill_gaps=fill_gaps)
     needed, free = 4 * grid.voxels.size, psutil.virtual_memory().available
     found = f"{needed} bytes of voxels, {free} are free"
