@@ -40,7 +40,7 @@ def window(image, center: float, width: float):
 
     Taught in: loading DICOM
     """
-    if isinstance(width, int | float | np.number) and width <= 0:
+    if np.isscalar(width) and width <= 0:
         raise ValueError(f"a window needs a positive width, not {width}")
     xp, image = _float32(image)
     return xp.clip((image - (center - width / 2)) / width, 0.0, 1.0)
@@ -67,7 +67,7 @@ def whiten(image, mask=None):
     """
     xp, image = _float32(image)
     mask = xp.ones_like(image) if mask is None else mask
-    if tuple(image.shape) != tuple(mask.shape):
+    if image.shape != mask.shape:
         raise ValueError(f"image {image.shape} and mask {mask.shape} differ in shape")
     weights = _float32(_float32(mask)[1] != 0)[1]
     count = xp.maximum(xp.sum(weights), 1.0)

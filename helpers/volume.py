@@ -18,7 +18,7 @@ from helpers.errors import CourseDataError, need
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha")
 SMOOTHED = "smoothed before coarsening"
-TURNED = "turned: z, y, x grow to head, back and left"
+TURNED = "turned so that z, y, x grow to head, back and left"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +52,13 @@ class Volume:
     def __post_init__(self) -> None:
         voxels = np.asarray(self.voxels)
         need(voxels.ndim == 3, "SHAPE_MISMATCH", f"voxels {voxels.shape}, expected [z, y, x]")
-        direction = np.reshape(self.direction, (3, 3))
-        numbers = np.vstack([self.spacing, self.origin, direction], dtype=float)
-        square = np.allclose(direction.T @ direction, np.eye(3), atol=1e-3)
-        need(
-            square and min(self.spacing) > 0 and np.isfinite(numbers).all(),
-            "NO_GEOMETRY",
-            f"spacing, origin and axes are {numbers.tolist()}",
-        )
-        spacing, origin = map(tuple, numbers[:2].tolist())
+        axes = np.reshape(self.direction, (3, 3))
+        numbers = np.vstack([self.spacing, self.origin, axes], dtype=float)
+        spacing, origin, *_ = map(tuple, numbers.tolist())
+        square = np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)
+        finite = np.isfinite(numbers).all()
+        possible = square and finite and min(spacing) > 0
+        need(possible, "NO_GEOMETRY", f"spacing, origin and axes are {numbers.tolist()}")
         # Nothing can be assigned to a frozen dataclass.
         vars(self).update(voxels=voxels, spacing=spacing, origin=origin, direction=numbers[2:])
 
@@ -124,9 +122,11 @@ class Volume:
 
         Taught in: loading DICOM
         """
+        if self.shape != other.shape:
+            return False
         corners = [*np.ndindex(2, 2, 2)] * np.subtract(self.shape, 1)
-        apart_mm = np.abs(self.to_patient(corners) - other.to_patient(corners))
-        return self.shape == other.shape and bool(apart_mm.max() <= tolerance_mm)
+        apart_mm = self.to_patient(corners) - other.to_patient(corners)
+        return bool(np.abs(apart_mm).max() <= tolerance_mm)
 
     def in_lps_order(self) -> Volume:
         """The same voxels, turned so that z, y, x grow to the patient's head, back and left.
@@ -142,16 +142,17 @@ class Volume:
         Taught in: loading DICOM
         """
         order, flips = nearest_axes(self.direction)
-        if order == (0, 1, 2) and not any(flips):
-            return self
         voxels = turned(self.voxels, order, flips)
         spacing = np.take(self.spacing, order)
         first = np.zeros(3)  # the index that its first voxel has here
         first[[*order]] = np.subtract(voxels.shape, 1) * flips
+        origin = self.to_patient(first)
         # Columns of a direction are x, y, z; axes are counted z, y, x.
         axes = self.direction[:, ::-1][:, order] * np.where(flips, -1, 1)
-        notes = (*self.notes, TURNED)
-        return Volume(voxels, spacing, self.to_patient(first), axes[:, ::-1], notes)
+        notes = self.notes
+        if order != (0, 1, 2) or any(flips):
+            notes += (TURNED,)
+        return Volume(voxels, spacing, origin, axes[:, ::-1], notes)
 
     def to_sitk(self):
         """The same image for SimpleITK (its buffer is a copy).
@@ -165,7 +166,9 @@ class Volume:
         """
         import SimpleITK as sitk
 
-        voxels = self.voxels.view(np.uint8) if self.voxels.dtype.kind == "b" else self.voxels
+        voxels = self.voxels
+        if voxels.dtype == bool:
+            voxels = voxels.view(np.uint8)
         image = sitk.GetImageFromArray(voxels)
         image.SetSpacing(self.spacing[::-1])
         image.SetOrigin(self.origin)
@@ -211,11 +214,12 @@ class Volume:
 
         Taught in: loading DICOM
         """
-        new = np.broadcast_to(spacing, 3)
-        extent_mm = np.multiply(self.shape, self.spacing)
-        shape = np.maximum(1, np.round(extent_mm / new)).astype(int)
-        origin = self.to_patient((new / self.spacing - 1) / 2)
-        grid = Volume(np.zeros(shape, np.uint8), new, origin, self.direction)
+        spacing = np.broadcast_to(spacing, 3)
+        scale = spacing / self.spacing
+        shape = np.maximum(1, np.round(self.shape / scale))
+        blank = np.broadcast_to(np.uint8(0), shape.astype(int))
+        origin = self.to_patient((scale - 1) / 2)
+        grid = Volume(blank, spacing, origin, self.direction)
         # Rounding the shape can put the last centre on the far edge: repeat the border there.
         return self.resample_like(grid, is_mask=is_mask, repeat_border=True)
 
@@ -237,20 +241,18 @@ class Volume:
         """
         import SimpleITK as sitk
 
-        if is_mask:
-            source, how, outside = self, sitk.sitkNearestNeighbor, 0
-        else:
+        source, how, outside = self, sitk.sitkNearestNeighbor, 0
+        if not is_mask:
             source, how = self._smoothed_for(reference), sitk.sitkLinear
             outside = float(self.voxels.min())
-        image = sitk.Resample(
-            source.to_sitk(),
-            reference.to_sitk(),
-            sitk.Transform(),
-            how,
-            outside,
-            useNearestNeighborExtrapolator=repeat_border,
-        )
-        voxels = sitk.GetArrayFromImage(image).astype(source.voxels.dtype)  # truth values again
+        resampler = sitk.ResampleImageFilter()
+        resampler.SetReferenceImage(reference.to_sitk())
+        resampler.SetInterpolator(how)
+        resampler.SetDefaultPixelValue(outside)
+        resampler.SetUseNearestNeighborExtrapolator(repeat_border)
+        voxels = sitk.GetArrayFromImage(resampler.Execute(source.to_sitk()))
+        if source.voxels.dtype == bool:
+            voxels = voxels.view(bool)
         note = f"resampled to {_by(reference.spacing)} mm"
         return replace(reference, voxels=voxels, notes=(*source.notes, note))
 
@@ -258,16 +260,14 @@ class Volume:
         """The volume in float32, without what a grid is too coarse for."""
         from scipy import ndimage
 
-        image = self.with_voxels(self.voxels.astype(np.float32))
-        # The grid's squared spacing along this volume's axes, wherever its own may point.
-        turn = np.square(self.direction.T @ grid.direction)
-        new = turn @ np.square(grid.spacing[::-1])
-        coarser = new[::-1] / np.square(self.spacing)
-        sigma = np.sqrt(np.maximum(coarser - 1.001, 0)) / 2  # voxels
-        if not sigma.any():
-            return image
-        voxels = ndimage.gaussian_filter(image.voxels, sigma, mode="nearest")
-        return image.with_voxels(voxels, SMOOTHED)
+        # How far the grid's steps go along this volume's axes, wherever its own may point.
+        steps_mm = (grid.to_patient(np.eye(3)) - grid.origin) @ self.direction
+        lengths_mm = np.linalg.norm(steps_mm, axis=0)[::-1]
+        coarser = lengths_mm / self.spacing
+        sigma = np.sqrt(np.maximum(coarser**2 - 1.001, 0)) / 2  # voxels
+        smooth = ndimage.gaussian_filter(self.voxels, sigma, output=np.float32, mode="nearest")
+        notes = [SMOOTHED] if sigma.any() else []
+        return self.with_voxels(smooth, *notes)
 
     def save(self, path: str | Path) -> Path:
         """Write NIfTI, NRRD or MetaImage, by the ending of the name; folders are made.
@@ -304,12 +304,13 @@ def nearest_axes(direction: np.ndarray) -> tuple:
     """
     # Rows are the axes z, y, x; columns say how far they go to the head, the back, the left.
     towards = np.asarray(direction)[::-1, ::-1].T
-    fits = {order: np.abs(towards[[*order], range(3)]).sum() for order in permutations(range(3))}
-    order = max(fits, key=fits.get)
-    return order, tuple(bool(towards[axis, k] < 0) for k, axis in enumerate(order))
+    near = np.abs(towards)
+    order = max(permutations(range(3)), key=lambda order: near[order, range(3)].sum())
+    flips = towards[order, range(3)] < 0
+    return order, tuple(flips.tolist())
 
 
-def turned(array: np.ndarray, order: Sequence, flips: Sequence) -> np.ndarray:
+def turned(array: np.ndarray, order, flips) -> np.ndarray:
     """An `array` `[z, y, x]` or `[z, y, x, c]`, turned by `order` and `flips`; a view.
 
     `nearest_axes` gives the two: which axis comes where, and which are reversed.
@@ -364,5 +365,5 @@ def _known(path) -> Path:
     return Path(path)
 
 
-def _by(sizes: Sequence) -> str:
+def _by(sizes) -> str:
     return " x ".join(f"{size:g}" for size in sizes)

@@ -1,21 +1,21 @@
-"""DICOM files written for the tests, each element under control, by pydicom alone."""
-
-from __future__ import annotations
+"""DICOM files for the tests, each element under control."""
 
 import zlib
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
+
+from helpers.phantoms import scanner
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 NOWHERE = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
 SERIES = "1.2.826.0.1.3680043.8.498.1"
-NATIVE = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+EXPLICIT = uid.ExplicitVRLittleEndian
+NATIVE = (EXPLICIT, uid.ImplicitVRLittleEndian)
 NATIVE += (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)
 PACKED = (uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless)
 
@@ -36,17 +36,13 @@ def item(**elements) -> Dataset:
     for keyword, value in elements.items():
         if value is not None:
             setattr(dataset, keyword, value)
+            if dataset[keyword].VR == "SQ":
+                dataset[keyword].is_undefined_length = True
     return dataset
 
 
 def image(
-    pixels: np.ndarray,
-    *,
-    position=(0.0, 0.0, 0.0),
-    orientation=AXIAL,
-    spacing=(1.0, 1.0),
-    series: str = SERIES,
-    **elements,
+    pixels, *, position=(0, 0, 0), orientation=AXIAL, spacing=(1, 1), series=SERIES, **elements
 ) -> Dataset:
     """One grey image; `elements` add to it, or take away where the value is None."""
     frame = np.asarray(pixels)
@@ -79,70 +75,41 @@ def image(
     return dataset
 
 
-def save(dataset: Dataset, path: Path, syntax: str = uid.ExplicitVRLittleEndian) -> Path:
+def save(dataset: Dataset, path: Path, syntax=EXPLICIT) -> Path:
     """Write a data set with little endian pixels in any transfer syntax."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax
-    if syntax == uid.ExplicitVRBigEndian and dataset.BitsAllocated > 8 and "PixelData" in dataset:
-        dtype = np.dtype(f"<u{dataset.BitsAllocated // 8}")
-        dataset.PixelData = np.frombuffer(dataset.PixelData, dtype).byteswap().tobytes()
-    elif syntax in PACKED:
-        dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        if syntax != uid.JPEGLosslessSV1:
-            dataset.compress(syntax, generate_instance_uid=False)
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-    if syntax == uid.JPEGLosslessSV1:
-        _to_jpeg_lossless(path)
+    scanner.write(dataset, path, syntax)
     return path
 
 
-def write(path: Path, pixels: np.ndarray, syntax=uid.ExplicitVRLittleEndian, **elements) -> Path:
+def write(path: Path, pixels: np.ndarray, syntax=EXPLICIT, **elements) -> Path:
     return save(image(pixels, **elements), path, syntax)
 
 
 def write_series(
-    folder: Path,
-    stored: np.ndarray,
-    *,
-    between: float = 2.5,
-    origin=(-10.0, 20.0, 30.0),
-    orientation=AXIAL,
-    heights=None,
-    syntax=uid.ExplicitVRLittleEndian,
-    per_slice=None,
-    **elements,
+    folder, stored, *, between=2.5, origin=(-10, 20, 30), heights=None, per_slice=None, **elements
 ) -> list[Path]:
     """A stack `[z, y, x]` under names that tell no order, in mm along the normal."""
+    orientation = elements.get("orientation", AXIAL)
     normal = np.cross(orientation[:3], orientation[3:])
     heights = np.arange(len(stored)) * between if heights is None else heights
     numbers = np.random.default_rng(len(stored)).permutation(len(stored))
     paths = []
     for k, (pixels, height) in enumerate(zip(stored, heights, strict=True)):
-        here = {
-            "position": np.add(origin, height * normal),
-            "orientation": orientation,
-            "InstanceNumber": int(numbers[k]) + 1,
-            "SOPInstanceUID": f"{elements.get('series', SERIES)}.{k + 1}",
-        }
+        name = f"{elements.get('series', SERIES)}.{k + 1}"
+        here = {"position": np.add(origin, height * normal), "SOPInstanceUID": name}
         own = per_slice[k] if per_slice else {}
         path = Path(folder, f"IM{numbers[k]:04d}.dcm")
-        paths.append(write(path, pixels, syntax, **(elements | here | own)))
+        paths.append(write(path, pixels, **(elements | here | own)))
     return paths
 
 
-def write_enhanced(
-    path: Path,
-    stored: np.ndarray,
-    frames: list[dict],
-    syntax=uid.ExplicitVRLittleEndian,
-    **elements,
-) -> Path:
-    """One multi-frame file; `frames` has position, and maybe orientation and slope, each."""
+def write_enhanced(path: Path, stored: np.ndarray, frames: list[dict], **elements) -> Path:
+    """One multi-frame file; `frames` has position, and maybe slope and intercept, each."""
     groups = []
     for frame in frames:
         place = item(ImagePositionPatient=decimals(frame["position"]))
-        plane = item(ImageOrientationPatient=decimals(frame.get("orientation", AXIAL)))
+        plane = item(ImageOrientationPatient=decimals(AXIAL))
         group = item(PlanePositionSequence=[place], PlaneOrientationSequence=[plane])
         if "slope" in frame:
             rescale = {"RescaleSlope": frame["slope"], "RescaleIntercept": frame["intercept"]}
@@ -156,24 +123,4 @@ def write_enhanced(
         "PerFrameFunctionalGroupsSequence": groups,
         "SharedFunctionalGroupsSequence": [item(PixelMeasuresSequence=[measures])],
     }
-    return write(path, stored, syntax, **(NOWHERE | stated | elements))
-
-
-def _to_jpeg_lossless(path: Path) -> None:
-    """Recode a file in place; pydicom reads JPEG lossless and does not write it, GDCM does both."""
-    import gdcm
-
-    reader, change, writer = (
-        gdcm.ImageReader(),
-        gdcm.ImageChangeTransferSyntax(),
-        gdcm.ImageWriter(),
-    )
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(path))
-    assert writer.Write()
+    return write(path, stored, **(NOWHERE | stated | elements))

@@ -9,13 +9,11 @@ import numpy as np
 import psutil
 import pydicom
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
 from helpers import dicom
-from tests.dicom_ends import by_pydicom, code, few, outcome
+from tests.dicom_ends import by_pydicom, code, outcome
 from tests.dicom_files import NATIVE, PACKED, item, voxels, write, write_enhanced, write_series
 
 SHAPE = (3, 48, 36)  # large enough for JPEG 2000
@@ -26,7 +24,8 @@ def rescale(slope, intercept) -> dict[str, str]:
 
 
 KINDS = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
-ENCODINGS = [(syntax, kind) for syntax in NATIVE for kind in KINDS]
+ENCODINGS = [(syntax, kind) for syntax in NATIVE[:2] for kind in KINDS]
+ENCODINGS += [(syntax, kind) for syntax in NATIVE[2:] for kind in KINDS[:4]]
 ENCODINGS += [(syntax, kind) for syntax in PACKED for kind in ("uint8", "uint16", "int16")]
 
 
@@ -42,37 +41,9 @@ def test_every_encoding_gives_the_same_values_in_slices_and_in_frames(tmp_path, 
     if syntax == uid.JPEGLosslessSV1:
         return  # GDCM gives frames other positions when it writes them
     frames = [{"position": (0, 0, k), "slope": f"{k + 1}", "intercept": "5"} for k in (2, 0, 1)]
-    path = write_enhanced(tmp_path / "b.dcm", stored, frames, syntax)
+    path = write_enhanced(tmp_path / "b.dcm", stored, frames, syntax=syntax)
     expected = [stored[1] * 1.0 + 5, stored[2] * 2.0 + 5, stored[0] * 3.0 + 5]
     np.testing.assert_array_equal(dicom.read_series(path).voxels, expected)
-
-
-LEAST, MOST = -(2**15), 2**15 - 1
-
-
-@few
-@example(-1.0, 0.0, (-MOST, MOST))  # int16 is used up to its very ends
-@example(-1.0, 0.0, (LEAST, MOST))
-@example(1.0, -1.0, (LEAST, 0))
-@example(8.0, 8.0, (-4096, 4095))
-@example(0.5, -10.0, (-100, 100))
-@given(
-    st.integers(-20, 20).filter(bool).map(float),
-    st.sampled_from([-1024.0, 0.0, 0.75, 3000.0]),
-    st.tuples(st.integers(LEAST, -1), st.integers(0, MOST)),
-)
-def test_rescaled_values_are_exact_and_int16_if_they_fit(tmp_path_factory, slope, intercept, ends):
-    folder = tmp_path_factory.mktemp("rescaled")
-    stored = voxels((1, 4, 5), low=ends[0], high=ends[1])
-    stored[0, 2, 3:] = ends
-    (path,) = write_series(folder, stored, **rescale(slope, intercept))
-    exact = stored * slope + intercept
-    whole = slope.is_integer() and intercept.is_integer()
-    fits = whole and exact.min() >= LEAST and exact.max() <= MOST
-    ours = dicom.read_series(folder).voxels
-    assert ours.dtype == ("int16" if fits else "float32")
-    np.testing.assert_array_equal(ours, exact)
-    np.testing.assert_array_equal(ours, by_pydicom(path))
 
 
 def lut(first: int, curve) -> dict:
@@ -85,50 +56,60 @@ def lut(first: int, curve) -> dict:
 
 DARK = {"PhotometricInterpretation": "MONOCHROME1"}
 BITS = {"BitsStored": 12}  # those above are overlays, not values
-VALUES = {  # dtype and elements of slices whose bits are all used
-    "bits, big endian": ("int16", BITS | {"syntax": uid.ExplicitVRBigEndian}),
-    "bits, RLE": ("uint16", BITS | {"syntax": uid.RLELossless}),
-    "a dose grid": ("uint16", {"DoseGridScaling": "0.001", "Modality": "RTDOSE"}),
-    "a curve": ("uint16", lut(100, np.arange(400) ** 1.6)),
-    "dark": ("uint16", DARK | BITS | rescale(1, -1024)),
-    "dark, signed": ("int16", DARK | BITS | rescale(3, 5)),
-    "dark bytes": ("uint8", DARK | rescale(0.25, 1.5)),
-    "a dark curve": ("uint8", DARK | lut(0, np.arange(256) * 3)),
-    "a dark slice": ("uint8", {"per_slice": [{}, DARK, {}]}),
-    "own numbers": ("int16", {"per_slice": [rescale(2, -5), rescale(0.5, 0), rescale(3, 7)]}),
+LEAST, MOST, OWN = -(2**15), 2**15 - 1, [rescale(2, -5), rescale(0.5, 0), rescale(3, 7)]
+VALUES = {  # the dtype stored, that read, elements, and the ends of what is stored if not all
+    "up to the ends": ("int16", "int16", rescale(-1, 0), -MOST, MOST),
+    "beyond one end": ("int16", "float32", rescale(-1, 0), LEAST, MOST),
+    "beyond the other": ("int16", "float32", rescale(1, -1), LEAST, 0),
+    "times 8": ("int16", "int16", rescale(8, 8), -4096, 4094),
+    "times 8, beyond": ("int16", "float32", rescale(8, 8), -4096, 4095),
+    "a negative slope": ("int16", "int16", rescale(-3, -1024), -9000, 9000),
+    "halves": ("int16", "float32", rescale(0.5, -10), -100, 100),
+    "quarters": ("int16", "float32", rescale(20, 0.75), -1, 1),
+    "bits, big endian": ("int16", "int16", BITS | {"syntax": uid.ExplicitVRBigEndian}),
+    "bits, RLE": ("uint16", "int16", BITS | {"syntax": uid.RLELossless}),
+    "a dose grid": ("uint16", "float32", {"DoseGridScaling": "0.001", "Modality": "RTDOSE"}),
+    "a curve": ("uint16", "float32", lut(100, np.arange(400) ** 1.6)),
+    "dark": ("uint16", "int16", DARK | BITS | rescale(1, -1024)),
+    "dark, signed": ("int16", "int16", DARK | BITS | rescale(3, 5)),
+    "dark bytes": ("uint8", "float32", DARK | rescale(0.25, 1.5)),
+    "a dark curve": ("uint8", "float32", DARK | lut(0, np.arange(256) * 3)),
+    "a dark slice": ("uint8", "int16", {"per_slice": [{}, DARK, {}]}),
+    "own numbers": ("int16", "float32", {"per_slice": OWN}),
 }
 
 
-@pytest.mark.parametrize("dtype, elements", VALUES.values(), ids=VALUES)
-def test_values_are_pydicoms_and_monochrome1_is_mirrored_within_its_bits(tmp_path, dtype, elements):
-    ends = np.iinfo(dtype)
-    stored = voxels(SHAPE, dtype=dtype, low=ends.min, high=ends.max)
+@pytest.mark.parametrize("case", VALUES.values(), ids=VALUES)
+def test_values_are_pydicoms_and_monochrome1_is_mirrored_within_its_bits(tmp_path, case):
+    kind, dtype, elements, *ends = case
+    least, most = ends or (np.iinfo(kind).min, np.iinfo(kind).max)
+    stored = voxels(SHAPE, dtype=kind, low=least, high=most)
+    stored[0, 2, 3:5] = least, most
     paths = write_series(tmp_path, stored, **elements)
     ours = dicom.read_series(tmp_path)
     theirs = np.concatenate([by_pydicom(path) for path in paths])
     np.testing.assert_allclose(ours.voxels, theirs, rtol=1e-6, atol=1e-6)
     dark = [note for note in ours.notes if "MONOCHROME1" in note]
-    assert len(dark) == ("MONOCHROME1" in str(elements))
+    assert ours.voxels.dtype == dtype and len(dark) == ("MONOCHROME1" in str(elements))
 
 
-FLOATS = [(syntax, kind, ()) for syntax in NATIVE for kind in ("f4", "f8")]
-FLOATS += [(NATIVE[0], "f4", (np.inf, np.nan)), (NATIVE[0], "f8", (1e300, -1e300))]
-
-
-@pytest.mark.parametrize("syntax, dtype, odd", FLOATS)
-def test_floats_become_float32_or_are_refused_if_not_finite(tmp_path, syntax, dtype, odd):
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("syntax", NATIVE)
+def test_floats_become_float32_or_are_refused_if_not_finite(tmp_path, syntax, dtype):
     order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
-    stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
-    stored[2, 1, : len(odd)] = odd
     keyword = {"f4": "FloatPixelData", "f8": "DoubleFloatPixelData"}[dtype]
-    own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
-    paths = write_series(tmp_path, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
-    end = outcome(tmp_path)
-    if odd:
-        assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
-    else:
-        assert end.voxels.dtype == "float32"
-        np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
+    stored = np.random.default_rng(0).normal(0, 50, (4, 5, 6)).astype(dtype)
+    for odd in ((), (np.nan,), (-np.inf,), (1e39, -1e39)):
+        with np.errstate(over="ignore"):
+            stored[2, 1, : len(odd)] = odd
+        own = [{keyword: one.astype(order + dtype).tobytes()} for one in stored]
+        paths = write_series(tmp_path, stored, syntax=syntax, per_slice=own, **rescale(2, -1))
+        end = outcome(tmp_path)
+        if odd:
+            assert (end.code, end.files) == ("NOT_FINITE", (paths[2],))
+        else:
+            assert end.voxels.dtype == "float32"
+            np.testing.assert_allclose(end.voxels, stored * 2 - 1, rtol=1e-5, atol=1e-5)
 
 
 PROGRAM = """
@@ -149,8 +130,7 @@ def test_damaged_compressed_pixels_are_refused_in_a_process_that_lives(tmp_path)
         datasets = [pydicom.dcmread(path) for path in sizes]
         whole, low, high = (next(generate_frames(one.PixelData)) for one in datasets)
         streams = {"noise": np.random.default_rng(0).bytes(len(whole)), "low": low, "high": high}
-        streams["half"] = whole[: len(whole) // 2]
-        streams["zeros"] = whole[:64] + bytes(len(whole) - 64)
+        streams |= {"half": whole[: len(whole) // 2], "zeros": whole[:64].ljust(len(whole), b"\0")}
         # Zeros are codes as good as any, and RLE states no size: nothing can tell.
         streams.pop({uid.JPEGLosslessSV1: "zeros", uid.RLELossless: "high"}.get(syntax), None)
         for name, stream in streams.items():
@@ -161,10 +141,9 @@ def test_damaged_compressed_pixels_are_refused_in_a_process_that_lives(tmp_path)
     command, root = [sys.executable, "-c", PROGRAM, str(folder)], Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    ends = [line.split(":") for line in done.stdout.splitlines()]
+    ends = [line.split(":")[1:] for line in done.stdout.splitlines()]
     assert len(ends) == 30
-    codes = ("DECODING_FAILED", "TRUNCATED")
-    assert [end for end in ends if end[1] not in codes or end[2] != "True"] == []
+    assert {*map(tuple, ends)} <= {("DECODING_FAILED", "True"), ("TRUNCATED", "True")}
 
 
 @pytest.mark.parametrize("syntax", [NATIVE[0], NATIVE[2], PACKED[0]])

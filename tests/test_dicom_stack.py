@@ -9,21 +9,18 @@ from scipy.interpolate import interp1d
 from scipy.spatial.transform import Rotation
 
 from helpers import dicom
+from helpers.dicom.stack import arrange
 from helpers.volume import Volume
 from tests.dicom_ends import by_simpleitk, code, few, outcome
 from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series
+
+DEGREES, MM = st.tuples(*[st.floats(-180, 180)] * 3), st.floats(0.4, 4)
 
 
 @few
 @example((0, 0, 0), (1, 1), 2.5, (0, 0, 0), 5)
 @example((90, 90, 0), (0.7, 0.9), 2.5, (-10, 20, 30), 6)
-@given(
-    angles=st.tuples(*[st.floats(-180, 180)] * 3),
-    spacing=st.tuples(*[st.floats(0.2, 4)] * 2),
-    between=st.floats(0.4, 8),
-    origin=st.tuples(*[st.floats(-400, 400)] * 3),
-    count=st.integers(2, 7),
-)
+@given(DEGREES, st.tuples(MM, MM), MM, st.tuples(MM, MM, st.floats(-400, 400)), st.integers(2, 7))
 def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, origin, count):
     folder = tmp_path_factory.mktemp("oblique")
     rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
@@ -39,6 +36,7 @@ def test_geometry_equals_simpleitks(tmp_path_factory, angles, spacing, between, 
     assert ours.same_geometry(theirs, tolerance_mm=1e-3) and ours.notes == ()
     (series,) = dicom.scan(folder).series
     assert list(series.files) == paths
+    assert arrange(series.headers[::-1])[2].same_geometry(ours)
 
 
 def enhanced(folder, heights):
@@ -73,7 +71,8 @@ GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filli
     ((0, 2, 8, 10, 12, 14), "MISSING_SLICE", (1, 2), 2, "2, 3"),
     ((0, 1, 2, 7), "MISSING_SLICE", (2, 3), 1, "3, 4, 5, 6"),
     ((0, 2, 4, 7, 9, 12), "UNEVEN_SPACING", (2, 3), 2, "3, 4, 5"),
-    ((0, 1, 2, 3, 4.6), "UNEVEN_SPACING", (3, 4), 1, "4"),  # no plane beyond the last
+    ((0, 1, 2.2, 3, 4), "UNEVEN_SPACING", (1, 2), 1, "2"),
+    ((0, 1, 2, 3, 4.6), "UNEVEN_SPACING", (3, 4), 0.92, "2, 3, 4"),  # up to the last
 ]
 
 
@@ -85,10 +84,10 @@ def test_a_gap_is_refused_and_filled_on_request(tmp_path, heights, named, around
     assert (end.code, set(end.files)) == (named, {paths[k] for k in around})
     assert "fill_gaps" in str(end)
     ours = dicom.read_series(tmp_path, fill_gaps=True)
-    assert ours.spacing[0] == pytest.approx(step, abs=0.01)
-    even = np.arange(0, heights[-1] + 0.02, ours.spacing[0])
-    line = interp1d(heights, stored, axis=0)(np.minimum(even, heights[-1]))
-    np.testing.assert_allclose(ours.voxels, line, atol=0.501)
+    assert ours.spacing[0] == pytest.approx(step, abs=1e-6) and ours.voxels.dtype == "int16"
+    even = np.linspace(0, heights[-1], len(ours.voxels))
+    assert even[1] == pytest.approx(step)
+    np.testing.assert_allclose(ours.voxels, interp1d(heights, stored, axis=0)(even), atol=0.501)
     (note,) = ours.notes
     assert f": {made_up}" in note
 
@@ -101,8 +100,7 @@ def places(x, y, z=(0, 2, 4, 6, 8)) -> dict:
     return slices("position", *np.broadcast(x, y, z))
 
 
-FIVE = np.arange(5)
-ONE_UID = slices("SOPInstanceUID", "1.1", "1.2", "1.3", "1.4", "1.4")
+FIVE, NAMES = np.arange(5), ("1.1", "1.2", "1.3", "1.4", "1.4")
 STACKS = {  # what is odd about five slices: the code, and which slices are named
     "a tilt": (places(0, 0.67 * FIVE, 2.5 * FIVE), "GANTRY_TILT", FIVE),
     "a tilt the other way": (places(-0.2 * FIVE, 0), "GANTRY_TILT", FIVE),
@@ -110,18 +108,18 @@ STACKS = {  # what is odd about five slices: the code, and which slices are name
     "a gap of 200 mm": ({"heights": (0, 1.25, 2.5, 3.75, 203.75)}, "MISSING_SLICE", [3, 4]),
     "more missing than there are": ({"heights": (0, 1, 2, 3, 10)}, "MISSING_SLICE", [3, 4]),
     "a slice beside": (places((0, 0, 30, 0, 0), 0), "NOT_ALIGNED", [2]),
-    "another pixel spacing": (
-        slices("spacing", *[(1, 1)] * 2, (1, 1.1), *[(1, 1)] * 2),
-        "MIXED_SLICES",
-        [2],
-    ),
+    "other pixels": (slices("spacing", (1, 1), (1, 1), (1, 1.1), *[(1, 1)] * 2), "MIXED_SLICES", 2),
     "long axes": ({"ImageOrientationPatient": list("200010")}, "NO_GEOMETRY", None),
-    "spacing 0": ({"PixelSpacing": ["0", "0"]}, "NO_GEOMETRY", None),
-    "one UID at two places": (ONE_UID, "CONFLICTING_DUPLICATE", [3, 4]),
-    "acquisitions take turns": (slices("AcquisitionNumber", 1, 2, 1, 2, 1), "MIXED_SLICES", None),
+    "spacing 0": ({"PixelSpacing": ["0", "0"]}, "NO_GEOMETRY", FIVE),
+    "a place of two numbers": ({"ImagePositionPatient": ["1", "2"]}, "NO_GEOMETRY", FIVE),
+    "no spacing": ({"PixelSpacing": None}, "NO_GEOMETRY", FIVE),
+    "one without a place": ({"per_slice": [{}] * 4 + [NOWHERE]}, "NO_GEOMETRY", 4),
+    "one UID twice": (slices("SOPInstanceUID", *NAMES), "CONFLICTING_DUPLICATE", [3, 4]),
+    "acquisitions take turns": (slices("AcquisitionNumber", 1, 2, 1, 2, 1), "MIXED_SLICES", FIVE),
     "slabs": (slices("AcquisitionNumber", 1, 1, 2, 2, 2), "", ()),
     "one slice again": (slices("AcquisitionNumber", 1, 1, 2, 1, 1), "", ()),
     "an acquisition a slice": (slices("AcquisitionNumber", 5, 4, 3, 2, 1), "", ()),
+    "a slice a little off": ({"heights": (0, 10, 20.15, 30, 40)}, "", ()),
     "an empty rescale": ({"RescaleSlope": "", "RescaleIntercept": ""}, "", ()),
 }
 
@@ -134,7 +132,7 @@ def test_a_stack_that_is_no_volume_is_refused_by_name(tmp_path, elements, expect
     assert getattr(end, "code", "") == expected == code(tmp_path, fill_gaps=True)
     if expected:
         assert "fill_gaps" not in str(end)
-        assert named is None or set(end.files) == {paths[k] for k in named}
+        assert named is None or set(end.files) == {paths[k] for k in np.ravel(named)}
     else:
         np.testing.assert_array_equal(end.voxels, voxels())
 
@@ -143,6 +141,7 @@ PLACE, NONE = {"position": (1, 2, 3), "spacing": (0.5, 0.6)}, {"PixelSpacing": N
 SINGLE = [
     (0, PLACE | {"SpacingBetweenSlices": "7"}, (7, 0.5, 0.6)),
     (1, PLACE | {"SliceThickness": "7"}, (1, 0.5, 0.6)),  # which tells no distance
+    (2, PLACE | {"PixelSpacing": ["0", "0"]}, (1, 1, 1)),
     (3, NONE, (1, 1, 1)),
     (3, NONE | {"ImagerPixelSpacing": ["0.14", "0.15"]}, (1, 0.14, 0.15)),
 ]

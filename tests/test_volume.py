@@ -42,33 +42,31 @@ def test_the_same_geometry_means_every_voxel_at_the_same_place():
     voxels, spacing, origin = ours.voxels, ours.spacing, ours.origin
     turned = OBLIQUE @ Rotation.from_euler("x", 0.5, degrees=True).as_matrix()
     moved = Volume(voxels, spacing, np.add(origin, (0.5, 0, 0)), OBLIQUE)
-    same = [ours.with_voxels(voxels > 9), Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE)]
-    others = [Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE), moved]
-    others += [
-        Volume(voxels, spacing, origin, turned),
-        Volume(voxels[1:], spacing, origin, OBLIQUE),
-    ]
-    assert [ours.same_geometry(one) for one in same + others] == [True] * 2 + [False] * 4
+    assert ours.same_geometry(ours.with_voxels(voxels > 9))
+    assert ours.same_geometry(Volume(voxels, (3, 0.7, 0.80001), origin, OBLIQUE))
+    assert not ours.same_geometry(Volume(voxels, (3, 0.7, 0.81), origin, OBLIQUE))
+    assert not ours.same_geometry(Volume(voxels, spacing, origin, turned))
+    assert not ours.same_geometry(Volume(voxels[1:], spacing, origin, OBLIQUE))
     assert ours.same_geometry(moved, 0.51) and not ours.same_geometry(moved, 0.49)
 
 
-def test_what_is_no_volume_is_refused():
-    cube, nan = np.zeros((2, 2, 2)), np.nan
-    leaning = [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]
-    flat = sitk.Image([4, 4], 2), sitk.Image([4, 4, 4, 2], 2)
-    colour = sitk.Image([4, 4, 4], sitk.sitkVectorUInt8, 3)
-    lengths = [{"spacing": mm} for mm in ((0, 1, 1), (1, -1, 1), (1, 1, nan), (np.inf, 1, 1))]
-    axes = [{"direction": one} for one in (np.zeros((3, 3)), leaning, np.full((3, 3), nan))]
-    wrong = [
-        ("NO_GEOMETRY", Volume, cube, how) for how in (*lengths, *axes, {"origin": (0, 0, nan)})
-    ]
-    wrong += [("SHAPE_MISMATCH", Volume, one, {}) for one in (cube[0], cube[..., None])]
-    wrong += [("SHAPE_MISMATCH", Volume.from_sitk, image, {}) for image in (*flat, colour)]
-    wrong += [("SHAPE_MISMATCH", oblique().with_voxels, np.zeros((5, 4, 6)), {})]
-    for code, call, what, how in [*wrong, ("NO_GEOMETRY", oblique().resample, -1, {})]:
-        with pytest.raises(CourseDataError) as refused:
-            call(what, **how)
-        assert refused.value.code == code, (what, how)
+CUBE, NAN, LEANING = np.zeros((2, 2, 2)), np.nan, [[1, 0.2, 0], [0, 1, 0], [0, 0, 1]]
+ODD = [{"spacing": mm} for mm in ((0, 1, 1), (1, -1, 1), (1, 1, NAN), (np.inf, 1, 1))]
+ODD += [{"direction": np.zeros((3, 3))}, {"direction": LEANING}, {"origin": (0, 0, NAN)}]
+WRONG = [("NO_GEOMETRY", Volume, CUBE, how) for how in ODD]
+WRONG += [("NO_GEOMETRY", oblique().resample, -1, {})]
+WRONG += [("SHAPE_MISMATCH", Volume, one, {}) for one in (CUBE[0], CUBE[..., None])]
+FLAT, COLOUR = sitk.Image([4, 4], sitk.sitkInt16), sitk.Image([4, 4, 4], sitk.sitkVectorUInt8, 3)
+RGB, FOUR = sitk.Image([4, 4], sitk.sitkVectorUInt8, 3), sitk.Image([4, 4, 4, 2], sitk.sitkInt16)
+WRONG += [("SHAPE_MISMATCH", Volume.from_sitk, one, {}) for one in (FLAT, COLOUR, RGB, FOUR)]
+WRONG += [("SHAPE_MISMATCH", oblique().with_voxels, np.zeros((5, 4, 6)), {})]
+
+
+@pytest.mark.parametrize("code, call, what, how", WRONG)
+def test_what_is_no_volume_is_refused(code, call, what, how):
+    with pytest.raises(CourseDataError) as refused:
+        call(what, **how)
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize("ending", volume.SUFFIXES)
@@ -128,72 +126,60 @@ def smooth(direction=OBLIQUE) -> Volume:
 @pytest.mark.parametrize("spacing", [1.0, 2.0, (1.25, 3.0, 2.0), (5.0, 1.5, 0.7)], ids=str)
 def test_resampling_interpolates_linearly_as_scipy_does_after_smoothing_as_simpleitk_does(spacing):
     ours = smooth()
-    new = ours.resample(spacing)
-    spacing = np.broadcast_to(spacing, 3)
+    new, spacing = ours.resample(spacing), np.broadcast_to(spacing, 3)
     np.testing.assert_allclose(new.spacing, spacing)
-    assert new.voxels.dtype == np.float32
     # The same corner and, to the nearest voxel, the same extent.
     np.testing.assert_allclose(new.to_patient((-0.5,) * 3), ours.to_patient((-0.5,) * 3), atol=1e-9)
-    extent = np.multiply(new.shape, new.spacing)
-    assert (np.abs(extent - np.multiply(ours.shape, ours.spacing)) <= spacing / 2 + 1e-9).all()
+    beyond = np.multiply(new.shape, new.spacing) - np.multiply(ours.shape, ours.spacing)
+    assert (np.abs(beyond) <= spacing / 2 + 1e-9).all()
     image = ours.to_sitk()
     for axis, (old, mm) in enumerate(zip(ours.spacing[::-1], spacing[::-1], strict=True)):
         if mm > old:  # variances add
             image = sitk.RecursiveGaussian(image, np.sqrt(mm**2 - old**2) / 2, False, 0, axis)
-    grid = np.meshgrid(*[np.arange(n) for n in new.shape], indexing="ij")
-    places = [(k + 0.5) * r - 0.5 for k, r in zip(grid, spacing / ours.spacing, strict=True)]
-    source, finer = sitk.GetArrayFromImage(image), (spacing <= ours.spacing).all()
+    scale = np.reshape(spacing / ours.spacing, (3, 1, 1, 1))
+    places = (np.indices(new.shape) + 0.5) * scale - 0.5
+    source, finer = sitk.GetArrayFromImage(image), (scale <= 1).all()
     expected = ndimage.map_coordinates(source, places, order=1, mode="nearest")
     np.testing.assert_allclose(new.voxels, expected, atol=2e-3 if finer else 1.0)
     assert (volume.SMOOTHED in new.notes) != finer and new.notes[0] == "read"
 
 
 @pytest.mark.parametrize("turn", [np.eye(3), OBLIQUE], ids=["upright", "oblique"])
-def test_one_bright_column_in_four_is_a_quarter_as_bright_on_a_grid_as_coarse(turn):
-    for phase in range(4):
-        voxels = np.zeros((8, 16, 96), np.int16)
-        voxels[..., phase::4] = 1000
-        fine = Volume(voxels, (0.5, 0.5, 0.5), direction=turn)
-        coarse = fine.resample(2.0)
-        quarter = turn @ [[0, -1, 0], [1, 0, 0], [0, 0, 1]]  # its y runs along our x
-        sideways = Volume(np.zeros((4, 16, 8)), (0.5, 2, 0.5), fine.to_patient((2, 6, 80)), quarter)
-        across = fine.resample_like(sideways).voxels
-        np.testing.assert_allclose(across, 250, rtol=0.02)
-        for found in (coarse, fine.resample_like(coarse)):
-            np.testing.assert_allclose(found.voxels[..., 3:-3], 250, rtol=0.02)
-        mask = fine.with_voxels(voxels > 0).resample(2.0, is_mask=True)
-        assert mask.voxels.dtype == bool and volume.SMOOTHED not in mask.notes
+@pytest.mark.parametrize("phase", range(4))
+def test_one_bright_column_in_four_is_a_quarter_as_bright_on_a_grid_as_coarse(turn, phase):
+    voxels = np.zeros((8, 16, 96), np.int16)
+    voxels[..., phase::4] = 1000
+    fine = Volume(voxels, (0.5, 0.5, 0.5), direction=turn)
+    coarse = fine.resample(2.0)
+    quarter = turn @ [[0, -1, 0], [1, 0, 0], [0, 0, 1]]  # its y runs along our x
+    sideways = Volume(np.zeros((4, 16, 8)), (0.5, 2, 0.5), fine.to_patient((2, 6, 80)), quarter)
+    np.testing.assert_allclose(fine.resample_like(sideways).voxels, 250, rtol=0.02)
+    for found in (coarse, fine.resample_like(coarse)):
+        np.testing.assert_allclose(found.voxels[..., 3:-3], 250, rtol=0.02)
+    mask = fine.with_voxels(voxels > 0).resample(2.0, is_mask=True)
+    assert mask.voxels.dtype == bool and volume.SMOOTHED not in mask.notes
 
 
-def test_equal_and_finer_spacing_leave_every_frequency_and_say_nothing_of_smoothing():
-    ours = oblique(shape=(5, 6, 7))
-    same, third = ours.resample(ours.spacing), ours.resample(np.divide(ours.spacing, 3))
-    np.testing.assert_allclose(same.voxels, ours.voxels, atol=1e-3)  # and nothing is rounded
-    np.testing.assert_allclose(third.voxels[1::3, 1::3, 1::3], ours.voxels, atol=1e-3)
-    assert same.notes == ("a note", "resampled to 3 x 0.7 x 0.8 mm")
-    steps = Volume(np.array([0, 100], np.int16).reshape(2, 1, 1), (2, 1, 1))
-    np.testing.assert_allclose(steps.resample((1, 1, 1)).voxels.ravel(), [0, 25, 75, 100])
+COLUMNS = [  # voxels 2 mm apart, the new spacing, whether they are ids, what they become
+    ([0, 90, 7], 2, False, [0, 90, 7]),  # and nothing is rounded or smoothed
+    ([0, 100], 1, False, [0, 25, 75, 100]),
+    ([10, 50, 90], 4, True, [50, 90]),  # the last one lies on the rim
+    ([10, 50, 90], 13, True, [90]),  # and here beyond it
+    ([0, 3, 120], 1.5, True, [0, 3, 3, 120]),
+]
 
 
-@pytest.mark.parametrize(("spacing", "count"), [(4, 2), (13, 1), (100, 1)])
-def test_a_coarse_grid_that_ends_on_or_beyond_the_rim_repeats_the_rim(spacing, count):
-    ramp = Volume(np.array([10, 50, 90], np.uint8).reshape(3, 1, 1), (2, 1, 1))
-    coarse = ramp.resample((spacing, 1, 1), is_mask=True)
-    assert coarse.shape == (count, 1, 1) and coarse.voxels[-1, 0, 0] == 90
-
-
-@LAWFUL
-@given(st.sampled_from(["bool", "u1", "i2", "i4"]), st.tuples(*[st.floats(0.4, 6)] * 3))
-def test_a_resampled_mask_has_its_own_ids_and_no_others(dtype, spacing):
-    ids = np.random.default_rng(0).choice([0, 3, 7, 120], (5, 6, 7)).astype(dtype)
-    new = Volume(ids, (2, 1, 1.5), direction=OBLIQUE).resample(spacing, is_mask=True)
-    assert new.voxels.dtype == dtype and len(new.notes) == 1
-    sizes = zip(new.shape, spacing, (2, 1, 1.5), ids.shape, strict=True)
-    places = [np.clip((np.arange(n) + 0.5) * to / by - 0.5, 0, old - 1) for n, to, by, old in sizes]
-    # Which neighbour wins exactly between two centres is nobody's business.
-    clear = [np.abs(place % 1 - 0.5) > 1e-6 for place in places]
-    nearest = ids[np.ix_(*[np.rint(place).astype(int) for place in places])]
-    assert (new.voxels == nearest)[np.ix_(*clear)].all()
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("column, spacing, is_mask, expected", COLUMNS)
+def test_a_column_becomes_what_a_pencil_makes_of_it(column, spacing, is_mask, expected, axis):
+    shape, old, new = np.roll([(-1, 2, spacing), (1, 1, 1), (1, 1, 1)], axis, axis=0).T
+    for dtype in ("bool", "u1", "i2", "i4", "f4")[: 5 if is_mask else 0] or ("i2",):
+        stored = np.reshape(column, shape.astype(int)).astype(dtype)
+        found = Volume(stored, old, direction=OBLIQUE).resample(new, is_mask=is_mask)
+        np.testing.assert_allclose(found.voxels.ravel(), np.array(expected).astype(dtype))
+        assert found.voxels.dtype == (dtype if is_mask else "f4")
+        by = " x ".join(f"{mm:g}" for mm in new)
+        assert found.notes == (f"resampled to {by} mm",)
 
 
 def test_a_prediction_goes_back_into_the_geometry_it_came_from_and_onto_any_other_grid():
@@ -209,14 +195,14 @@ def test_a_prediction_goes_back_into_the_geometry_it_came_from_and_onto_any_othe
     np.testing.assert_allclose(new.voxels.ravel(), expected, atol=0.5)
 
 
-def test_beyond_a_crop_an_image_has_its_darkest_value_and_a_mask_is_empty():
-    whole = Volume(np.zeros((6, 6, 6), np.int16))
+@pytest.mark.parametrize("is_mask, outside", [(False, -1000), (True, 0)])
+def test_beyond_a_crop_an_image_has_its_darkest_value_and_a_mask_is_empty(is_mask, outside):
     crop = Volume(np.full((2, 2, 2), 500, np.int16), origin=(2, 2, 2))
     crop.voxels[0, 0, 0] = -1000
-    for is_mask, outside in ((False, -1000), (True, 0)):
-        expected = np.full((6, 6, 6), outside)
-        expected[2:4, 2:4, 2:4] = crop.voxels
-        np.testing.assert_array_equal(crop.resample_like(whole, is_mask=is_mask).voxels, expected)
+    expected = np.full((6, 6, 6), outside)
+    expected[2:4, 2:4, 2:4] = crop.voxels
+    found = crop.resample_like(Volume(np.zeros((6, 6, 6), np.int16)), is_mask=is_mask)
+    np.testing.assert_array_equal(found.voxels, expected)
 
 
 def test_in_lps_order_is_simpleitks_dicom_orient_from_every_orientation():

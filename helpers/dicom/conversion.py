@@ -19,14 +19,14 @@ about that, and nothing here removes one. Overlays (60xx) and private tags are n
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 from helpers.cases import Case, Found, Rejection
 from helpers.dicom.header import Header
-from helpers.dicom.pixels import fits_int16
 from helpers.dicom.series import Series, read_series, scan
-from helpers.errors import CourseDataError, need
+from helpers.dicom.stack import NO_SPACING
+from helpers.errors import CourseDataError
 
 # Defined terms of PS3.3 C.7.3.1.1.1 that have images; free text in the tag is none of them.
 MODALITIES = {
@@ -37,19 +37,6 @@ MODALITIES = {
 ULTRASOUND = {"BDUS", "IVUS", "US", "CD", "DD", "EC"}  # the last three are US of before 2004
 # Ultrasound and secondary capture, with what is retired of them (PS3.4 B.5, PS3.6 A).
 UNCHECKED_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}." for kind in (3, 6, 7))
-# How a note of `read_series` starts, and what goes on record: no number, no file name.
-NOTES = {
-    "MONOCHROME1 inverted": "MONOCHROME1 inverted",
-    "copies counted once": "copies of slices counted once",
-    "left out as scouts": "scouts left out of the series",
-    "unreadable files": "unreadable files beside the series",
-    "Pixel Padding Value": "padded voxels keep the padding value",
-    "pixel spacing measured at the detector": "spacing measured at the detector",
-    "no pixel spacing": "1 mm assumed in the plane",
-    "no position": "no place in the patient stated",
-    "a single slice": "1 mm assumed between slices",
-    "turned": "turned: z, y, x grow to head, back and left",
-}
 
 
 def find(
@@ -66,8 +53,8 @@ def find(
     A case is a series, or the part of one that has one size and one orientation; radiographs and
     other images without a place in the patient are cases of their own. `Case.patient` is Patient
     ID with its issuer; without an ID that of the study's other images, else the Study Instance
-    UID, else that of the series. `Case.size` is that of the voxels that `load` returns, or up to
-    twice as much. A series with damaged files is a case here, and refused by `load`.
+    UID, else that of the series. `Case.size` counts 4 bytes a voxel, though many need 2 only.
+    A series with damaged files is a case here, and refused by `load`.
 
     Args:
         folder: searched with its subfolders.
@@ -82,25 +69,26 @@ def find(
     Taught in: writing TFRecords
     """
     scanned = scan(folder, force=force, progress=progress)
-    headers = [header for series in scanned.series for header in series.headers]
     in_study = defaultdict(str)  # a study has one patient (PS3.3 A.1.2): it fills what is missing
-    for header in headers:
-        in_study[header.study_uid] = max(in_study[header.study_uid], header.patient, key=len)
-    parts = Counter(series.uid for series in scanned.series)
+    for series in scanned.series:
+        for header in series.headers:
+            in_study[header.study_uid] = max(in_study[header.study_uid], header.patient, key=len)
+    in_study[""] = ""
     cases, rejected = [], [Rejection((one.path,), one.code, one.reason) for one in scanned.rejected]
     for series in scanned.series:
         patients = _patients(series, in_study)
         # A name that is the same whatever else lies in the folder, and wherever the folder lies.
         image = min(header.sop_uid for header in series.headers)
         image = image or series.files[0].relative_to(Path(folder).expanduser()).as_posix()
-        name = series.uid if series.uid and parts[series.uid] == 1 else f"{series.uid} {image}"
-        code, reason = "BURNED_IN", _burned_in(series, allow_unchecked)
-        if len(patients) > 1 and not reason:
-            code, reason = "MIXED_SLICES", f"one series names {len(patients)} patients"
-        if reason:
-            rejected.append(Rejection(series.files, code, reason))
+        if reason := _burned_in(series, allow_unchecked):
+            rejected.append(Rejection(series.files, "BURNED_IN", reason))
+        elif len(patients) > 1:
+            reason = f"one series names {len(patients)} patients"
+            rejected.append(Rejection(series.files, "MIXED_SLICES", reason))
         else:
-            cases.append(Case(name, series, series.files, patients.pop(), size=_size(series)))
+            size = sum(4 * header.rows * header.columns for header in series.headers)
+            name = f"{series.uid} {image}"
+            cases.append(Case(name, series, series.files, patients.pop(), size=size))
     return Found(tuple(cases), tuple(rejected))
 
 
@@ -114,10 +102,10 @@ def load(case: Case) -> dict:
         z, y, x grow to head, back and left (`Volume.in_lps_order`); `spacing`:
         `(z, y, x)` in mm, left out where the header states none in the plane, and 1 in z where a
         single image states none; `modality`: one of `MODALITIES`, left out otherwise; `notes`:
-        what was done on the way, in the words of `NOTES`, left out if nothing was.
+        what was done on the way, in fixed words, left out if nothing was.
 
     Raises:
-        CourseDataError: `CONSTANT`; `UNREADABLE` for a file that is gone by now; and what
+        CourseDataError: `UNREADABLE` for a file that is gone by now; and what
             `dicom.read_series` raises, `NOT_FINITE` for one.
 
     Taught in: writing TFRecords
@@ -127,38 +115,32 @@ def load(case: Case) -> dict:
     except OSError as error:
         reason = f"a file of this series cannot be read any more: {error.strerror}"
         raise CourseDataError("UNREADABLE", reason, case.files) from None
-    low, high = volume.voxels.min(), volume.voxels.max()
-    found = f"every one of the {volume.voxels.size} voxels is {low}"
-    need(low < high, "CONSTANT", found, *case.files)
     element = {"image": volume.voxels}
-    first, modality = case.source.headers[0], case.source.modality.upper()
-    if min(first.pixel_spacing or first.detector_spacing or (0,)) > 0:
+    if NO_SPACING not in volume.notes:
         element["spacing"] = volume.spacing
-    if modality in MODALITIES:
-        element["modality"] = modality
-    notes = [NOTES[start] for start in NOTES if any(n.startswith(start) for n in volume.notes)]
-    if notes:
-        element["notes"] = tuple(notes)
+    if case.source.modality in MODALITIES:
+        element["modality"] = case.source.modality
+    if volume.notes:  # without what follows a colon: numbers, and names of files
+        element["notes"] = tuple(note.partition(":")[0] for note in volume.notes)
     return element
 
 
 def _patients(series: Series, in_study: dict[str, str]) -> set[str]:
     """Whom a series names; if nobody, the study stands for the patient, or the series itself."""
-    named = set()
+    named, studies = set(), {header.study_uid for header in series.headers}
     for header in series.headers:
-        full = in_study[header.study_uid] if header.study_uid else ""
+        full = in_study[header.study_uid]
         # Derived images often lack the ID or its issuer: one person would be two.
         named.add(full if header.patient in ("", full.partition("^^^")[0]) else header.patient)
-    studies = {header.study_uid for header in series.headers}
     return named - {""} or (studies if len(studies) == 1 and "" not in studies else {series.uid})
 
 
 def _burned_in(series: Series, allow_unchecked: bool) -> str:
     """Why text may stand in the pixels, in words for people; empty if the series may be taken."""
-    if {header.burned_in.upper() for header in series.headers} - {"NO", ""}:
+    if {header.burned_in for header in series.headers} - {"NO", ""}:
         return "Burned In Annotation is not NO"
-    likely = any(not one.burned_in and _likely_text(one) for one in series.headers)
-    if likely and not allow_unchecked:
+    silent = [header for header in series.headers if not header.burned_in]
+    if any(map(_likely_text, silent)) and not allow_unchecked:
         return "ultrasound or secondary captures without Burned In Annotation"
     return ""
 
@@ -166,15 +148,8 @@ def _burned_in(series: Series, allow_unchecked: bool) -> str:
 def _likely_text(header: Header) -> bool:
     """Ultrasound, secondary capture (every Conversion Type), or a screen saved as another kind."""
     return (
-        header.modality.upper() in ULTRASOUND
+        header.modality in ULTRASOUND
         or f"{header.sop_class}.".startswith(UNCHECKED_CLASSES)
         or header.conversion_type != ""
-        or any("SCREEN" in value for value in header.image_type)
+        or "SCREEN" in header.image_type
     )
-
-
-def _size(series: Series) -> int:
-    """Bytes of the voxels, or up to twice as many: `read_voxels` gives int16 if all fit."""
-    surely = all(fits_int16(header, *header.stored_range) for header in series.headers)
-    voxels = sum(header.rows * header.columns for header in series.headers)
-    return voxels * (2 if surely else 4)

@@ -10,7 +10,6 @@ import copy
 import functools
 import itertools
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -35,55 +34,58 @@ HEADS = {
     "big": (struct.Struct(">HH2sHL").unpack_from, struct.Struct(">HHL").unpack_from),
 }
 UNDEFINED = 0xFFFFFFFF  # a length that says: until the delimiter
-SEQUENCE_END = 0xFFFEE0DD
 READ_AT_ONCE = (2**14, 2**18, 2**22, 2**26)  # bytes: most headers end within the first
 MEMORY = psutil.virtual_memory().total
-TABLE = {  # a field of Header: its tag (PS3.6) and what it is; a number counts decimal strings
-    "image_type": (0x00080008, str),
-    "sop_class": (0x00080016, str),
-    "sop_uid": (0x00080018, str),
-    "modality": (0x00080060, str),
-    "conversion_type": (0x00080064, str),
-    "patient": (0x00100020, str),
-    "issuer": (0x00100021, str),
-    "thickness": (0x00180050, 1),
-    "spacing_between": (0x00180088, 1),
-    "detector_spacing": (0x00181164, 2),
-    "acquired": (0x00181310, bytes),  # Acquisition Matrix: samples of one slice
-    "tiles": (0x0019100A, int),  # Siemens: how many slices a mosaic holds
-    "study_uid": (0x0020000D, str),
-    "series_uid": (0x0020000E, str),
-    "acquisition": (0x00200012, 1),
-    "position": (0x00200032, 3),
-    "orientation": (0x00200037, 6),
-    "samples_per_pixel": (0x00280002, int),
-    "photometric_interpretation": (0x00280004, str),
-    "number_of_frames": (0x00280008, str),
-    "rows": (0x00280010, int),
-    "columns": (0x00280011, int),
-    "pixel_spacing": (0x00280030, 2),
-    "bits_allocated": (0x00280100, int),
-    "bits_stored": (0x00280101, int),
-    "pixel_representation": (0x00280103, int),  # 1 if signed
-    "padding": (0x00280120, int),
-    "burned_in": (0x00280301, str),
-    "intercept": (0x00281052, str),
-    "slope": (0x00281053, str),
-    "modality_lut": (0x00283000, bytes),
-    "dose_scaling": (0x3004000E, str),
-    "frame_groups": (0x52009230, bytes),
+TABLE = {  # a tag (PS3.6): the field of Header that it fills, and how its bytes are read
+    0x00020002: ("sop_class", str),  # files without images often state their kind only here
+    0x00080008: ("image_type", str.upper),
+    0x00080016: ("sop_class", str),
+    0x00080018: ("sop_uid", str),
+    0x00080060: ("modality", str.upper),
+    0x00080064: ("conversion_type", str.upper),
+    0x00100020: ("patient", str),
+    0x00100021: ("issuer", str),
+    0x00180088: ("spacing_between", 1),  # a number counts decimal strings
+    0x00181164: ("detector_spacing", 2),
+    0x00181310: ("acquired", bytes),  # Acquisition Matrix: samples of one slice
+    0x0019100A: ("tiles", int),  # Siemens: how many slices a mosaic holds
+    0x0020000D: ("study_uid", str),
+    0x0020000E: ("series_uid", str),
+    0x00200012: ("acquisition", str),
+    0x00200032: ("position", 3),
+    0x00200037: ("orientation", 6),
+    0x00280002: ("samples_per_pixel", int),
+    0x00280004: ("photometric_interpretation", str.upper),
+    0x00280008: ("number_of_frames", 1),
+    0x00280010: ("rows", int),
+    0x00280011: ("columns", int),
+    0x00280030: ("pixel_spacing", 2),
+    0x00280100: ("bits_allocated", int),
+    0x00280101: ("bits_stored", int),
+    0x00280103: ("pixel_representation", int),  # 1 if signed
+    0x00280120: ("padding", int),
+    0x00280301: ("burned_in", str.upper),
+    0x00281052: ("intercept", 1),
+    0x00281053: ("slope", 1),
+    0x00283000: ("modality_lut", bytes),
+    0x3004000E: ("slope", 1),  # Dose Grid Scaling
+    0x52009230: ("frame_groups", bytes),
 }
-TAGS = {tag for tag, _ in TABLE.values()}
-FRAME = ("position", "orientation", "pixel_spacing", "spacing_between", "slope", "intercept")
+# Of these every frame of a file may have its own.
+FRAME = (0x00180088, 0x00200032, 0x00200037, 0x00280030, 0x00281052, 0x00281053)
+UNSTATED = {name: "" if kind in (str, str.upper) else None for name, kind in TABLE.values()}
+UNSTATED |= {"slope": 1.0, "intercept": 0.0, "number_of_frames": 1.0, "samples_per_pixel": 1}
+UNSTATED |= {"pixel_keyword": "", "pixel_offset": 0, "pixel_bytes": 0}
 
 
 class Header(SimpleNamespace):
     """One image: a file, or one frame of a multi-frame file; the fields of `TABLE` and a few more.
 
     Positions and orientations are patient coordinates (x, y, z) in mm, LPS; `pixel_spacing` is
-    (between rows, between columns) in mm. What a file does not state is None or empty. Besides:
-    `path`; `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
-    deflated one, once inflated); `pixel_bytes`, None if compressed; `frame`, its number or None;
+    (between rows, between columns) in mm. What a file does not state is None or empty, and so is
+    what should be a finite number and is none; a slope that is missing is 1. Besides: `path`;
+    `transfer_syntax`; `pixel_keyword`; `pixel_offset`, in bytes from the file's start (of a
+    deflated one, once inflated); `pixel_bytes`, 0 if compressed; `frame`, its number or None;
     once `images` has looked: `stored_range`, what Bits Stored can hold; `inverted`, if MONOCHROME1.
 
     Taught in: loading DICOM
@@ -126,7 +128,7 @@ def elements(data: bytes, at: int, explicit: bool, order: str) -> Iterator[tuple
             group, element, length = without(data, at)
         tag, start = group << 16 | element, at + 8
         if group == 0xFFFE:  # an item begins or ends, or a sequence ends
-            if tag == SEQUENCE_END and around:
+            if tag == 0xFFFEE0DD and around:
                 explicit = around.pop()
             at = start
             continue
@@ -147,27 +149,17 @@ def _value_of(raw: bytes, kind: type | int, order: str = "little"):
     if kind is bytes:
         return raw
     if kind is int:
-        return int.from_bytes(raw[:2], order) if raw else None
+        return int.from_bytes(raw[:2], order)
     text = raw.decode("latin-1").strip(" \0")
-    if kind is str:
-        return text
-    values = numbers(text, kind)
-    return values[0] if values and kind == 1 else values
-
-
-def numbers(text: str, count: int) -> tuple[float, ...] | None:
-    """The `count` decimal strings in a `text`, or None if they are not all finite numbers.
-
-    >>> numbers("0.5\\\\0.7", 2), numbers("1e400", 1), numbers("1,5", 1)
-    ((0.5, 0.7), None, None)
-
-    Taught in: no lesson; `dicom.scan` uses it
-    """
+    if kind in (str, str.upper):
+        return kind(text)
     try:
         values = tuple(map(float, text.split("\\")))
     except ValueError:
         return None
-    return values if len(values) == count and all(map(math.isfinite, values)) else None
+    if len(values) != kind or not all(map(math.isfinite, values)):
+        return None
+    return values if kind > 1 else values[0]
 
 
 def read_header(path: Path, force: bool = False) -> Header:
@@ -180,12 +172,11 @@ def read_header(path: Path, force: bool = False) -> Header:
         force: also try files without the preamble and `DICM` mark of PS3.10 section 7.1.
 
     Raises:
-        CourseDataError: `NOT_DICOM`, or `UNREADABLE` for a pipe or a broken link.
+        CourseDataError: `NOT_DICOM`.
+        OSError: if it cannot be opened.
 
     Taught in: no lesson; `dicom.scan` uses it
     """
-    regular = os.path.isfile(path)  # opening a pipe would wait for ever
-    need(regular, "UNREADABLE", "no regular file: a pipe, a device or a broken link", path)
     with open(path, "rb", buffering=0) as file:
         data = b""
         for size in READ_AT_ONCE:
@@ -200,35 +191,35 @@ def read_header(path: Path, force: bool = False) -> Header:
 
 def _stated(path: Path, data: bytes, at: int) -> Header:
     """The header in a file's first bytes; without pixels, if those do not reach as far."""
-    values, syntax, order, pixels = {}, "", "little", (None, None, None)
+    raw, syntax, order = {}, "", "little"
+    header = Header(path=path, frame=None, **UNSTATED)
     try:
         for tag, start, length in elements(data, at, True, "little"):
             if tag >> 16 != 2:
                 break
             at = start + length
-            if tag == 0x00020002:  # files without images often state their kind only here
-                values[0x00080016] = data[start:at]
-            if tag == 0x00020010:
-                syntax = _value_of(data[start:at], str)
+            raw[tag] = data[start:at]
+        syntax = _value_of(raw.get(0x00020010, b""), str)
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             data = data[:at] + zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[at:])
         # By its looks, as some files are not what their transfer syntax says, or have none.
         explicit, big = data[at + 4 : at + 6].isupper(), data[at : at + 1] == b"\0"
-        syntax = syntax or NATIVE[0 if not explicit else 2 if big else 1]
+        syntax = syntax or NATIVE[2 if big else 1]
         order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
         for tag, start, length in elements(data, at, explicit, order):
             if tag in PIXELS:
-                pixels = PIXELS[tag], start, None if length == UNDEFINED else length
+                header.pixel_keyword, header.pixel_offset = PIXELS[tag], start
+                header.pixel_bytes = 0 if length == UNDEFINED else length
                 break
-            if tag in TAGS and (length == UNDEFINED or start + length <= len(data)):
-                values[tag] = data[start : start + length]
+            if tag in TABLE and (length == UNDEFINED or start + length <= len(data)):
+                raw[tag] = data[start : start + length][:1024]  # no field needs more
     except (struct.error, zlib.error):
         pass  # cut, damaged, or longer than what was read
-    need(values, "NOT_DICOM", "no DICOM element was found", path)
-    header = Header(path=path, frame=None, transfer_syntax=syntax)
-    header.pixel_keyword, header.pixel_offset, header.pixel_bytes = pixels
-    for name, (tag, kind) in TABLE.items():
-        setattr(header, name, _value_of(values.get(tag, b""), kind, order))
+    need(raw.keys() & TABLE.keys(), "NOT_DICOM", "no DICOM element was found", path)
+    header.transfer_syntax = syntax
+    for tag, (name, kind) in TABLE.items():
+        if raw.get(tag):
+            setattr(header, name, _value_of(raw[tag], kind, order))
     return header
 
 
@@ -252,45 +243,35 @@ def images(stated: Header) -> list[Header]:
     picture = not f"{h.sop_class}.".startswith(NO_IMAGES)
     code = "TRUNCATED" if picture and kind.endswith("Image Storage") else "NOT_AN_IMAGE"
     need(picture and h.pixel_keyword, code, f"no pixels of a patient: {kind}", h.path)
-    h.image_type = h.image_type.upper().split("\\")
-    aside = "LOCALIZER" in h.image_type
-    need(not aside, "SCOUT", "Image Type says LOCALIZER", h.path)
+    need("LOCALIZER" not in h.image_type, "SCOUT", "Image Type says LOCALIZER", h.path)
     _check_pixels(h)
     need(not _is_mosaic(h), "MOSAIC", f"{h.rows} x {h.columns} pixels of many slices", h.path)
-    h.slope, h.intercept = h.dose_scaling or h.slope or "1", h.intercept or "0"
     h.inverted = h.photometric_interpretation == "MONOCHROME1"
-    if h.pixel_representation and h.padding and h.padding >= 2**15:
-        h.padding -= 2**16  # its sign is that of the pixels (PS3.3 C.7.5.1.1.2)
     if h.patient and h.issuer:
         h.patient += f"^^^{h.issuer}"  # as HL7 writes the two (PS3.3 C.7.1.1)
     frames = _frames(h) if h.frame_groups or h.number_of_frames > 1 else [h]
     for one in frames:
-        rescale = numbers(f"{one.slope}\\{one.intercept}", 2)
         found = "Rescale Slope or Intercept is no finite number, or the slope is 0"
-        need(rescale and rescale[0], "NOT_FINITE", found, h.path)
-        one.slope, one.intercept = rescale
+        need(one.slope and one.intercept is not None, "NOT_FINITE", found, h.path)
     return frames
 
 
 def _check_pixels(h: Header) -> None:
     """Of a possible format and size, grey, all there, and with a decoder."""
-    (frames,) = numbers(h.number_of_frames or "1", 1) or (0,)
-    h.number_of_frames, h.samples_per_pixel = int(frames), h.samples_per_pixel or 1
-    bits = h.bits_allocated
+    bits, h.number_of_frames = h.bits_allocated, int(h.number_of_frames or 0)
     h.bits_stored = bits if h.bits_stored is None else h.bits_stored
     size = f"{h.rows} x {h.columns} x {h.number_of_frames} pixels of {bits} bits"
     known = bits in (1, 8, 16, 32, 64) and 1 <= h.bits_stored <= bits
-    possible = known and h.rows and h.columns and frames >= 1
+    possible = known and h.rows and h.columns and h.number_of_frames >= 1
     need(possible, "PIXEL_FORMAT", f"{size}, {h.bits_stored} of them stored", h.path)
     low = -(2 ** (h.bits_stored - 1)) if h.pixel_representation else 0
     h.stored_range = (low, low + 2**h.bits_stored - 1)
-    h.photometric_interpretation = h.photometric_interpretation.upper()
     grey = h.photometric_interpretation in ("MONOCHROME1", "MONOCHROME2")
     need(grey and h.samples_per_pixel == 1, "COLOUR", "colour, or of no known meaning", h.path)
     claimed = h.rows * h.columns * h.number_of_frames * bits // 8
     need(claimed <= MEMORY, "TOO_LARGE", f"{size} are {claimed} bytes", h.path)
     if h.transfer_syntax in NATIVE:
-        there = min(h.pixel_bytes or 0, h.path.stat().st_size - h.pixel_offset)
+        there = min(h.pixel_bytes, h.path.stat().st_size - h.pixel_offset)
         need(there >= claimed, "TRUNCATED", f"{size}, and {there} of {claimed} bytes", h.path)
     else:
         why = _undecodable(h.transfer_syntax, bits)
@@ -305,7 +286,7 @@ def _is_mosaic(h: Header) -> bool:
     """
     if "MOSAIC" not in h.image_type or h.number_of_frames > 1 or h.tiles == 1:
         return False
-    acquired = np.frombuffer(h.acquired, np.uint16)
+    acquired = np.frombuffer(h.acquired or b"", np.uint16)
     across = math.ceil(math.sqrt(h.tiles or 2))
     return max(h.rows, h.columns) >= across * min(acquired[acquired > 0], default=0)
 
@@ -313,12 +294,11 @@ def _is_mosaic(h: Header) -> bool:
 @functools.cache
 def _undecodable(syntax: str, bits: int) -> str:
     """Why compressed pixels cannot be decoded here, or nothing."""
-    if syntax not in uid.UID_dictionary:
-        return "an unknown transfer syntax"
-    name = uid.UID_dictionary[syntax][0]
+    name = "an unknown transfer syntax"
     try:
+        name = uid.UID_dictionary[syntax][0]
         decoder = get_decoder(syntax)
-    except NotImplementedError:
+    except (KeyError, NotImplementedError):
         return f"no decoder exists for {name}; ask for Explicit VR Little Endian"
     if bits == 1 and not decoder.is_native:
         return f"no decoder exists for single bits in {name}"
@@ -334,15 +314,13 @@ def _frames(h: Header) -> list[Header]:
         return [h]
     found = f"{h.number_of_frames} frames, and functional groups for {len(groups)} of them"
     need(len(groups) == h.number_of_frames, "MULTI_FRAME", found, h.path)
-    frames = []
-    for group in groups:
-        one = copy.copy(h)
-        one.frame = len(frames)
-        frames.append(one)
-        for element in itertools.chain(*shared, group):
-            for item, name in itertools.product(element.value, FRAME):
-                tag, kind = TABLE[name]
+    frames = [copy.copy(h) for _ in groups]
+    for number, one in enumerate(frames):
+        one.frame = number
+        for element in itertools.chain(*shared, groups[number]):
+            for item, tag in itertools.product(element.value, FRAME):
                 if tag in item:
+                    name, kind = TABLE[tag]
                     text = "\\".join(map(str, np.ravel(item[tag].value)))
                     setattr(one, name, _value_of(text.encode(), kind))
     return frames

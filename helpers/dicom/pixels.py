@@ -14,10 +14,9 @@ import numpy as np
 from pydicom import dcmread, uid
 from pydicom.pixels import apply_modality_lut, get_decoder
 
-from helpers.dicom.header import Header
+from helpers.dicom.header import NATIVE, Header
 from helpers.errors import CourseDataError, need
 
-LITTLE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 # Where pydicom's first choice is not the best: its own RLE decoder is written in Python, and GDCM
 # ends the whole process when a JPEG-LS stream is shorter than the header says.
 PLUGINS = {
@@ -25,9 +24,6 @@ PLUGINS = {
     uid.JPEGLSLossless: "pyjpegls",
     uid.JPEGLSNearLossless: "pyjpegls",
 }
-# What a decoder of pydicom has to be told, by the names of its options and of Header's fields.
-OPTIONS = ("pixel_keyword", "rows", "columns", "number_of_frames", "samples_per_pixel")
-OPTIONS += ("photometric_interpretation", "bits_allocated", "bits_stored", "pixel_representation")
 
 
 def read_voxels(slices: Sequence[Header]) -> np.ndarray:
@@ -73,13 +69,18 @@ def _fill(out: np.ndarray, header: Header) -> bool:
     if header.inverted:
         stored = (least + greatest if whole else 0) - stored
     if out.dtype == np.int16:
-        fits = fits_int16(header, stored.min(), stored.max())
-        if fits:  # arithmetic modulo 2**16 gives the right bits, as the result is known to fit
-            bits = stored.view(np.uint16) if stored.itemsize == 2 else stored.astype(np.uint16)
-            if header.slope != 1:
-                bits = bits * np.uint16(header.slope % 2**16)
-            np.add(bits, np.uint16(header.intercept % 2**16), out=out.view(np.uint16))
-        return fits
+        exact = header.slope.is_integer() and header.intercept.is_integer()
+        if not (whole and exact) or header.modality_lut:
+            return False
+        ends = [header.slope * end + header.intercept for end in (stored.min(), stored.max())]
+        if min(ends) < -(2**15) or max(ends) >= 2**15:
+            return False
+        # Arithmetic modulo 2**16 gives the right bits, as the result is known to fit.
+        bits = stored.view(np.uint16) if stored.itemsize == 2 else stored.astype(np.uint16)
+        if header.slope != 1:
+            bits = bits * np.uint16(header.slope % 2**16)
+        np.add(bits, np.uint16(header.intercept % 2**16), out=out.view(np.uint16))
+        return True
     if header.modality_lut:
         dataset = dcmread(header.path, force=True, stop_before_pixels=True)
         out[...] = apply_modality_lut(stored, dataset)
@@ -91,24 +92,10 @@ def _fill(out: np.ndarray, header: Header) -> bool:
     return True
 
 
-def fits_int16(header: Header, low: int, high: int) -> bool:
-    """Whether int16 holds the values that stored ones from `low` to `high` stand for.
-
-        fits_int16(header, *header.stored_range)
-
-    Taught in: no lesson; `read_voxels` uses it
-    """
-    if header.pixel_keyword != "PixelData" or header.modality_lut:
-        return False
-    ends = [header.slope * end + header.intercept for end in (low, high)]
-    whole = header.slope.is_integer() and header.intercept.is_integer()
-    return bool(whole and min(ends) >= -(2**15) and max(ends) < 2**15)
-
-
 def _stored(header: Header, out: np.ndarray) -> np.ndarray:
     """The pixels as stored, `[y, x]`; in the memory of `out`, if they are plain and as wide."""
     shape, bits = (header.rows, header.columns), header.bits_allocated
-    if header.transfer_syntax in LITTLE and bits in (8, 16, 32):
+    if header.transfer_syntax in NATIVE[:2] and bits in (8, 16, 32):
         kind = "i" if header.pixel_representation else "u"
         dtype = np.dtype(f"<{kind if header.pixel_keyword == 'PixelData' else 'f'}{bits // 8}")
         pixels = out.view(dtype) if out.itemsize == dtype.itemsize else np.empty(shape, dtype)
@@ -138,14 +125,12 @@ def _decoded(header: Header) -> np.ndarray:
 
         values = sitk.GetArrayFromImage(sitk.ReadImage(str(header.path)))[header.frame or 0]
         return np.rint((values - header.intercept) / header.slope).astype(np.int64)
-    decoder, plugin = get_decoder(header.transfer_syntax), PLUGINS.get(header.transfer_syntax, "")
-    options = {name: getattr(header, name) for name in OPTIONS}
-    if plugin in decoder.available_plugins:
-        options["decoding_plugin"] = plugin
-    with open(header.path, "rb") as file:
-        source = file
+    decoder, plugin = get_decoder(header.transfer_syntax), PLUGINS.get(header.transfer_syntax)
+    plugin = plugin if plugin in decoder.available_plugins else ""
+    # It takes what it needs of the header, which has pydicom's names for it.
+    options = vars(header) | {"raw": True, "index": header.frame or 0, "decoding_plugin": plugin}
+    with open(header.path, "rb") as source:
+        source.seek(header.pixel_offset)
         if header.transfer_syntax == uid.DeflatedExplicitVRLittleEndian:
-            source = io.BytesIO(dcmread(file)[header.pixel_keyword].value)
-        else:
-            file.seek(header.pixel_offset)
-        return decoder.as_array(source, raw=True, index=header.frame or 0, **options)[0]
+            source = io.BytesIO(dcmread(header.path)[header.pixel_keyword].value)
+        return decoder.as_array(source, **options)[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,7 @@ from helpers.volume import Volume
 ELSEWHERE = {"NOT_DICOM", "NOT_AN_IMAGE", "UNREADABLE", "SCOUT"}
 # Without a place in the patient each of these is an image of its own, never a slice of a stack.
 FLAT = {"CR", "DX", "IO", "MG", "PX", "RG", "XC", "RF", "US", "XA"}
-CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # SOP classes of what was captured from a screen, or scanned
-STACK = 3  # images that make a stack, beside which a lone one is a scout
+STACK = 3  # images with a place: what is alone beside them, or has none, is a scout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +78,7 @@ class Scan:
     rejected: tuple[Rejected, ...]
 
     def __repr__(self) -> str:
-        reasons = sorted(Counter(file.code for file in self.rejected).items())
-        counts = ", ".join(f"{count} {code}" for code, count in reasons)
-        return f"Scan({len(self.series)} series; rejected: {counts or 'nothing'})"
+        return f"Scan({len(self.series)} series; rejected: {_by_code(self.rejected) or 'nothing'})"
 
 
 def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> Scan:
@@ -91,8 +88,8 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
         found.series, found.rejected     # every file stands in exactly one of the two
 
     Pixels are not read. Files are split by Series Instance UID, by kind (SOP class), by size and by
-    orientation. Beside a stack, a localizer, a capture of a screen, or an image that lies across
-    the others is listed as `SCOUT`.
+    orientation. Localizers are listed as `SCOUT`, and so is what is alone, or without a place in
+    the patient, beside a stack of its series: an image across the others, a capture of a screen.
 
     Args:
         folder: searched with its subfolders; a single file is taken as a folder of one.
@@ -104,8 +101,13 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
 
     Taught in: loading DICOM
     """
-    files, rejected = [], []  # a file is a list of frames
-    for path in tqdm(_paths(folder, rejected), unit="file", disable=not progress):
+    top = Path(folder).expanduser()
+    if folder == "" or not top.exists():
+        raise FileNotFoundError(f"no such folder: {folder or 'an empty path'}")
+    paths, odd = files_below(top) if top.is_dir() else ([top], [])
+    rejected = [Rejected(path, "UNREADABLE", meaning("UNREADABLE")) for path in odd]
+    files = []  # each a list of frames
+    for path in tqdm(paths, unit="file", disable=not progress):
         stated = None
         try:
             stated = read_header(path, force)
@@ -117,7 +119,8 @@ def scan(folder: str | Path, *, force: bool = False, progress: bool = False) -> 
             # No words of the latter: they may quote.
             code, reason = "UNREADABLE", getattr(error, "strerror", None) or type(error).__name__
         rejected.append(Rejected(path, code, reason, stated))
-    series = _series(_without_scouts(_groups(files), rejected), rejected)
+    found = _series(_without_scouts(_groups(files), rejected), rejected)
+    series = sorted(found, key=lambda series: min(series.files))
     return Scan(tuple(series), tuple(sorted(rejected, key=lambda file: file.path)))
 
 
@@ -128,9 +131,10 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
 
     Args:
         source: a `Series` of `scan`, or a folder (or file) that holds exactly one series.
-        fill_gaps: interpolate linearly to an even grid where slices are missing or unevenly
-            spaced; the volume's notes record it and name the slices made up. By default such a
-            series is refused, and always if more slices would be made up than were measured.
+        fill_gaps: interpolate linearly to an even grid, from the first slice to the last, where
+            slices are missing or unevenly spaced; the volume's notes record it and name the slices
+            made up. By default such a series is refused, and always if more slices would be made
+            up than were measured.
 
     Returns:
         Voxels `[z, y, x]`, z along the slice normal: int16 where rescale slope and intercept
@@ -150,33 +154,19 @@ def read_series(source: str | Path | Series, *, fill_gaps: bool = False) -> Volu
         first = series.damaged[0]
         same = [file.path for file in series.damaged if file.code == first.code]
         raise CourseDataError(first.code, f"not whole: {first.reason}", same)
-    stack = arrange(series.headers, fill_gaps=fill_gaps)
-    first, count = stack.slices[0], len(stack.slices)
-    needed, free = 4 * count * first.rows * first.columns, psutil.virtual_memory().available
-    need(needed <= free, "TOO_LARGE", f"{needed} bytes of voxels, {free} are free", first.path)
-    voxels = read_voxels(stack.slices)
-    if stack.even_mm is not None:
-        voxels = interpolated(voxels, stack.heights_mm, stack.even_mm)
-    notes = [*series.notes, *stack.notes]
-    if padding := {header.padding for header in stack.slices} - {None}:
-        stored = f"Pixel Padding Value {listed(sorted(padding))} (stored)"
-        notes.append(f"{stored}: kept where nothing was measured")
-    if inverted := sum(header.inverted for header in stack.slices):
-        notes.append(f"MONOCHROME1 inverted on {inverted} of {count} slices")
-    return Volume(voxels, stack.spacing, stack.origin, stack.direction, tuple(notes))
-
-
-def _paths(folder: str | Path, rejected: list[Rejected]) -> list[Path]:
-    """Every file under a folder; what cannot be read there is rejected by name."""
-    given = os.fspath(folder)
-    top = Path(given).expanduser()
-    if not given or not top.exists():
-        raise FileNotFoundError(f"no such folder: {given or 'an empty path'}")
-    if not top.is_dir():
-        return [top]
-    files, odd = files_below(top)
-    rejected += [Rejected(path, "UNREADABLE", meaning("UNREADABLE")) for path in odd]
-    return files
+    slices, places, grid = arrange(series.headers, fill_gaps=fill_gaps)
+    needed, free = 4 * grid.voxels.size, psutil.virtual_memory().available
+    found = f"{needed} bytes of voxels, {free} are free"
+    need(needed <= free, "TOO_LARGE", found, slices[0].path)
+    voxels = read_voxels(slices)
+    if not np.array_equal(places, range(len(slices))):
+        voxels = interpolated(voxels, places)
+    notes = list(series.notes)
+    if any(header.padding is not None for header in slices):
+        notes.append("padded voxels keep the padding value")
+    if inverted := sum(header.inverted for header in slices):
+        notes.append(f"MONOCHROME1 inverted: {inverted} of {len(slices)} slices")
+    return grid.with_voxels(voxels, *notes)
 
 
 Group = list[list[Header]]  # files, each a list of frames
@@ -201,8 +191,7 @@ def _groups(files: Group) -> list[Group]:
 
 def _is_alone(header: Header) -> bool:
     """Whether nothing links an image to others, but copies of it."""
-    flat = header.modality.upper() in FLAT and header.frame is None and not header.placed
-    return flat or not header.series_uid
+    return not header.series_uid or (header.modality in FLAT and not header.placed)
 
 
 def _is_parallel(known: Header, new: Header) -> bool:
@@ -214,62 +203,55 @@ def _is_parallel(known: Header, new: Header) -> bool:
 
 def _without_scouts(groups: list[Group], rejected: list[Rejected]) -> list[Group]:
     """The groups that are no scouts beside the stack of their series; those become rejected."""
-    kinds, kept = {}, []  # the SOP class of each series' largest stack
-    for group in sorted(groups, key=len):
-        first = group[0][0]
-        if len(group) >= STACK and not _is_alone(first):
-            kinds[first.series_uid] = first.sop_class
-
-    def is_odd(header: Header) -> bool:
-        return header.sop_class not in ("", kinds.get(header.series_uid, header.sop_class))
-
+    large = [group[0][0] for group in groups if len(group) >= STACK]
+    stacks, kept = {first.series_uid for first in large if first.placed} - {""}, []
     for group in groups:
         first = group[0][0]
-        lone = len(group) == 1 and first.series_uid in kinds
-        if lone or (is_odd(first) and first.sop_class.startswith(CAPTURE)):
+        if first.series_uid in stacks and (len(group) == 1 or not first.placed):
             reason = "of another kind, plane or size than the rest of its series"
             rejected += [Rejected(file[0].path, "SCOUT", reason, file[0]) for file in group]
         else:
             kept.append(group)
     for k, file in enumerate(rejected):
-        if file.code == "COLOUR" and is_odd(file.stated):
+        if file.code == "COLOUR" and file.stated.series_uid in stacks and not file.stated.placed:
             rejected[k] = dataclasses.replace(file, code="SCOUT")
     return kept
 
 
-def _series(groups: list[Group], rejected: list[Rejected]) -> list[Series]:
+def _series(groups: list[Group], rejected: list[Rejected]) -> Iterator[Series]:
     """Each group with what else is known of its files, by lists so that a scan stays linear."""
-    near, unreadable, made = defaultdict(list), Counter(), []
+    near = defaultdict(list)
     for file in rejected:
-        unreadable[file.path.parent] += file.code == "UNREADABLE"
+        uid = file.stated and file.stated.series_uid
         # One that was cut before its series UID may belong to any series of its folder.
-        if file.stated and (file.stated.series_uid or file.code == "TRUNCATED"):
-            near[file.stated.series_uid].append(file)
+        if uid or file.code in ("TRUNCATED", "UNREADABLE"):
+            near[uid or file.path.parent].append(file)
     for group in groups:
         headers = tuple(sorted(itertools.chain(*group), key=_height))
-        first, folders = headers[0], {header.path.parent for header in headers}
-        own = near[first.series_uid]
-        cut = [file for file in near[""] if file.path.parent in folders]
-        damaged = [file for file in own + cut if _may_belong(file, first)]
-        notes = []
-        if scouts := sum(file.code == "SCOUT" for file in own):
-            notes.append(f"left out as scouts: {scouts} of this series' images")
-        if beside := sum(unreadable[folder] for folder in folders):
-            notes.append(f"unreadable files beside this series: {beside}")
-        more = tuple(damaged), tuple(notes)
-        made.append(Series(first.series_uid, first.modality, headers, *more))
-    return sorted(made, key=lambda series: min(series.files))
+        first, folders = headers[0], sorted({header.path.parent for header in headers})
+        others = [file for place in (first.series_uid, *folders) for file in near[place]]
+        damaged = tuple(file for file in others if _may_belong(file, first))
+        left = _by_code(file for file in others if file.code in ELSEWHERE)
+        notes = (f"files left out beside the series: {left}",) if left else ()
+        yield Series(first.series_uid, first.modality, headers, damaged, notes)
+
+
+def _by_code(files: Iterable[Rejected]) -> str:
+    """How many files were rejected for which reason."""
+    codes = sorted(Counter(file.code for file in files).items())
+    return ", ".join(f"{count} {code}" for code, count in codes)
 
 
 def _may_belong(file: Rejected, first: Header) -> bool:
     """Whether a file is a damaged part of a series: nothing that it states contradicts that."""
     stated = file.stated
-    alike = (
-        stated.sop_class == first.sop_class
+    return (
+        file.code not in ELSEWHERE
+        and not _is_alone(first)
+        and stated.sop_class == first.sop_class
         and stated.modality in ("", first.modality)
         and stated.study_uid in ("", first.study_uid)
     )
-    return alike and file.code not in ELSEWHERE and not _is_alone(first)
 
 
 def _height(header: Header) -> tuple:
