@@ -175,11 +175,11 @@ def source(chosen: argparse.Namespace) -> tuple:
 
         told = {"mask_suffix": chosen.mask_suffix, "patients": chosen.table}
         found, names = kind.find(chosen.input, chosen.masks, **told), {}
-        schema, load = "deeplab", kind.load_deeplab
-        if not chosen.masks:
-            schema, load = "classification", kind.load_pixels
-            if any(case.label is None for case in found.cases):
-                chosen.refuse("pictures need --masks, or a --table with a column label")
+        schema, load = "classification", kind.load_pixels
+        if chosen.masks:
+            schema, load = "deeplab", kind.load_deeplab
+        elif any(case.label is None for case in found.cases):
+            chosen.refuse("pictures need --masks, or a --table with a column label")
     how = {"schema": schema, "load": functools.partial(load, mapping=chosen.map)}
     if schema != "classification":
         how["survey"] = functools.partial(kind.survey, mapping=chosen.map)

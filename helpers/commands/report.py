@@ -5,7 +5,6 @@ Nothing here names an input file unless it is asked to.
 
 import os
 from collections import Counter
-from pathlib import Path
 
 from helpers.errors import cure, listed, meaning
 
@@ -34,10 +33,8 @@ def summary(manifest) -> str:
         labels = pd.DataFrame([*map(np.ravel, rows["label"])], rows.index).astype("Int64")
         ids |= {f"label {place + 1}": labels[place] for place in labels}
     for title, some in ids.items():
-        counts = pd.crosstab(some.index, some)
-        names = dict.fromkeys(counts, "not known") | manifest.classes
-        counts = counts.reindex(columns=sorted(names))  # with classes that nothing has
-        counts.columns = [f"{title}: {number} {names[number]}" for number in counts]
+        counts = pd.crosstab(some.index, some).reindex(columns=[*manifest.classes])
+        counts.columns = [f"{title}: {one} {name}" for one, name in manifest.classes.items()]
         table = table.join(counts)
     text = table.fillna(0).round(1).T.to_string(line_width=79, float_format="{:.12g}".format)
     kinds = [f"{name}: {listed(sorted({*rows[name]}), most=3)}" for name in ("shape", "dtype")]
@@ -46,7 +43,7 @@ def summary(manifest) -> str:
     return "\n".join([text, "", *kinds, *often])
 
 
-def files(rejected: tuple, written: int, base: Path | None) -> str:
+def files(rejected: tuple, written: int, base: os.PathLike | None) -> str:
     """How many input files there were and where they went, by code, with what to do.
 
     Args:

@@ -6,11 +6,10 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def only_our_words() -> Iterator[None]:
+def only_our_words():
     """Silence what libraries print, here and in workers; Ctrl-C ends these at once.
 
     A decoder that gives up prints the path, or the element, that it gave up on. Python's own stderr
