@@ -15,11 +15,12 @@ from PIL import Image
 
 from helpers import dicom, phantoms
 from helpers.__main__ import main
+from helpers.commands.convert import KINDS
 from helpers.errors import CODES
 from tests.dicom_files import voxels, write, write_series
 
 ROOT = Path(__file__).parent.parent
-MAPPED = ["--map", "0=0,255=1", "--classes", "background,lesion,other"]
+GUIDE = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
 PARTS = {"dicom": "", "decathlon": "train=0.5,validation=0.5"}  # the list has a test section
 THIRDS = "train=0.7,validation=0.15,test=0.15"
 WRONG = """--split train|--split a=0.5|--split a=1,b=0|--split a=.5,a=.5|--split a=nan,b=1|--seed -1
@@ -50,24 +51,24 @@ def sets(tmp_path_factory) -> Path:
     phantoms.skin_lesions(folder, 12)
     phantoms.nodules(folder, 40)
     phantoms.decathlon(folder, 4, tests=2, shape=(24, 48, 56))
-    for number in range(3):
-        where = folder / "dicom" / str(number)
-        write_series(where, voxels(seed=number), series=f"1.2.{number}", PatientID=f"P{number}")
+    for n in range(3):
+        write_series(folder / f"dicom/{n}", voxels(seed=n), series=f"1.2.{n}", PatientID=f"P{n}")
     return folder
 
 
 @pytest.fixture(scope="module")
 def kinds(sets) -> dict[str, list]:
     """Arguments that convert every file of a set."""
-    lesions, nodules = sets / "skin_lesions", sets / "nodules"
-    table = ["--table", nodules / "labels.csv", "--classes", "none,nodule"]
-    of_kind = {
-        "dicom": ["dicom", sets / "dicom"],
-        "decathlon": ["decathlon", sets / "decathlon_organs"],
-        "lesions": ["pictures", lesions / "images", "--masks", lesions / "masks", *MAPPED],
-        "nodules": ["pictures", nodules / "images", *table],
+    lesions, nodules, one = sets / "skin_lesions", sets / "nodules", ["--workers", 1]
+    mapped = ["--masks", lesions / "masks", "--map", "0=0,255=1"]
+    return {
+        "dicom": ["convert", "dicom", sets / "dicom", *one],
+        "decathlon": ["convert", "decathlon", sets / "decathlon_organs", *one],
+        "skin_lesions": ["convert", "pictures", lesions / "images", *one, *mapped]
+        + ["--classes", "background,lesion,other"],
+        "nodules": ["convert", "pictures", nodules / "images", *one, "--classes", "none,nodule"]
+        + ["--table", nodules / "labels.csv"],
     }
-    return {kind: ["convert", *words, "--workers", 1] for kind, words in of_kind.items()}
 
 
 def held(folder: Path) -> dict[str, bytes]:
@@ -118,7 +119,7 @@ def test_help_fits_80_columns_and_comes_without_the_libraries_of_a_conversion(co
 
 def test_an_argument_that_cannot_be_meant_is_refused_by_name(run, kinds, tmp_path):
     for words in re.split(r"[|\n]", WRONG):
-        code, out, err = run(*kinds["lesions"], tmp_path / "out", *words.split())
+        code, out, err = run(*kinds["skin_lesions"], tmp_path / "out", *words.split())
         assert (code, out) == (2, "") and f"argument {words.split()[0]}: " in err, words
     assert not any(tmp_path.iterdir())
 
@@ -150,7 +151,7 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_made(
         "neither masks nor labels": (["convert", "pictures", pictures, "out"], "--masks"),
         "no label": (["convert", "pictures", pictures, "out", "--table", "t.csv"], "column label"),
         "a section twice": ([*kinds["decathlon"], "out", "--split", "a=.5,test=.5"], "section"),
-        "255 without a class": ([*kinds["lesions"], "out", "--map", "0=0"], "--map 0=0,255=1"),
+        "255 without a class": ([*kinds["skin_lesions"], "out", "--map", "0=0"], "--map 0=0,255=1"),
         "nothing to verify": (["verify", "nowhere"], "o such file"),
         "no manifest": (["verify", sets / "dicom"], "NO_MANIFEST"),
     }
@@ -158,7 +159,8 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_made(
     before = held(tmp_path), held(sets)
     for name, (words, expected) in told.items():
         code, out, err = run(*words)
-        assert (code, out) == (2, "") and expected in err and "DOE" not in err, (name, err)
+        assert (code, out) == (2, "") and expected in err, (name, err)
+        assert not re.search(r"DOE|\.(jpg|png|nii|dcm)", err), (name, err)
         assert (held(tmp_path), held(sets)) == before, name
     assert {*map(str, tmp_path.iterdir())} == {str(tmp_path / "salt"), str(tmp_path / "t.csv")}
 
@@ -170,16 +172,25 @@ def class_ids(one: dict) -> list[int]:
     return one.get("label") or [*one.get("mask", [b""])[0]]
 
 
-@pytest.mark.parametrize("kind", ["dicom", "decathlon", "lesions", "nodules"])
+HELD = {  # the classes by their ids, and what the images are
+    "dicom": ("mask", [], "shape: 5x6x7x1\ndtype: int16"),
+    "decathlon": ("mask", phantoms.ORGANS, "shape: 24x48x56x1\ndtype: int16"),
+    "skin_lesions": ("mask", ["background", "lesion", "other"], "9 more\ndtype: jpeg"),
+    "nodules": ("label 1", ["none", "nodule"], "shape: 64x64x1\ndtype: int16"),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
 def test_every_file_is_written_and_the_report_says_what_the_records_hold(
     run, sets, kinds, tmp_path, kind
 ):
     folder, parts = tmp_path / "out", PARTS.get(kind, THIRDS)
     code, out, err = run(*kinds[kind], folder, *(["--split", parts] if parts else []))
-    inputs = {"lesions": "skin_lesions", "decathlon": "decathlon_organs"}.get(kind, kind)
-    files = [path for path in (sets / inputs).rglob("*.*") if path.suffix not in (".json", ".csv")]
+    inside = sets.glob(f"{kind}*/**/*.*")
+    files = [path for path in inside if path.suffix not in (".json", ".csv")]
     assert (code, equation(out)) == (0, (len(files), len(files), 0)) and "%|" in err
-    assert max(map(len, out.splitlines())) < 80
+    title, names, images = HELD[kind]
+    assert images in out and max(map(len, out.splitlines())) < 80
     splits = out.splitlines()[0].split()[1:]
     found = [examples(folder, split) for split in splits]
     assert row(out, "records") == list(map(len, found))
@@ -190,21 +201,9 @@ def test_every_file_is_written_and_the_report_says_what_the_records_hold(
     assert row(out, "shards") == list(map(len, shards))
     sizes = [sum(one.stat().st_size for one in some) for some in shards]
     assert row(out, "MB") == [round(size / 1e6, 1) for size in sizes]
-    names = {"lesions": ["background", "lesion", "other"], "nodules": ["none", "nodule"]}
-    names["decathlon"] = phantoms.ORGANS
-    for number, name in enumerate(names.get(kind, [])):
-        title = "label 1" if kind == "nodules" else "mask"
+    for number, name in enumerate(names):
         expected = [sum(number in class_ids(one) for one in some) for some in found]
         assert row(out, f"{title}: {number} {name}") == expected
-    shapes = sorted({shape(one) for some in found for one in some})
-    more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
-    dtype = "jpeg" if kind == "lesions" else "int16"
-    assert f"\nshape: {', '.join(shapes[:3])}{more}\ndtype: {dtype}\n" in out
-
-
-def shape(one: dict) -> str:
-    sides = one.get("image/shape") or [*one["image/height"], *one["image/width"], 3]
-    return "x".join(map(str, sides))
 
 
 def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
@@ -223,12 +222,16 @@ def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
         "--mask-suffix drawn": ["pictures", tmp_path / "images", "--masks", tmp_path / "masks"],
         f"--base {sets / 'decathlon_organs'}": ["decathlon", tmp_path / "list.json"],
     }
+    before = held(tmp_path)
     for option, words in needed.items():
         words = ["convert", *words, tmp_path / f"out {option[:6]}", "--workers", 1]
         words += [] if words[1] == "dicom" else ["--classes", "0=no,1=yes"]
-        assert run(*words)[0] == 2, option
+        code, out, err = run(*words, "--paths")
+        assert code == 2 and equation(out)[1] == 0 and "NOTHING_WRITTEN" in err, option
+        assert re.search(r"^[A-Z_]+  '.*': ", out, re.MULTILINE) and held(tmp_path) == before
         code, out, err = run(*words, *option.split())
         assert code == 0, err
+        before = held(tmp_path)
     found = ["label 1: 0 no", "label 1: 1 yes", "label 2: 0 no", "label 2: 1 yes"]
     assert [row(out, name) for name in found] == [[3], [1], [0], [4]]
     (tmp_path / "salt").write_text("the salt of all these runs")
@@ -245,41 +248,34 @@ def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
     assert [path.name for path in tmp_path.glob("0/*d")] == ["all-00000-of-00001.tfrecord"]
 
 
-def test_rejected_files_are_counted_by_code_and_named_only_if_asked_for(run, tmp_path):
+def test_the_guide_shows_what_its_commands_print_and_names_come_only_if_asked_for(run, tmp_path):
     disc = phantoms.messy_folder(tmp_path / "data")
-    (disc / "clear\x1b[2J.txt").write_text("notes")
-    arguments = ["convert", "dicom", disc, tmp_path / "out", "--workers", 1]
-    arguments += ["--salt-file", tmp_path / "salt"]
-    (tmp_path / "salt").write_text("the salt of both runs")
+    (tmp_path / "salt").write_text("the salt of all runs")
+    arguments = ["convert", "dicom", disc, tmp_path / "out", "--salt-file", tmp_path / "salt"]
     before = held(tmp_path)
     code, dry, _ = run(*arguments, "--dry-run")
     assert code == 1 and held(tmp_path) == before
-    code, out, err = run(*arguments)
+    code, out, _ = run(*arguments)
     assert code == 1 and dry.endswith(out) and "nothing was written" in dry.removesuffix(out)
-    everything, written, lost = equation(out)
-    assert everything == sum(len(names) for _, _, names in os.walk(disc)) == written + lost == 253
-    counts = re.findall(r"^ +(\d+)  ([A-Z_]+): (.*)\n +to do: (.*)$", out, re.MULTILINE)
-    assert counts == [
-        (number, code, *CODES[code].split(": "))
-        for number, code in (("4", "NOT_AN_IMAGE"), ("4", "NOT_DICOM"), ("1", "SCOUT"))
-    ]
-    assert "clear" not in out + err and "\n       1  MONOCHROME1 inverted\n" in out
+    assert f"```text\n{out}```" in GUIDE
+    assert equation(out)[0] == sum(len(names) for _, _, names in os.walk(disc))
+    (code,) = re.findall("```python\n(.*?)```", GUIDE, re.DOTALL)
+    found: dict = {}
+    exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
+    assert found["dataset"].cardinality() == int(row(out, "records")[0])
+    (disc / "clear\x1b[2J.txt").write_text("notes")
     _, out, err = run(*arguments, "--paths", "--overwrite")
-    named = dict(re.findall(r"^([A-Z_]+)  '(.*)': '.+'$", out, re.MULTILINE)[::-1])
-    assert "NOT_DICOM  'clear\\x1b[2J.txt': 'no DICM mark" in out and "\x1b" not in out
-    assert len(re.findall("^[A-Z_]+  '.*': '", out, re.MULTILINE)) == lost and "clear" not in err
-    assert named["NOT_AN_IMAGE"] == "DICOMDIR" and (disc / named["SCOUT"]).exists()
+    named = re.findall(r"^([A-Z_]+)  '(.*)': '(.+)'$", out, re.MULTILINE)
+    assert ("NOT_DICOM", r"clear\x1b[2J.txt", "no DICM mark after 128 bytes") in named
+    assert "\x1b" not in out and "clear" not in err and len(named) == equation(out)[2] == 9
+    assert all((disc / name).exists() for _, name, _ in named if "clear" not in name)
 
 
-def test_where_no_case_becomes_a_record_nothing_is_left(run, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "notes.txt").write_text("notes")
-    for paths in ([], ["--paths"]):
-        words = ["convert", "dicom", tmp_path / "in", tmp_path / "out", "--workers", 1]
-        code, out, err = run(*words, *paths)
-        assert code == 2 and equation(out) == (1, 0, 1) and "NOTHING_WRITTEN" in err
-        assert ("notes.txt" in out) == bool(paths) and "notes.txt" not in err
-        assert os.listdir(tmp_path) == ["in"]
+def test_the_guide_has_every_code_and_no_option_that_there_is_not(run):
+    table = re.findall(r"^\| `([A-Z_]+)` \| (.*) \| (.*) \|$", GUIDE, re.MULTILINE)
+    assert [": ".join(words) for _, *words in table] == [CODES[code] for code, *_ in table]
+    told = "".join(run("convert", kind, "--help")[1] for kind in KINDS)
+    assert set(re.findall("--[a-z][a-z-]+", GUIDE)) <= set(re.findall("--[a-z-]+", told))
 
 
 def test_the_salt_is_made_once_for_its_owner_and_decides_the_hashes(run, kinds, tmp_path):
@@ -306,80 +302,31 @@ def test_verify_names_each_shard_that_is_not_as_it_was_written(run, kinds, tmp_p
     assert code == 1 and out.endswith("\n3 shards, 3 records: 3 faults\n")
     expected = {"ALTERED_SHARD": one.name, "MISSING_SHARD": two.name}
     assert found == expected | {"FOREIGN_SHARD": "foreign.tfrecord"}
+    reader, writer = os.pipe()
+    os.close(reader)  # it has seen enough
+    command = [sys.executable, "-m", "helpers", "verify", folder]
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
     (folder / "manifest.json").write_text("{}")
     code, out, err = run("verify", folder)
     assert (code, out) == (2, "") and "MANIFEST_DAMAGED" in err and "out" not in err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(run, kinds, tmp_path):
-    run(*kinds["dicom"], tmp_path / "out")
-    command = [sys.executable, "-m", "helpers", "verify", tmp_path / "out"]
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
+def test_after_ctrl_c_the_same_command_goes_on(run, kinds, tmp_path, monkeypatch):
+    load, calls, before = dicom.load, [], signal.getsignal(signal.SIGINT)
 
-
-WAITS = """
-import os, signal, sys, time
-import psutil
-from helpers import __main__, dicom
-
-def load(case):
-    os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(600)
-
-if __name__ == "__main__":
-    import waits
-    dicom.load = waits.load
-    code = __main__.main(sys.argv[1:])
-    commands = [" ".join(one.cmdline()) for one in psutil.Process().children()]
-    print(code, [one for one in commands if "resource_tracker" not in one])
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT for one process")
-def test_after_ctrl_c_no_worker_lives_on_and_the_same_command_goes_on(
-    run, sets, kinds, tmp_path, monkeypatch
-):
-    (tmp_path / "waits.py").write_text(WAITS)
-    command = [sys.executable, tmp_path / "waits.py", "convert", "dicom", sets / "dicom"]
-    command += [tmp_path / "a", "--workers", "2"]
-    settings = {"env": os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", **settings)
-    assert done.stdout == "130 []\n" and "Interrupted." in done.stderr
-    assert os.listdir(tmp_path) == ["waits.py"]
-    load, calls = dicom.load, []
-
-    def last(case):
+    def second(case):
         calls.append(case)
-        if len(calls) > 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
         return load(case)
 
-    before = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(dicom, "load", last)
+        patch.setattr(dicom, "load", second)
         code, out, err = run(*kinds["dicom"], tmp_path / "out")
     assert (code, out) == (130, "") and "Interrupted. The same command" in err
-    assert signal.getsignal(signal.SIGINT) is before
-    assert run("verify", tmp_path / "out")[0] == 2
+    assert signal.getsignal(signal.SIGINT) is before and run("verify", tmp_path / "out")[0] == 2
     assert run(*kinds["dicom"], tmp_path / "out")[0] == 0  # with the salt that was made
     run(*kinds["dicom"], tmp_path / "whole", "--salt-file", tmp_path / "out.salt")
     assert held(tmp_path / "out") == held(tmp_path / "whole")
-
-
-def test_the_guide_has_every_code_every_option_and_what_its_commands_print(run, tmp_path):
-    guide = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| `([A-Z_]+)` \| (.*) \| (.*) \|$", guide, re.MULTILINE)
-    assert [": ".join(words) for _, *words in table] == [CODES[code] for code, *_ in table]
-    help_ = "".join(run("convert", one, "--help")[1] for one in ("dicom", "decathlon", "pictures"))
-    assert set(re.findall("--[a-z][a-z-]+", guide)) <= set(re.findall("--[a-z-]+", help_))
-    disc = phantoms.messy_folder(tmp_path / "data")
-    _, out, _ = run("convert", "dicom", disc, tmp_path / "out", "--workers", 1)
-    assert f"```text\n{out}```" in guide
-    (code,) = re.findall("```python\n(.*?)```", guide, re.DOTALL)
-    found: dict = {}
-    exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
-    assert found["dataset"].cardinality() == int(row(out, "records")[0])

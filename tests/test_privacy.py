@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from pydicom import dcmwrite
 from pydicom import uid as uids
 from pydicom.datadict import DicomDictionary
@@ -26,7 +26,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from helpers import records
-from helpers.__main__ import main
 from tests.dicom_files import image, voxels
 
 ROOT = Path(__file__).parent.parent
@@ -66,21 +65,21 @@ class Markers(dict):
         return found
 
 
-def held(folder: Path) -> bytes:
-    """Every name and every byte in a folder, hidden files too."""
-    paths = sorted(folder.rglob("*"))
-    names = [os.fsencode(path.relative_to(folder)) for path in paths]
-    return b"\n".join([*names, *(path.read_bytes() for path in paths if path.is_file())])
-
-
 def run(program: list, output: Path, *arguments: object) -> subprocess.CompletedProcess:
     """A command line in a process of its own."""
-    output.with_name("the.salt").write_text("a salt of the tests")
-    options = [output, "--salt-file", output.with_name("the.salt")]
-    command = [sys.executable, *program, "convert", *arguments, *options]
-    paths = os.pathsep.join([str(ROOT), str(output.parent)])
-    settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": paths}}
-    return subprocess.run(list(map(str, command)), capture_output=True, **settings)
+    salt, paths = output.with_name("the.salt"), os.pathsep.join([str(ROOT), str(output.parent)])
+    salt.write_text("a salt of the tests")
+    words = [*program, "convert", *arguments, output, "--salt-file", salt]
+    settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": paths}, "timeout": 200}
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, **settings)
+
+
+def come_out(output: Path, done: subprocess.CompletedProcess) -> bytes:
+    """All that was printed, every name and every byte in the folder, hidden files too."""
+    paths = sorted(output.rglob("*"))
+    names = [os.fsencode(path.relative_to(output)) for path in paths]
+    files = [path.read_bytes() for path in paths if path.is_file()]
+    return b"\n".join([done.stdout, done.stderr, *names, *files])
 
 
 # Input with a marker wherever text has room; much of it fails, each file in its own way. Each
@@ -134,17 +133,13 @@ def plant_disc(base: Path, markers: Markers) -> tuple[list, set, int]:
         dcmwrite(path(what), dataset, enforce_file_format=True, **encoding)
         return path(what)
 
-    denied = {"SeriesInstanceUID": markers.uid("series"), "BurnedInAnnotation": "NO"}
+    series = {"SeriesInstanceUID": markers.uid("series"), "BurnedInAnnotation": "NO"}
     for n, pixels in enumerate(stored):
-        single(f"slice {n}", pixels, position=(0, 0, 2.5 * n), **denied)
-        gap = {"SeriesInstanceUID": "1.2.3.4.6", "position": (0, 0, (0, 1, 3)[n])}
-        single(f"gap {n}", pixels, **gap)
-        crowd = {"SeriesInstanceUID": "1.2.3.4.7", "StudyInstanceUID": f"1.{n}"}
-        crowd |= {"position": (0, 0, n), "PatientID": text(f"patient {n}")}
-        single(f"patients {n}", pixels, **crowd)
+        single(f"slice {n}", pixels, position=(0, 0, 2.5 * n), **series)
+        gap = {"SeriesInstanceUID": "1.2.3.4.6", "PatientID": text(f"patient {n}")}
+        single(f"patients {n}", pixels, position=(0, 0, n), **gap)
     singles = {keyword: {keyword: text(keyword)} for keyword in NEEDED - {"SOPClassUID"}} | {
         "burned in": {"BurnedInAnnotation": "YES"},
-        "ultrasound": {"SOPClassUID": uids.UltrasoundImageStorage, "Modality": "US"},
         "report": {"SOPClassUID": uids.BasicTextSRStorage, "PixelData": None},
         "scout": {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
         "constant": {"pixels": np.zeros(SHAPE[1:], np.int16)},
@@ -153,20 +148,18 @@ def plant_disc(base: Path, markers: Markers) -> tuple[list, set, int]:
     for syntax in (*SYNTAXES, markers.uid("TransferSyntaxUID")):
         nonsense = encapsulate([text(f"pixels of {syntax}").encode() * 20])
         singles[f"nonsense in {syntax}"] = {"syntax": syntax, "PixelData": nonsense}
-    for what, elements_of_its_own in singles.items():
-        single(what, **elements_of_its_own)
+    for what, of_its_own in singles.items():
+        single(what, **of_its_own)
     for keyword, count in NUMBERS.items():
         odd = single(f"odd {keyword}", **{keyword: [DECIMAL] * count})
         marker = text(f"in place of a number: {keyword}").ljust(len(DECIMAL))
         odd.write_bytes(odd.read_bytes().replace(DECIMAL.encode(), marker.encode()))
-    cut = single("cut")
-    cut.write_bytes(cut.read_bytes()[:-800])
     path("header").write_bytes(bytes(128) + b"DICM" + text("no header").encode() * 9)
     path("text").write_text(text("a text"))
     path("link").symlink_to(text("the target of a link"))
     codes = {"BURNED_IN", "COLOUR", "CONSTANT", "DECODING_FAILED", "DECODER_MISSING", "NOT_DICOM"}
-    codes |= {"MISSING_SLICE", "MIXED_SLICES", "NOT_AN_IMAGE", "NOT_FINITE", "SCOUT", "TRUNCATED"}
-    return ["dicom", root.parent], codes | {"UNREADABLE"}, 1
+    codes |= {"MIXED_SLICES", "NOT_AN_IMAGE", "NOT_FINITE", "SCOUT", "UNREADABLE"}
+    return ["dicom", root.parent], codes, 1
 
 
 def nifti(markers: Markers, path: Path, stored: np.ndarray) -> None:
@@ -186,28 +179,21 @@ def plant_list(root: Path, markers: Markers) -> tuple[list, set, int]:
     base, training = root / text("path of the folder"), []
     mask = np.random.default_rng(1).integers(0, 3, SHAPE).astype(np.uint8)
 
-    def item(what: str, stored=None) -> tuple[Path, Path]:
+    def item(what: str, stored: np.ndarray) -> tuple[Path, Path]:
         made = {"patient": text(f"JSON: patient of {what}"), "weight": 0.5}
         made[text("JSON: key of an item")] = text("JSON: value of an item")
-        stored = voxels(SHAPE, seed=len(training)) if stored is None else stored
         for key, array in {"image": stored, "label": mask}.items():
             made[key] = f"./{key}s/{text(f'path of {key} of {what}')}.nii.gz"
             nifti(markers, base / made[key], array)
         training.append(made)
         return base / made["image"], base / made["label"]
 
-    item("case 1"), item("case 2")
+    item("case 1", voxels(SHAPE)), item("case 2", voxels(SHAPE, seed=2))
     item("constant", np.full(SHAPE, 7, np.int16))
-    item("NaN", np.full(SHAPE, np.nan, np.float32))
-    item("mismatch", voxels(SHAPE)[1:])
-    item("missing")[0].unlink()
-    cut, damaged = item("cut")[0], item("damaged")[0]
+    cut, _ = item("cut", voxels(SHAPE, seed=3))
     cut.write_bytes(cut.read_bytes()[:-200])
-    damaged.write_bytes(damaged.read_bytes()[:-6] + b"nonsen")
-    item("no header")[0].write_text(text("in place of a header") * 40)
-    item("damaged mask")[1].write_text(text("in place of a mask") * 40)
-    item("no mask")
-    del training[-1]["label"]
+    item("no header", voxels(SHAPE))[0].write_text(text("in place of a header") * 40)
+    item("no mask", voxels(SHAPE))[1].write_text(text("in place of a mask") * 40)
     training.append({"image": f"{text('path of a format')}.mha", "label": "a.nii.gz"})
     document = {key: text(f"JSON: {key}") for key in ("name", "description", "licence")} | {
         text("JSON: a key"): [text("JSON: a value")],
@@ -217,21 +203,17 @@ def plant_list(root: Path, markers: Markers) -> tuple[list, set, int]:
         text("JSON: a section"): [training[0] | {"image": "another.nii"}],
     }
     (base / "dataset.json").write_text(json.dumps(document))
-    codes = {"CONSTANT", "DATA_LIST", "MASK_MISMATCH", "NO_PAIR", "NOT_FINITE", "TRUNCATED"}
-    return ["decathlon", base], codes | {"UNKNOWN_FORMAT", "UNREADABLE"}, 2
+    codes = {"CONSTANT", "DATA_LIST", "TRUNCATED", "UNKNOWN_FORMAT", "UNREADABLE"}
+    return ["decathlon", base], codes, 2
 
 
 def picture(markers: Markers, pixels: np.ndarray, kind: str = "PNG", orientation: int = 1) -> bytes:
     """A file with text wherever Pillow can put some, and behind the end."""
-    text, exif, told, file = markers.text, Image.Exif(), PngImagePlugin.PngInfo(), io.BytesIO()
+    text, exif, file = markers.text, Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
     exif[0x013B], exif[0x0132] = text(f"{kind}: artist"), markers.date(f"{kind}: DateTime")
-    exif[0x9C9D] = text(f"{kind}: XPAuthor").encode("utf-16-le")
-    told.add_text(text("PNG: key"), text("PNG: tEXt"))
-    told.add_itxt("Author", text("PNG: iTXt"), tkey=text("PNG: translated key"))
-    told.add(b"prVt", text("PNG: private chunk").encode(), after_idat=True)
     more = {key: text(f"{kind}: {key}").encode() for key in ("comment", "icc_profile", "xmp")}
-    Image.fromarray(pixels).save(file, kind, exif=exif, pnginfo=told, quality=90, **more)
+    Image.fromarray(pixels).save(file, kind, exif=exif, quality=90, **more)
     return file.getvalue() + text(f"{kind}: behind the end").encode()
 
 
@@ -251,23 +233,20 @@ def plant_pictures(root: Path, markers: Markers, masks: bool) -> tuple[list, set
         listed = f"{folders[0].name}/{name}{suffix}"
         rows.append([listed, text(f"CSV: patient of {what}"), "1", text("CSV: remark")])
 
-    good, broken = picture(markers, pixels, "JPEG"), bytearray(picture(markers, pixels))
-    broken[broken.index(b"IDAT") + 20] ^= 255
+    good = picture(markers, pixels, "JPEG")
     single("a JPEG", good)
     single("a PNG", picture(markers, pixels // 2), suffix=".png")
     single("a mask in colour", picture(markers, pixels // 3, "JPEG"), picture(markers, pixels))
     single("turned", picture(markers, pixels, "JPEG", orientation=6))
     single("cut", good[: good.rindex(b"\xff\xda") + 40])
     single("nonsense", b"\xff\xd8\xff" + text("in place of a JPEG").encode() * 9)
-    single("another size", picture(markers, pixels[1:], "JPEG"))
-    single("damaged", bytes(broken), suffix=".png")
     single("one colour", picture(markers, np.zeros((20, 30, 3), np.uint8), "JPEG"))
     (folders[0] / text("path of a document")).write_text(text("a document"))
     with open(base / "table.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
     arguments = ["pictures", folders[0], "--table", base / "table.csv", "--classes", "skin,lesion"]
     arguments += ["--masks", folders[1]] if masks else []
-    return arguments, {"CONSTANT", "ROTATED", "UNKNOWN_FORMAT"}, 2 if masks else 4
+    return arguments, {"CONSTANT", "ROTATED", "UNKNOWN_FORMAT"}, 2 if masks else 3
 
 
 SETS = {
@@ -287,55 +266,13 @@ def test_nothing_leaks_from_files_that_are_written_or_refused(kind, tmp_path):
     assert done.returncode == 1 and codes <= told, done.stderr
     manifest = records.load_manifest(output)
     assert manifest.records >= count and len(markers) > 20
-    for content in (held(output), done.stdout, done.stderr, repr(manifest).encode()):
-        assert markers.leaked(content) == set()
-    done = run(["-m", "helpers"], tmp_path / "dry", *arguments, "--paths", "--dry-run")
-    assert markers.leaked(done.stderr) == set() and not (tmp_path / "dry").exists()
-    # What is asked for; and a reader's reasons quote a value that it could not use.
-    asked = ("path of ", "in place of a number", "PhotometricInterpretation", "TransferSyntaxUID")
-    told = markers.leaked(done.stdout)
-    assert told and all(place.startswith(asked) for place in told)
-    assert str(tmp_path / "in").encode() not in done.stdout
-
-
-def test_nothing_leaks_from_sets_that_are_refused_as_a_whole(tmp_path, capfd):
-    markers = Markers()
-    text, folder = markers.text, tmp_path / markers.text("path of the folder")
-    for name in "ab":
-        nifti(markers, folder / f"{name}.nii.gz", voxels(SHAPE))
-    (folder / "images").mkdir()
-    name = text("path of a picture")
-    (folder / "images" / f"{name}.png").write_bytes(picture(markers, voxels((9, 9), 0, "u1", 0, 9)))
-    items = [{"image": f"{one}.nii.gz", "patient": text("JSON: patient")} for one in "ab"]
-    good = json.dumps({"labels": {"0": "no"}, "training": items[:1], "test": items[1:]})
-    wrong = {  # one patient in two splits, and lists and tables that are none
-        good: "json",
-        good + text("behind the end"): "json",
-        good.replace("a.nii", f"../{text('..')}.nii"): "json",
-        good.replace('"no"', f'[{{"image": "{text("nested")}"}}]'): "json",
-        f"file,patient,label\n{name},{text('p')},{text('class')}\n": "csv",
-        f"file,patient,label\n{name},{text('p')},7\n": "csv",
-        f"file,patient,label\n{text('row')}.png,p,1\n": "csv",
-        f"file,patient,label\n{name},{text('latin')}\xe4,1\n": "csv",
-    }
-    for content, kind in wrong.items():
-        told = folder / f"{text('path of the list')}.{kind}"
-        told.write_text(content, encoding="latin-1")
-        words = ["decathlon", told, tmp_path / "out"]
-        if kind == "csv":
-            words = ["pictures", folder / "images", tmp_path / "out", "--table", told]
-            words += ["--classes", "a,b"]
-        assert main(["convert", *map(str, words), "--workers", "1"]) == 2, content
-        printed = capfd.readouterr()
-        assert re.match("\\[[A-Z_]+\\] ", printed.err.splitlines()[-1]), content
-        assert markers.leaked(f"{printed.out}{printed.err}".encode()) == set(), content
-        assert os.listdir(tmp_path) == [folder.name]
+    assert markers.leaked(come_out(output, done) + repr(manifest).encode()) == set()
 
 
 # What others say, and what is left where somebody is killed
 
 TALKS = """
-import logging, os, sys, warnings
+import logging, os, sys, time, warnings
 import numpy as np
 from helpers.errors import CourseDataError
 from helpers.cases import Case, Found
@@ -373,6 +310,8 @@ ERRORS = {  # what a loader does; the exit code, and what is said
     'raise RuntimeError("PLANTED")': (2, "RuntimeError"),
     "os._exit(1)": (2, "memory"),
     "os.kill(os.getppid(), 9)": (-9, ""),
+    # Were a worker to live on, this would not end.
+    "os.kill(os.getppid(), 2), time.sleep(600)": (130, "Interrupted."),
 }
 
 
@@ -385,4 +324,4 @@ def test_what_libraries_print_or_raise_is_not_printed_and_nothing_else_is_left(t
     code, said = ERRORS[error]
     assert done.returncode == code and said in (done.stdout + done.stderr).decode()
     for told in (b"PLANTED", str(tmp_path).encode()):
-        assert told not in done.stdout + done.stderr + held(output)
+        assert told not in come_out(output, done)
