@@ -298,7 +298,8 @@ def test_verify_names_each_shard_that_is_not_as_it_was_written(run, kinds, tmp_p
     reader, writer = os.pipe()
     os.close(reader)  # it has seen enough
     command = [sys.executable, "-m", "helpers", "verify", folder]
-    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    buffered = {"env": os.environ | {"PYTHONUNBUFFERED": ""}, "cwd": ROOT}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, **buffered)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
 

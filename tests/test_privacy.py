@@ -69,8 +69,9 @@ def run(program: list, output: Path, *arguments: object) -> subprocess.Completed
     salt, paths = output.with_name("the.salt"), os.pathsep.join([str(ROOT), str(output.parent)])
     salt.write_text("a salt of the tests")
     words = [*program, "convert", *arguments, output, "--salt-file", salt]
-    settings = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": paths}, "timeout": 200}
-    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, **settings)
+    env = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": ""}
+    settings = {"cwd": ROOT, "env": env, "timeout": 200, "capture_output": True}
+    return subprocess.run([sys.executable, *map(str, words)], **settings)
 
 
 def come_out(output: Path, done: subprocess.CompletedProcess) -> bytes:
