@@ -25,7 +25,7 @@ PARTS = {"dicom": "", "decathlon": "train=0.5,validation=0.5"}  # the list has a
 THIRDS = "train=0.7,validation=0.15,test=0.15"
 WRONG = """--split train|--split a=0.5|--split a=1,b=0|--split a=.5,a=.5|--split a=nan,b=1|--seed -1
 --seed 4294967296|--shards many|--workers 1.5|--map 0|--map 0=0,255=256|--map 0=-1|--map a=b
---classes x=a|--classes -1=a"""
+--classes x=a|--classes a=b=c"""
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_the_report_says_what_the_records_hold(run, sets, kinds, tmp_path, kind)
     assert images in out and max(map(len, out.splitlines())) < 80
     splits = out.splitlines()[0].split()[1:]
     found = [examples(folder, split) for split in splits]
-    assert row(out, "records") == list(map(len, found))
+    assert row(out, "records") == list(map(len, found)) == sorted(map(len, found), reverse=True)
     patients = [{*cases(folder, split, 16)} for split in splits]
     assert row(out, "patients") == list(map(len, patients))
     assert len(set.union(*patients)) == sum(map(len, patients))  # each in one split

@@ -54,7 +54,7 @@ def mapping(text: str) -> dict[int, int]:
 def classes(text: str) -> dict[int, str]:
     """`background,lesion`, counted from 0, or `0=background,255=ignored`."""
     if "=" in text:
-        return {whole(number): name for number, name in pairs(text)}
+        return {int(number): name for number, name in pairs(text)}
     return dict(enumerate(text.split(",")))
 
 
