@@ -114,7 +114,7 @@ def run(chosen: argparse.Namespace) -> int:
     salt = (chosen.salt_file or output.with_name(f"{output.name}.salt")).resolve()
     given = [one.resolve() for one in (chosen.input, chosen.masks) if one]
     # Nothing that the next run would find again, or that would be handed on with the records.
-    inside = {output: [salt, *given]} | {one: [salt, output] for one in given if one.is_dir()}
+    inside = {output: [salt, *given]} | {one: [salt, output] for one in given}
     if any(place.is_relative_to(folder) for folder in inside for place in inside[folder]):
         chosen.refuse("INPUT, OUTPUT and the salt file may not lie inside of each other")
     is_new = not salt.exists()
