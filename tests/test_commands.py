@@ -21,7 +21,6 @@ from tests.dicom_files import voxels, write, write_series
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
-PARTS = {"dicom": "", "decathlon": "train=0.5,validation=0.5"}  # the list has a test section
 THIRDS = "train=0.7,validation=0.15,test=0.15"
 WRONG = """--split train|--split a=0.5|--split a=1,b=0|--split a=.5,a=.5|--split a=nan,b=1|--seed -1
 --seed 4294967296|--shards many|--workers 1.5|--map 0|--map 0=0,255=256|--map 0=-1|--map a=b
@@ -149,7 +148,6 @@ def test_what_cannot_be_converted_leaves_nothing(run, kinds, sets, tmp_path, mon
         "no label": (["convert", "pictures", pictures, "out", "--table", "t.csv"], "column label"),
         "a section twice": ([*kinds["decathlon"], "out", "--split", "a=.5,test=.5"], "section"),
         "255 without a class": ([*kinds["skin_lesions"], "out", "--map", "0=0"], "--map 0=0,255=1"),
-        "nothing to verify": (["verify", "nowhere"], "o such file"),
         "no manifest": (["verify", sets / "dicom"], "NO_MANIFEST"),
     }
     monkeypatch.chdir(tmp_path)
@@ -179,8 +177,9 @@ HELD = {  # the classes by their ids, and what the images are
 
 @pytest.mark.parametrize("kind", HELD)
 def test_the_report_says_what_the_records_hold(run, sets, kinds, tmp_path, kind):
-    folder, parts = tmp_path / "out", PARTS.get(kind, THIRDS)
-    code, out, err = run(*kinds[kind], folder, *(["--split", parts] if parts else []))
+    # The data list has a test section.
+    folder, parts = tmp_path / "out", "train=.5,validation=.5" if kind == "decathlon" else THIRDS
+    code, out, err = run(*kinds[kind], folder, "--split", parts)
     inside = sets.glob(f"{kind}*/**/*.*")
     files = [path for path in inside if path.suffix not in (".json", ".csv")]
     assert (code, equation(out)) == (0, (len(files), len(files), 0)) and "%|" in err
@@ -223,7 +222,7 @@ def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
         words += [] if words[1] == "dicom" else ["--classes", "0=no,1=yes"]
         code, out, err = run(*words, "--paths")
         assert code == 2 and equation(out)[1] == 0 and "NOTHING_WRITTEN" in err, option
-        assert re.search(r"^[A-Z_]+  '.*': ", out, re.MULTILINE) and held(tmp_path) == before
+        assert re.search(r"\n[A-Z_]+  '(a\.|imagesTr/).*': ", out) and held(tmp_path) == before
         code, out, err = run(*words, *option.split())
         assert code == 0, err
         before = held(tmp_path)
@@ -319,8 +318,4 @@ def test_after_ctrl_c_the_same_command_goes_on(run, kinds, tmp_path, monkeypatch
         code, out, err = run(*kinds["dicom"], tmp_path / "out")
     assert (code, out) == (130, "") and "Interrupted. The same command" in err
     assert signal.getsignal(signal.SIGINT) is before and run("verify", tmp_path / "out")[0] == 2
-    salt = (tmp_path / "out.salt").read_text()
-    assert (
-        run(*kinds["dicom"], tmp_path / "out")[0] == 0 and run("verify", tmp_path / "out")[0] == 0
-    )
-    assert (tmp_path / "out.salt").read_text() == salt
+    assert (tmp_path / "out.salt").exists() and run(*kinds["dicom"], tmp_path / "out")[0] == 0
