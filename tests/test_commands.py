@@ -249,10 +249,11 @@ def test_the_guide_shows_what_its_commands_print_and_names_come_only_if_asked_fo
     arguments, before = [*arguments, "--salt-file", tmp_path / "salt"], held(tmp_path)
     code, dry, _ = run(*arguments, "--dry-run")
     assert code == 1 and held(tmp_path) == before
-    code, out, _ = run(*arguments)
+    code, out, err = run(*arguments)
     assert code == 1 and dry.endswith(out) and "nothing was written" in dry.removesuffix(out)
     assert f"```text\n{out}```" in GUIDE
-    assert equation(out)[0] == sum(len(names) for _, _, names in os.walk(disc))
+    count = sum(len(names) for _, _, names in os.walk(disc))
+    assert equation(out)[0] == count and f"{count}/{count}" in err  # progress
     (code,) = re.findall("```python\n(.*?)```", GUIDE, re.DOTALL)
     found: dict = {}
     exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
