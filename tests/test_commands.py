@@ -184,7 +184,7 @@ def test_the_report_says_what_the_records_hold(run, sets, kinds, tmp_path, kind)
     files = [path for path in inside if path.suffix not in (".json", ".csv")]
     assert (code, equation(out)) == (0, (len(files), len(files), 0)) and "%|" in err
     title, names, images = HELD[kind]
-    assert images in out and max(map(len, out.splitlines())) < 80
+    assert images in out and "--paths" not in out and max(map(len, out.splitlines())) < 80
     splits = out.splitlines()[0].split()[1:]
     found = [examples(folder, split) for split in splits]
     assert row(out, "records") == list(map(len, found)) == sorted(map(len, found), reverse=True)
@@ -201,7 +201,7 @@ def test_the_report_says_what_the_records_hold(run, sets, kinds, tmp_path, kind)
 
 
 def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
-    write(tmp_path / "scan" / "a.dcm", voxels()[0], Modality="US")
+    write_series(tmp_path / "scan", voxels(), Modality="US")
     bare = write(tmp_path / "bare" / "a.dcm", voxels()[0])
     bare.write_bytes(bare.read_bytes()[132:])  # without preamble and DICM
     for name in ("images/a.png", "masks/adrawn.png"):
@@ -221,8 +221,10 @@ def test_each_option_does_what_its_help_says(run, sets, kinds, tmp_path):
         words = ["convert", *words, tmp_path / f"out {option[:6]}", "--workers", 1]
         words += [] if words[1] == "dicom" else ["--classes", "0=no,1=yes"]
         code, out, err = run(*words, "--paths")
-        assert code == 2 and equation(out)[1] == 0 and "NOTHING_WRITTEN" in err, option
-        assert re.search(r"\n[A-Z_]+  '(a\.|imagesTr/).*': ", out) and held(tmp_path) == before
+        names = re.findall(r"^[A-Z_]+  '(\.\./m|a|IM|imagesTr/)", out, re.MULTILINE)
+        counts = re.findall(r"^ +(\d+)  [A-Z_]+: ", out, re.MULTILINE)
+        assert code == 2 and equation(out) == (len(names), 0, sum(map(int, counts))), option
+        assert "NOTHING_WRITTEN" in err and held(tmp_path) == before
         code, out, err = run(*words, *option.split())
         assert code == 0, err
         before = held(tmp_path)

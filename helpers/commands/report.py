@@ -36,7 +36,7 @@ def summary(manifest) -> str:
         counts = pd.crosstab(some.index, some).reindex(columns=[*manifest.classes])
         counts.columns = [f"{title}: {one} {name}" for one, name in manifest.classes.items()]
         table = table.join(counts)
-    text = table.fillna(0).round(1).T.to_string(line_width=79, float_format="{:.12g}".format)
+    text = table.fillna(0).round(1).T.to_string(float_format="{:.12g}".format)
     kinds = [f"{name}: {listed(sorted({*rows[name]}), most=3)}" for name in ("shape", "dtype")]
     notes = Counter(sorted(rows["notes"].dropna().explode()) if "notes" in rows else [])
     often = [f"{count:>8}  {note}" for note, count in notes.most_common()]
@@ -53,7 +53,7 @@ def files(rejected: tuple, written: int, base: os.PathLike | None) -> str:
 
     Taught in: no lesson; the converter uses it
     """
-    counts = Counter(sorted(one.code for one in rejected for _ in one.files))
+    counts = Counter(one.code for one in rejected for _ in one.files)
     lost = counts.total()
     lines = [f"{written + lost} files = {written} written + {lost} rejected"]
     for code, count in counts.most_common():
