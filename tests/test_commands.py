@@ -257,8 +257,7 @@ def test_the_guide_shows_what_its_commands_print_and_names_come_only_if_asked_fo
     count = sum(len(names) for _, _, names in os.walk(disc))
     assert equation(out)[0] == count and f"{count}/{count}" in err  # progress
     (code,) = re.findall("```python\n(.*?)```", GUIDE, re.DOTALL)
-    found: dict = {}
-    exec(code.replace('"records"', repr(str(tmp_path / "out"))), found)
+    exec(code.replace('"records"', repr(str(tmp_path / "out"))), found := {})
     assert found["dataset"].cardinality() == int(row(out, "records")[0])
     (disc / "clear\x1b[2J.txt").write_text("notes")
     _, out, err = run(*arguments, "--paths", "--overwrite")
