@@ -9,7 +9,6 @@ fails, what was held back is printed, because then it matters.
 from __future__ import annotations
 
 import contextlib
-import importlib.abc
 import importlib.machinery
 import os
 import sys
@@ -50,26 +49,27 @@ def tensorflow_greeting() -> None:
     # belongs to, the whole environment with all that is secret in it.
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"
-    if "tensorflow" not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow where it lies, and has its first import held back."""
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs a module as usual, but for what it writes to the process's stderr."""
 
-    def find_spec(self, name, path=None, target=None):
+    def exec_module(self, module):
+        with native_stderr_held():
+            super().exec_module(module)
+            # The first look for a GPU complains about a missing driver: have it over with.
+            module.config.list_physical_devices()
+
+
+class _Finder:
+    """Finds TensorFlow where it lies; all else is left to the usual finders."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
         find = importlib.machinery.PathFinder.find_spec
         spec = find(name, path, target) if name == "tensorflow" else None
-        if spec is not None and spec.loader is not None:
-            usual = spec.loader.exec_module
-
-            def quietly(module) -> None:
-                sys.meta_path.remove(self)
-                del spec.loader.exec_module
-                with native_stderr_held():
-                    usual(module)
-                    # The first look for a GPU complains about a missing driver: have it over with.
-                    module.config.list_physical_devices()
-
-            spec.loader.exec_module = quietly
+        if spec and spec.has_location:
+            spec.loader = _Loader(name, spec.origin)
         return spec

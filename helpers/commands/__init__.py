@@ -1,4 +1,4 @@
-"""What `python -m helpers` can do, a module for each command; `report` and `terminal` serve them.
+"""What `python -m helpers convert` does; `report` and `terminal` serve it.
 
 A command imports what it works with when it runs: help has to come at once.
 """

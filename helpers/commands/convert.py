@@ -1,39 +1,36 @@
 """Turn medical images into TFRecord shards with a manifest.
 
-Every input file ends in a record, or in the report of rejected files with a reason. The shards get
-their names when all of them are finished; interrupted, the same command goes on where it stopped. A
-record holds pixels, shape, spacing, mask, label, weight, modality and a salted hash for the case:
-no names, no UIDs, no dates. Text that is burned into pixels needs your own eyes.
+    python -m helpers convert dicom disc/ records/ --dry-run
+    python -m helpers convert decathlon Task09_Spleen/dataset.json spleen/ \\
+        --split train=0.8,validation=0.2
+    python -m helpers convert pictures images/ lesions/ --masks masks/ \\
+        --map 0=0,255=1 --classes background,lesion
+
+Every input file ends in a record, or in the report of rejected files with a
+reason. The shards get their names when all of them are finished; interrupted,
+the same command goes on where it stopped. A record holds pixels, shape,
+spacing, mask, label, weight, modality and a salted hash for the case: no names,
+no UIDs, no dates. Text that is burned into pixels needs your own eyes.
+
+exit code: 0 all files are written, 1 some were rejected, 2 nothing was written,
+130 Ctrl-C
 """
 
-from __future__ import annotations
-
 import argparse
+import dataclasses
 import functools
-import math
-import os
 import secrets
 from pathlib import Path
 
 from helpers.commands import report
-from helpers.commands.terminal import UsageError, only_our_words
+from helpers.commands.terminal import only_our_words
 from helpers.errors import CourseDataError
 
-KINDS = {  # what it reads; an example
-    "dicom": (
-        "a folder of DICOM files, each series a record; masks are not read",
-        "disc/ records/ --dry-run",
-    ),
-    "decathlon": (
-        "NIfTI files with masks or labels, listed in a dataset.json; training becomes train",
-        "Task09_Spleen/dataset.json spleen/ --split train=0.8,validation=0.2",
-    ),
-    "pictures": (
-        "JPEG or PNG, with --masks for records of DeepLab, or with labels in a --table",
-        "images/ lesions/ --masks masks/ --map 0=0,255=1 --classes background,lesion",
-    ),
+KINDS = {  # and what they read
+    "dicom": "a folder of DICOM files, each series a record; masks are not read",
+    "decathlon": "a dataset.json with its NIfTI files, masks or labels; training becomes train",
+    "pictures": "JPEG or PNG, with --masks for records of DeepLab, or with labels in a --table",
 }
-ENDS = "exit code: 0 all files are written, 1 some were rejected, 2 nothing was written, 130 Ctrl-C"
 
 
 # Words of a command line. argparse tells which option a ValueError is about.
@@ -44,35 +41,29 @@ def whole(text: str) -> int:
     return range(2**32).index(int(text))
 
 
+def pairs(text: str) -> list[list[str]]:
+    """`a=b,c=d`."""
+    return [part.split("=") for part in text.split(",")]
+
+
 def mapping(text: str) -> dict[int, int]:
     """`0=0,255=1`: the class id for each id that is stored."""
-    return _pairs(text, int, lambda new: range(256).index(int(new)))
+    return {int(old): range(256).index(int(new)) for old, new in pairs(text)}
 
 
 def classes(text: str) -> dict[int, str]:
     """`background,lesion`, counted from 0, or `0=background,255=ignored`."""
-    if "=" not in text:
-        text = ",".join(f"{number}={name}" for number, name in enumerate(text.split(",")))
-    names = _pairs(text, whole, str)
-    if not all(names.values()) or len(set(names.values())) < len(names):
-        raise ValueError
-    return names
+    if "=" in text:
+        return {int(number): name for number, name in pairs(text)}
+    return dict(enumerate(text.split(",")))
 
 
 def fractions(text: str) -> dict[str, float]:
     """`train=0.8,test=0.2`: parts that sum to 1."""
-    parts = _pairs(text, str, float)
-    if not min(parts.values()) > 0 or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
+    parts = {name: float(part) for name, part in pairs(text)}
+    if not (min(parts.values()) > 0 and abs(sum(parts.values()) - 1) < 1e-6):
         raise ValueError
     return parts
-
-
-def _pairs(text: str, key, value) -> dict:
-    pairs = [part.split("=") for part in text.split(",")]
-    found = {key(name.strip()): value(said.strip()) for name, said in pairs}
-    if len(found) < len(pairs):
-        raise ValueError
-    return found
 
 
 OPTIONS = [  # for which kinds; name; what argparse makes of it; help
@@ -97,24 +88,18 @@ OPTIONS = [  # for which kinds; name; what argparse makes of it; help
 
 def add_to(commands) -> None:
     """Add the command, with its kinds, to the subparsers of a command line."""
-    about = {"help": "medical images to TFRecords", "description": __doc__}
-    parser = commands.add_parser("convert", epilog=f"{example('dicom')}. {ENDS}", **about)
+    about = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = commands.add_parser("convert", help="medical images to TFRecords", **about)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND", title="kinds")
-    for kind, (title, _) in KINDS.items():
-        told = {"help": title, "description": title, "epilog": f"{example(kind)}. {ENDS}"}
-        one = kinds.add_parser(kind, **told)
-        one.add_argument("input", type=Path, metavar="INPUT", help="what is to be converted")
+    for kind, title in KINDS.items():
+        one = kinds.add_parser(kind, help=title, **about)
+        one.add_argument("input", type=Path, metavar="INPUT", help=title)
         one.add_argument("output", type=Path, metavar="OUTPUT", help="a folder, made if missing")
         for where, name, read, told in OPTIONS:
-            if where == "all" or kind in where.split():
+            if where == "all" or kind in where:
                 how = {"action": "store_true"} if read is bool else {"type": read}
                 one.add_argument(name, help=told, **how)
-        one.set_defaults(run=run, seed=0)
-
-
-def example(kind: str) -> str:
-    """A command line of this kind."""
-    return f"example: python -m helpers convert {kind} {KINDS[kind][1]}"
+        one.set_defaults(run=run, refuse=one.error, seed=0, masks=None)
 
 
 # The command
@@ -122,99 +107,80 @@ def example(kind: str) -> str:
 
 def run(chosen: argparse.Namespace) -> int:
     """Convert as the arguments say; returns the exit code."""
-    output = chosen.output.resolve()
-    salt = (chosen.salt_file or output.with_name(f"{output.name}.salt")).resolve()
     if chosen.kind == "decathlon" and chosen.input.is_dir():
         chosen.input /= "dataset.json"
-    folders = [chosen.input, *filter(None, [getattr(chosen, "masks", None)])]
-    refuse_nesting(output, salt, [folder.resolve() for folder in folders])
-    base = (folders[0] if folders[0].is_dir() else folders[0].parent) if chosen.paths else None
+    base = chosen.paths and (chosen.input if chosen.input.is_dir() else chosen.input.parent)
+    output = chosen.output.resolve()
+    salt = (chosen.salt_file or output.with_name(f"{output.name}.salt")).resolve()
+    given = [one.resolve() for one in (chosen.input, chosen.masks) if one]
+    # Nothing that the next run would find again, or that would be handed on with the records.
+    inside = {output: [salt, *given]} | {one: [salt, output] for one in given}
+    if any(place.is_relative_to(folder) for folder in inside for place in inside[folder]):
+        chosen.refuse("INPUT, OUTPUT and the salt file may not lie inside of each other")
     is_new = not salt.exists()
+    secret = secrets.token_hex(32) if is_new else salt.read_text(errors="replace").strip()
+    if len(secret) < 8:
+        chosen.refuse("the salt file: less than 8 characters keep no secret")
     try:
+        if is_new and not chosen.dry_run:
+            salt.touch(0o600, exist_ok=False)
+            salt.write_text(f"{secret}\n")
         with only_our_words():
-            written = converted(chosen, salt)
+            written = converted(chosen, secret)
     except CourseDataError as error:
         if hasattr(error, "rejected"):
-            print(report.files(error, base))
+            print(report.files(error.rejected, 0, base))
         raise
     finally:
-        if is_new and not output.exists():  # nobody needs the salt of nothing
+        if is_new and not output.is_dir():  # nobody needs the salt of nothing
             salt.unlink(missing_ok=True)
     if chosen.dry_run:
         print("This is a dry run: nothing was written, this is what would be.\n")
-    print(report.summary(written.manifest), report.files(written, base), sep="\n\n")
+    print(report.summary(written.manifest), end="\n\n")
+    print(report.files(written.rejected, written.manifest.files["written"], base))
     return 1 if written.rejected else 0
 
 
-def refuse_nesting(output: Path, salt: Path, folders: list[Path]) -> None:
-    """Refuse places that lie in each other, before anything is read."""
-    if output.is_file():
-        raise UsageError("OUTPUT is a file, not a folder")
-    found = "lies inside of INPUT, where the next run would find it"
-    lost = "lies inside of OUTPUT, and would be handed on with the records"
-    for place, name in ((output, "OUTPUT"), (salt, "the salt file")):
-        if any(place.is_relative_to(folder) and folder.is_dir() for folder in folders):
-            raise UsageError(f"{name} {found}")
-    for place, name in ((salt, "the salt file"), *((folder, "INPUT") for folder in folders)):
-        if place.is_relative_to(output):
-            raise UsageError(f"{name} {lost}")
-
-
-def converted(chosen: argparse.Namespace, salt: Path):
+def converted(chosen: argparse.Namespace, secret: str):
     """Find the cases, split them, write them."""
-    from helpers import records
-    from helpers.cases import Found
+    from helpers import records, splits
 
-    found, schema, how = source(chosen)
+    found, how = source(chosen)
     if chosen.split:
-        found = Found(divided(found.cases, chosen.split, chosen.seed), found.rejected)
-    secret = salt.read_text(errors="replace").strip() if salt.exists() else secrets.token_hex(32)
-    if len(secret) < 8:
-        raise UsageError("the salt file: less than 8 characters keep no secret")
-    if not (salt.exists() or chosen.dry_run):
-        with open(os.open(salt, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(f"{secret}\n")
-    names = ("seed", "workers", "overwrite", "dry_run")
-    options = {name: getattr(chosen, name) for name in names} | {"shard_count": chosen.shards}
-    return records.write(chosen.output, found, schema, salt=secret, **options, **how)
+        fixed = [case for case in found.cases if case.split not in ("all", "train")]
+        if any(case.split in chosen.split for case in fixed):
+            chosen.refuse("the list has a section of that name already: call the part otherwise")
+        rest = [case for case in found.cases if case.split in ("all", "train")]
+        cases = (*splits.split(rest, chosen.split, seed=chosen.seed), *fixed)
+        found = dataclasses.replace(found, cases=cases)
+    how |= {name: vars(chosen)[name] for name in ("seed", "workers", "overwrite", "dry_run")}
+    return records.write(chosen.output, found, salt=secret, shard_count=chosen.shards, **how)
 
 
 def source(chosen: argparse.Namespace) -> tuple:
-    """What the input holds, the schema of its records, and what `records.write` needs for them."""
+    """What the input holds, and how `records.write` is to read and write it."""
     if chosen.kind == "dicom":
         from helpers import dicom
 
         looks = {"allow_unchecked": chosen.allow_unchecked, "force": chosen.force}
-        return dicom.find(chosen.input, **looks, progress=True), "volume", {"load": dicom.load}
+        found = dicom.find(chosen.input, **looks, progress=True)
+        return found, {"schema": "volume", "load": dicom.load}
     if chosen.kind == "decathlon":
         from helpers import lists as kind
 
-        found, load = kind.find(chosen.input, chosen.base), kind.load
-        labelled = found.cases and all(case.label is not None for case in found.cases)
-        schema = "classification" if labelled else "volume"
-        names = chosen.classes or kind.read(chosen.input, chosen.base).labels
+        found, schema, load = kind.find(chosen.input, chosen.base), "volume", kind.load
+        names = kind.read(chosen.input, chosen.base).labels
     else:
         from helpers import pictures as kind
 
         told = {"mask_suffix": chosen.mask_suffix, "patients": chosen.table}
-        found, names = kind.find(chosen.input, chosen.masks, **told), chosen.classes or {}
-        schema = "deeplab" if chosen.masks else "classification"
-        load = kind.load_deeplab if chosen.masks else kind.load_pixels
-        if not chosen.masks and any(case.label is None for case in found.cases):
-            raise UsageError("pictures need --masks, or a --table with a column label")
-    mapped = {"mapping": chosen.map} if chosen.map else {}
-    how = {"load": functools.partial(load, **mapped), "classes": names}
+        found, names = kind.find(chosen.input, chosen.masks, **told), {}
+        schema, load = "classification", kind.load_pixels
+        if chosen.masks:
+            schema, load = "deeplab", kind.load_deeplab
+        elif any(case.label is None for case in found.cases):
+            chosen.refuse("pictures need --masks, or a --table with a column label")
+    how = {"schema": schema, "load": functools.partial(load, mapping=chosen.map)}
     if schema != "classification":
-        how["survey"] = functools.partial(kind.survey, **mapped)
-    return found, schema, how
-
-
-def divided(cases: tuple, parts: dict[str, float], seed: int) -> tuple:
-    """The cases split by patient; of a data list only those of its training section."""
-    from helpers import splits
-
-    fixed = [case for case in cases if case.split not in ("all", "train")]
-    if {case.split for case in fixed} & set(parts):
-        raise UsageError("the list has a section of that name already: call the part otherwise")
-    rest = [case for case in cases if case.split in ("all", "train")]
-    return (*splits.split(rest, parts, seed=seed), *fixed)
+        how["survey"] = functools.partial(kind.survey, mapping=chosen.map)
+    return found, how | {"classes": chosen.classes or names}
