@@ -68,7 +68,7 @@ class DataList:
     Args:
         base: the folder that its paths start from.
         sections: the items of each by name, "training" for instance.
-        modality: what the list calls the channels, by their numbers.
+        modality: what the list calls the channels, "MRI" for instance.
         labels: names of the class ids.
 
     Taught in: segmentation with DeepLab
@@ -76,7 +76,7 @@ class DataList:
 
     base: Path = field(repr=False)
     sections: dict[str, list[Item]] = field(repr=False)
-    modality: dict[str, str]
+    modality: str
     labels: dict[int, str]
 
 
@@ -93,9 +93,8 @@ def files_of(item: object, *, text: bool = False) -> tuple:
     Taught in: no lesson; pipelines and caches use it to name files
     """
     found = getattr(item, "files", item)
-    if isinstance(found, Mapping):
-        found = tuple(found.values())
-    found = found if isinstance(found, list | tuple) else (found,)
+    found = list(found.values()) if isinstance(found, Mapping) else found
+    found = found if isinstance(found, list | tuple) else [found]
     kinds = (Path, str) if text else Path
     return tuple(Path(one) for one in found if isinstance(one, kinds))
 
@@ -131,7 +130,9 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
         document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
         os.fsencode(json.dumps(document, ensure_ascii=False))  # half a character has no bytes
         labels = {int(number): str(name) for number, name in document.get("labels", {}).items()}
-        modality = document.get("modality", {})
+        words = document.get("modality", "")
+        words = words.values() if isinstance(words, dict) else [words]
+        modality = " ".join(dict.fromkeys(map(str, words)))
         for key, entries in document.items():
             if key in SPLITS or _has_images(entries):
                 title = key if key in SPLITS else "another section"  # its name may say too much
@@ -181,8 +182,8 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
         for item in items:
             try:
                 need(section in SPLITS, "DATA_LIST", "in a section of another name")
-                alone = labelled and not item.is_labelled
-                need(not alone, "NO_PAIR", "no mask or label, unlike others of its section")
+                good = item.is_labelled or not labelled
+                need(good, "NO_PAIR", "no mask or label, unlike others of its section")
                 cases.append(_case(item, known, SPLITS[section]))
             except CourseDataError as error:
                 rejected.append(Rejection(item.files, error.code, error.message))
@@ -206,9 +207,8 @@ def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
     Taught in: no lesson; the converter uses it
     """
     _, mask, _ = case.source
-    if mask is None:
-        return frozenset()
-    return frozenset(np.unique(class_ids(nifti.read(mask, "mask")[0], mapping, mask)).tolist())
+    ids = () if mask is None else class_ids(nifti.read(mask, "mask")[0], mapping, mask)
+    return frozenset(np.unique(ids).tolist())
 
 
 def load(case: Case, mapping: Mapping | None = None) -> dict:
@@ -279,40 +279,41 @@ def common_dtype(items: Iterable, loaded: Iterable) -> np.dtype:
     return found
 
 
-def _once(pairs: list[tuple]) -> dict:
+def _once(pairs) -> dict:
     """A JSON object, if it has each key once."""
     found = dict(pairs)
     need(len(found) == len(pairs), "DATA_LIST", "has a key twice")
     return found
 
 
-def _has_images(entries: object) -> bool:
+def _has_images(entries) -> bool:
     """Whether a list holds an object with an image."""
     entries = entries if isinstance(entries, list) else []
     return any("image" in one for one in entries if isinstance(one, dict))
 
 
-def _item(entry: object, base: Path) -> Item:
+def _item(entry, base) -> Item:
     """An item of a section; text alone is an image."""
     entry = entry if isinstance(entry, dict) else {"image": entry}
     image, label, weight, patient = map(entry.get, ("image", "label", "weight", "patient"))
     image, mask = _inside(image, base), None
     if isinstance(label, str):
         mask, label = _inside(label, base), None
-    label = tuple(label) if isinstance(label, list) else label
-    ids = label if isinstance(label, tuple) else (0 if label is None else label,)
-    good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
-    good = good and (weight is None or 0 <= weight < 1e30)
-    need(good, "DATA_LIST", "has a label or a weight that is none")
+    if label is not None:
+        ids = label if isinstance(label, list) else [label]
+        good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
+        need(good, "DATA_LIST", "has a label that is none")
+        label = tuple(ids) if ids is label else label
+    need(weight is None or 0 <= weight < 1e30, "DATA_LIST", "has a weight that is none")
     return Item(image, mask, label, weight, "" if patient is None else str(patient))
 
 
-def _inside(text: str, base: Path) -> Path:
+def _inside(text, base) -> Path:
     """A path below the base folder, also with its links followed; nothing is opened."""
     path = base / text
     inside = Path(realpath(base)) in Path(realpath(path)).parents
     good = inside and not text.startswith("/") and "\\" not in text
-    need(good, "UNSAFE_PATH", "has a path that is empty or absolute, has a '\\' or leads away")
+    need(good, "UNSAFE_PATH", "has a path that is not below the folder, with slashes")
     return path
 
 
@@ -325,7 +326,5 @@ def _case(item: Item, known: DataList, split: str) -> Case:
         size += np.prod(shape[:3])
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
-    channels = known.modality.values() if isinstance(known.modality, dict) else [known.modality]
-    modality = MODALITIES.get(" ".join(map(str, channels)).strip().upper(), "")
-    source = item.image, item.mask, modality
+    source = item.image, item.mask, MODALITIES.get(known.modality.strip().upper(), "")
     return Case(name, source, item.files, patient, split, item.label, item.weight, int(size))

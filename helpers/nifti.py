@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 from nibabel import Nifti1Header, aff2axcodes
 from nibabel.affines import voxel_sizes
 from nibabel.openers import Opener
+from psutil import virtual_memory
 
 from helpers.errors import CourseDataError, need
 from helpers.volume import Volume
@@ -67,8 +67,7 @@ def read(path: str | Path, role: str = "image") -> tuple:
     with _opened(path, role) as (file, header, place):
         stored = np.empty(header.get_data_shape()[::-1], header.get_data_dtype())
         file.seek(header.get_data_offset())
-        held = file.readinto(stored)
-        need(held == stored.nbytes, "TRUNCATED", f"holds {held} of {stored.nbytes} bytes")
+        need(file.readinto(stored) == stored.nbytes, "TRUNCATED", f"has not {stored.nbytes} bytes")
         file.read()  # at the end gzip compares its checksum
         voxels = _scaled(stored, header)
         need(np.isfinite(voxels).all(), "NOT_FINITE", "holds NaN or infinite values")
@@ -94,7 +93,7 @@ def describe(path: str | Path, role: str = "image") -> tuple:
 
 
 @contextmanager
-def _opened(path: str | Path, role: str):
+def _opened(path, role):
     """The file, decompressed, its header and its place; whatever goes wrong gets a code."""
     path = Path(path)
     try:
@@ -113,19 +112,18 @@ def _opened(path: str | Path, role: str):
         raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
 
-def _check(header, most: int) -> None:
+def _check(header, most) -> None:
     """Refuse what is no 3D image of real numbers in mm, with at `most` so many axes."""
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
-    good = 3 <= len(shape) <= most and min(shape) > 0
-    need(good, "SHAPE_MISMATCH", f"is {shape}, expected 3 to {most} axes")
-    claimed, free = math.prod(shape) * dtype.itemsize, psutil.virtual_memory().available
-    need(claimed <= free, "TOO_LARGE", f"claims {claimed} bytes, {free} are free")
+    need(3 <= len(shape) <= most and min(shape) > 0, "SHAPE_MISMATCH", f"has the axes {shape}")
+    claimed = math.prod(shape) * dtype.itemsize
+    need(claimed <= virtual_memory().available, "TOO_LARGE", f"claims {claimed} bytes")
 
 
-def _scaled(stored: np.ndarray, header) -> np.ndarray:
+def _scaled(stored, header) -> np.ndarray:
     """What the stored values stand for: float32, times scl_slope plus scl_inter, if they scale."""
     slope, inter = header.get_slope_inter()
     dtype = stored.dtype.newbyteorder("=")
@@ -137,20 +135,17 @@ def _scaled(stored: np.ndarray, header) -> np.ndarray:
 def _place(header) -> Volume:
     """An empty volume where the header says that the voxels lie."""
     shape, pixdim = header.get_data_shape()[:3], np.abs(header["pixdim"][1:4])
-    unsaid, notes = np.diag([*pixdim, 1]) @ RAS_TO_LPS, []
+    affine, notes = header.get_best_affine(), ()
     if not (header["sform_code"] or header["qform_code"]):
-        header.set_sform(unsaid, code=1)
-        notes = [NO_PLACE]
-    affine = header.get_best_affine()
+        affine, notes = np.diag([*pixdim, 1]) @ RAS_TO_LPS, (NO_PLACE,)
     other = header.get_qform() if header["qform_code"] else affine
-    same_ways = aff2axcodes(affine) == aff2axcodes(other)
-    need(same_ways, "NO_GEOMETRY", "has an sform and a qform that run in different ways")
+    need(aff2axcodes(affine) == aff2axcodes(other), "NO_GEOMETRY", "has two forms that run apart")
     spacing = voxel_sizes(affine)
     apart_mm = np.abs(affine - other) @ [*shape, 1]
     same = np.allclose(spacing, pixdim, rtol=TOLERANCE)
     if apart_mm.max() > TOLERANCE * min(spacing) or not same:
-        notes = [TWO_PLACES]
+        notes = (TWO_PLACES,)
     matrix = RAS_TO_LPS @ affine
     axes = matrix[:3, :3] / np.maximum(spacing, 1e-9)
     nothing = np.broadcast_to(0, shape[::-1])
-    return Volume(nothing, spacing[::-1], matrix[:3, 3], axes, tuple(notes))
+    return Volume(nothing, spacing[::-1], matrix[:3, 3], axes, notes)

@@ -94,8 +94,7 @@ def find(
         }
         code = next(filter(faults.get, faults), None)
         if code:
-            found = f"{len(image)} images and {len(mask)} masks of one name"
-            rejected.append(Rejection(files, code, found))
+            rejected.append(Rejection(files, code, f"{len(image)} images, {len(mask)} masks"))
         else:
             cases.append(Case(stem, (*files, None)[:2], files, **table.get(stem, {})))
     return Found(tuple(cases), tuple(sorted(rejected, key=lambda one: one.files)))
@@ -166,21 +165,16 @@ def load_pixels(case: Case, mapping: Mapping | None = None) -> dict:
 
     Raises:
         CourseDataError: those of `decode`; `UNREADABLE`; `CONSTANT` for an image of one colour;
-            `MASK_MISMATCH` if the sizes differ; for a mask also `PIXEL_FORMAT` if it is a JPEG,
-            whose compression changes ids, or in colour, and `UNKNOWN_LABEL` for ids above 255 or
-            ids that the mapping does not name.
+            for a mask also `PIXEL_FORMAT` if it is a JPEG, whose compression changes ids, or in
+            colour, and `UNKNOWN_LABEL` for ids above 255 or ids that the mapping does not name.
+            That both are of one size is for `records.write` or the pipeline to say.
 
     Taught in: imbalanced classification
     """
     path, mask = case.source
     image = pixels(decode(path.read_bytes(), path))
     need((image != image[0, 0]).any(), "CONSTANT", "every pixel is the same", path)
-    if mask is None:
-        return {"image": image}
-    ids = _ids(mask, mapping)
-    found = f"the image is {image.shape}, the mask {ids.shape}"
-    need(image.shape[:2] == ids.shape, "MASK_MISMATCH", found, *case.files)
-    return {"image": image, "mask": ids}
+    return {"image": image} if mask is None else {"image": image, "mask": _ids(mask, mapping)}
 
 
 def decode(data: bytes, *files: Path) -> Image.Image:
@@ -205,9 +199,8 @@ def decode(data: bytes, *files: Path) -> Image.Image:
     """
     jpeg = data.startswith(JPEG)
     need(jpeg or data.startswith(PNG), "UNKNOWN_FORMAT", "neither a JPEG nor a PNG file", *files)
-    need(jpeg or PNG_END in data, "TRUNCATED", "there is no end chunk", *files)
-    if jpeg:
-        strip(data, *files)
+    whole = strip(data, *files) if jpeg else PNG_END in data
+    need(whole, "TRUNCATED", "there is no end chunk", *files)
     try:
         picture = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
         picture.load()
@@ -274,19 +267,19 @@ def strip(data: bytes, *files: Path) -> bytes:
     raise CourseDataError("TRUNCATED", "there is no end marker", files)
 
 
-def _ids(path: Path, mapping: Mapping | None) -> np.ndarray:
+def _ids(path, mapping) -> np.ndarray:
     """The ids of a mask, uint8 `[y, x]`: grey values or palette indices, mapped."""
     data = path.read_bytes()
     picture = decode(data, path)
     good = picture.format == "PNG" and picture.mode != "RGB"
-    need(good, "PIXEL_FORMAT", "a mask in RGB or, which changes ids, in JPEG", path)
+    need(good, "PIXEL_FORMAT", "a mask in colour or in JPEG", path)
     ids = np.array(picture).astype(np.uint16)
     if picture.mode == "L":
         ids //= 255 // (2 ** data[24] - 1)  # Pillow spreads 2 and 4 bits over 0 to 255
     return class_ids(ids, mapping, path)
 
 
-def _pictures(rejected: list, folder: Path, *others: Path) -> dict[str, list[Path]]:
+def _pictures(rejected, folder, *others) -> dict[str, list[Path]]:
     """The pictures under a folder, but not under others, by stem; all else is `rejected`."""
     files, odd = files_below(folder, *others)
     pictures, codes = defaultdict(list), dict.fromkeys(odd, "UNREADABLE")
@@ -302,14 +295,14 @@ def _pictures(rejected: list, folder: Path, *others: Path) -> dict[str, list[Pat
     return pictures
 
 
-def _stem(path: str | Path) -> str:
+def _stem(path) -> str:
     """A path without suffix, spelled in one way."""
     path = Path(unicodedata.normalize("NFC", str(path).replace("\\", "/")))
     known = path.suffix.lower() in (".jpg", ".jpeg", ".png")
     return (path.with_suffix("") if known else path).as_posix()
 
 
-def _by_image(masks: dict, images: dict, suffix: str | None) -> dict[str, list[Path]]:
+def _by_image(masks, images, suffix) -> dict[str, list[Path]]:
     """The masks by the stem that their image has; `a_mask_1` beside `a_mask` goes where it goes."""
     owners = {}
     for mask in masks:  # the longest stem that it begins with, but 10 does not begin with 1
@@ -326,7 +319,7 @@ def _by_image(masks: dict, images: dict, suffix: str | None) -> dict[str, list[P
     return found
 
 
-def _table(path: Path, images: Path, pictures: dict) -> dict[str, dict]:
+def _table(path, images, pictures) -> dict[str, dict]:
     """What a CSV file says of each picture by its stem: patient, and label if there is one."""
     import pandas as pd
 
@@ -335,8 +328,8 @@ def _table(path: Path, images: Path, pictures: dict) -> dict[str, dict]:
     except ValueError:
         raise CourseDataError("DATA_LIST", "not a CSV file in UTF-8", [path]) from None
     columns = [name.strip().lower().replace("file", "image") for name in table]
-    good = {"image", "patient"} <= {*columns}
-    need(good, "DATA_LIST", "expected columns file (or image) and patient, and commas", path)
+    found = "expected columns file (or image) and patient, with commas between them"
+    need({"image", "patient"} <= {*columns}, "DATA_LIST", found, path)
     said = {}
     for line, row in enumerate(table.itertuples(index=False), 2):
         told = dict(zip(columns, map(str.strip, row), strict=True))
@@ -345,11 +338,10 @@ def _table(path: Path, images: Path, pictures: dict) -> dict[str, dict]:
         places = os.path.relpath(path.parent / told["image"], images), told["image"]
         stem = next((stem for stem in map(_stem, places) if stem in pictures), None)
         need(stem, "DATA_LIST", f"line {line} names no picture under the folder of images", path)
-        known = {name: told[name] for name in ("patient", "label") if name in told}
-        if "label" in known:
-            number = pd.to_numeric(known["label"], errors="coerce")
-            good = number >= 0 and number % 1 == 0
-            need(good, "UNKNOWN_LABEL", f"line {line}: the label is no class id from 0", path)
+        known = {"patient": told["patient"], "label": None}
+        if "label" in told:
+            number = told["label"].removesuffix(".0")
+            need(number.isdecimal(), "UNKNOWN_LABEL", f"line {line} has no class id", path)
             known["label"] = int(number)
         good = known["patient"] and said.setdefault(stem, known) == known
         need(good, "DATA_LIST", f"line {line} lacks a patient or contradicts another line", path)

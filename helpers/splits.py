@@ -52,17 +52,21 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     names, shares = list(fractions), np.array(list(fractions.values()), float)
     if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
-    people = {case.person for case in cases}
+    people = sorted({case.person for case in cases})
     need(len(people) >= len(names), "DATA_LIST", f"{len(people)} patients for {len(names)} splits")
     counts = _counts(cases)
-    held = counts.to_numpy()
-    strata = (held > 0).argmax(axis=1)
+    strata = (counts > 0).argmax(axis=1)
     few = np.bincount(strata)[strata] < len(names)
-    strata[few | (strata == held.shape[1] - 1)] = -1
+    strata[few | (strata == counts.shape[1] - 1)] = -1
     sizes, rng = _sizes(len(people), shares), np.random.RandomState(seed)
     draws = [_draw(strata, sizes, rng) for _ in range(DRAWS)]
-    best = min(draws, key=lambda places: _unevenness(places, held, shares))
-    chosen = dict(zip(counts.index, best, strict=True))
+
+    def unevenness(places):
+        """How far cases are from the fractions, summed over splits, classes and all cases."""
+        held = np.eye(len(names))[places].T @ counts
+        return np.abs(held / counts.sum(axis=0) - shares[:, np.newaxis]).sum()
+
+    chosen = dict(zip(people, min(draws, key=unevenness), strict=True))
     return tuple(replace(case, split=names[chosen[case.person]]) for case in cases)
 
 
@@ -101,8 +105,8 @@ def refuse(cases: Sequence[Case], code: str, found: str) -> None:
     need(not cases, code, found, *dict.fromkeys(file for case in cases for file in case.files))
 
 
-def _counts(cases):
-    """How many cases of each class a patient has: a table with a row for each patient.
+def _counts(cases: Sequence[Case]) -> np.ndarray:
+    """How many cases of each class a patient has, `[patient, class]`.
 
     The class that fewest patients have comes first, of equals the highest; the last counts all.
     """
@@ -113,7 +117,7 @@ def _counts(cases):
     classes.insert(0, "all", True)
     counts = classes.groupby(pd.Index([case.person for case in cases])).sum()
     patients = counts.gt(0).sum()[::-1]
-    return counts[patients.sort_values(kind="stable").index]
+    return counts[patients.sort_values(kind="stable").index].to_numpy()
 
 
 def _sizes(patients: int, shares: np.ndarray) -> list[int]:
@@ -124,7 +128,7 @@ def _sizes(patients: int, shares: np.ndarray) -> list[int]:
     return sizes.tolist()
 
 
-def _draw(strata: np.ndarray, sizes: list[int], rng: np.random.RandomState) -> np.ndarray:
+def _draw(strata, sizes, rng) -> np.ndarray:
     """The number of a split for each patient."""
     from sklearn.model_selection import train_test_split
 
@@ -138,20 +142,11 @@ def _draw(strata: np.ndarray, sizes: list[int], rng: np.random.RandomState) -> n
         taken, rest = train_test_split(rest, train_size=size, random_state=rng, stratify=groups)
         places[taken] = number
     for stratum in {*strata} - {-1}:
-        _spread(places, np.flatnonzero(strata == stratum), len(sizes))
+        # A draw may leave a split without the stratum, by rounding: one moves there.
+        members = np.flatnonzero(strata == stratum)
+        for number in range(len(sizes)):
+            held = np.bincount(places[members], minlength=len(sizes))
+            if held[number] == 0:
+                often = places[members] == held.argmax()
+                places[members[often][0]] = number
     return places
-
-
-def _spread(places: np.ndarray, members: np.ndarray, splits: int) -> None:
-    """Where a split has no member of a stratum, as a draw may by rounding, move one there."""
-    for number in range(splits):
-        held = np.bincount(places[members], minlength=splits)
-        if held[number] == 0:
-            often = places[members] == held.argmax()
-            places[members[often][0]] = number
-
-
-def _unevenness(places: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> float:
-    """How far the cases are from the fractions, summed over splits, classes and all cases."""
-    held = np.eye(len(shares))[places].T @ counts
-    return np.abs(held / counts.sum(axis=0) - shares[:, np.newaxis]).sum()
