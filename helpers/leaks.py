@@ -50,13 +50,13 @@ class Report:
 
     def __str__(self) -> str:
         told = [
-            (self.cases, f"cases of {self.patients} patients, each patient in one split"),
-            (self.images, "images compared, none of them in two splits"),
-            (self.blank, "images of one value, which are not compared"),
-            (len(self.identical), "images that several cases of one split share"),
-            (len(self.unread), "cases that could not be read"),
+            f"{self.cases} cases of {self.patients} patients, each patient in one split",
+            f"{self.images} images compared, none of them in two splits",
+            f"{self.blank} images of one value, which are not compared",
+            f"{len(self.identical)} images that several cases of one split share",
+            f"{len(self.unread)} cases that could not be read",
         ]
-        return "\n".join(f"{number} {text}" for number, text in told if number)
+        return "\n".join(line for line in told if not line.startswith("0 "))
 
 
 def check(cases: Sequence[Case], load: Callable[[Case], dict]) -> Report:
@@ -120,21 +120,18 @@ def _report(cases: Sequence[Case], digest: Callable[[Case], str]) -> Report:
     wrong = [case for copies in torn for case in copies]
     found = f"{len(torn)} images, in {len(wrong)} cases, stand in more than one split"
     splits.refuse(wrong, "IMAGE_IN_TWO_SPLITS", found)
-    patients, images = len({case.person for case in cases}), len(cases) - blank - len(unread)
+    people, images = {case.person for case in cases}, len(cases) - blank - len(unread)
     names = tuple(tuple(case.name for case in copies) for copies in twice)
-    return Report(len(cases), patients, images, blank, names, tuple(unread))
+    return Report(len(cases), len(people), images, blank, names, tuple(unread))
 
 
 def _digest(image: np.ndarray | bytes, *files: Path) -> str:
-    """SHA-256 of shape and values, in the narrowest dtype and the fewest channels; "" if blank."""
+    """Shape and SHA-256 of the values, in the narrowest dtype, the fewest channels; "" if blank."""
     if isinstance(image, bytes):
         image = pictures.pixels(pictures.decode(image, *files))
-    image = np.asarray(image)
     if image.ndim > 2 and image.shape[-1] in (1, 3) and (image == image[..., :1]).all():
         image = image[..., 0]
     if image.min() == image.max():
         return ""
     image = records.narrowest(image)
-    digest = hashlib.sha256(f"{image.dtype} {image.shape}".encode())
-    digest.update(image)
-    return digest.hexdigest()
+    return f"{image.dtype} {image.shape} {hashlib.sha256(image).hexdigest()}"

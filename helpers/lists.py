@@ -239,14 +239,14 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
     need(image.min() < image.max(), "CONSTANT", "all voxels have the same value", image_path)
     # Sets mix files from several tools, each with its own idea of where left is.
     upright, turns = place.in_lps_order(), nearest_axes(place.direction)
-    element = {"image": turned(image, *turns), "spacing": upright.spacing}
+    element = {"image": turned(image, *turns), "spacing": upright.spacing, "modality": modality}
     if mask_path is not None:
         stored, there = nifti.read(mask_path, "mask")
         same = place.same_geometry(there, nifti.TOLERANCE * min(place.spacing))
         found = f"image {place} at {place.origin}, mask {there} at {there.origin}"
         need(same, "MASK_MISMATCH", found, image_path, mask_path)
         element["mask"] = turned(class_ids(stored, mapping, mask_path), *turns)
-    element |= {"modality": modality, "notes": upright.notes}
+    element["notes"] = upright.notes
     return {key: value for key, value in element.items() if len(value)}
 
 

@@ -15,7 +15,6 @@ even differ in which way an axis runs, left might be right, and the file is refu
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -119,8 +118,8 @@ def _check(header, most) -> None:
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
     need(3 <= len(shape) <= most and min(shape) > 0, "SHAPE_MISMATCH", f"has the axes {shape}")
-    claimed = math.prod(shape) * dtype.itemsize
-    need(claimed <= virtual_memory().available, "TOO_LARGE", f"claims {claimed} bytes")
+    claimed = np.prod(shape, dtype=float) * dtype.itemsize
+    need(claimed <= virtual_memory().available, "TOO_LARGE", f"claims {claimed:.0f} bytes")
 
 
 def _scaled(stored, header) -> np.ndarray:

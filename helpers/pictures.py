@@ -97,7 +97,7 @@ def find(
             rejected.append(Rejection(files, code, f"{len(image)} images, {len(mask)} masks"))
         else:
             cases.append(Case(stem, (*files, None)[:2], files, **table.get(stem, {})))
-    return Found(tuple(cases), tuple(sorted(rejected, key=lambda one: one.files)))
+    return Found(tuple(cases), tuple(rejected))
 
 
 def survey(case: Case, mapping: Mapping | None = None) -> frozenset[int]:
@@ -255,14 +255,13 @@ def strip(data: bytes, *files: Path) -> bytes:
             return b"".join([*kept, b"\xff", END])
         at = start + int.from_bytes(data[start : start + 2])
         body = data[start + 2 : at]
-        colours = marker + body[:4]
-        if marker in FRAMES:
-            need(body[:1] in (b"\x08", b""), "PIXEL_FORMAT", "JPEG of other than 8 bits", *files)
-        elif colours in COLOURS:
-            body = body[:12] + COLOURS[colours]
-        elif marker not in NEEDED:
-            need(marker > END, "PIXEL_FORMAT", "lossless or hierarchical JPEG", *files)
-            continue
+        if marker + body[:4] in COLOURS:
+            body = body[:12] + COLOURS[marker + body[:4]]
+        elif marker >= b"\xe0":
+            continue  # which says nothing of the pixels
+        else:
+            good = marker in NEEDED or (marker in FRAMES and body[:1] in (b"\x08", b""))
+            need(good, "PIXEL_FORMAT", "a JPEG of 12 bits, lossless or hierarchical", *files)
         kept += [b"\xff", marker, (len(body) + 2).to_bytes(2), body]
     raise CourseDataError("TRUNCATED", "there is no end marker", files)
 
