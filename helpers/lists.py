@@ -1,7 +1,7 @@
 """Decathlon data lists: what a set holds, and its NIfTI volumes with masks or class labels.
 
     listed = lists.read("data/decathlon_organs/dataset.json")
-    listed.training[0].image, listed.labels
+    listed.sections["training"][0].image, listed.labels
     found = lists.find("data/decathlon_organs/dataset.json")
     element = lists.load(found.cases[0])        # image, spacing, mask, modality
 

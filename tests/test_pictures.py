@@ -128,9 +128,6 @@ def pair(folder, image=JPEG, mask=DISC):
     return case
 
 
-# What reaches a record
-
-
 def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
     rows = [(name, pictures.strip(data), data) for name, data in JPEGS.items()]  # its own bytes
     for name, data in FILES.items():
@@ -148,9 +145,6 @@ def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
         by_pillow = Image.open(io.BytesIO(data)).convert("RGB").tobytes()
         rows += [(name, pixels.convert("RGB").tobytes(), by_pillow)]
     assert not [name for name, *_ in differing(rows)]
-
-
-# Refusals
 
 
 def claiming(height: int, width: int) -> tuple[bytes, bytes]:
@@ -257,9 +251,6 @@ def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path)
     assert code_of(pictures.load_deeplab, alone) == "NO_PAIR"
 
 
-# Ids
-
-
 def test_a_mask_s_ids_are_the_numbers_that_are_stored(tmp_path):
     # D1: one bit with a mapping was an IndexError. Palettes hold indices, and no colours.
     random, rows = np.random.default_rng(0), []
@@ -291,8 +282,6 @@ def test_ids_without_a_class_are_refused_and_listed(tmp_path):
             with pytest.raises(CourseDataError, match=rf"UNKNOWN_LABEL.* 255: {ids};.*\(a.png\)"):
                 call(pair(tmp_path, mask=mask), mapping)
 
-
-# Which mask belongs to which image
 
 PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
     ("a b", "a b c", None, "a b", "NO_PAIR c.png"),
@@ -365,8 +354,6 @@ def test_folders_that_are_not_there_or_the_same_are_refused(tmp_path):
     assert code_of(pictures.find, tmp_path, tmp_path / ".." / tmp_path.name) == "NO_PAIR"
 
 
-# Patients and labels
-
 GIVEN = r"\[\('007', 1\), \('007', 1\), \('P 8', 0\)\]"
 LISTS = [  # the file, and the code and words that it is refused with
     ("file,patient,label\nimages/a.jpg,007,1\nimages/b.jpg,007,1\nimages/sub/c.jpg,P 8,0\n", ""),
@@ -407,9 +394,6 @@ def test_a_list_gives_patients_and_labels_or_is_refused_with_its_line(tmp_path):
             came = f"{error.code} {error.message}" + WHO * ([table] != [*error.files])
         wrong += [(text[:60], came)] * (not re.match(right or GIVEN, came) or WHO in came)
     assert not wrong
-
-
-# Laws
 
 
 @LAWFUL
