@@ -110,10 +110,10 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     object with an `image`. An item's `label` is a mask if it is text, else class ids from 0.
 
     Raises:
-        CourseDataError: `UNSAFE_PATH` for a path that is empty or absolute, holds a backslash or
-            `..`, or leaves the base folder by a link; `SAME_CASE` for an image that is listed
-            twice, under whatever name, or is also a mask; `DATA_LIST` for everything else that is
-            not as above. Messages give section and item, counted from 1, and no text of the list.
+        CourseDataError: `UNSAFE_PATH` for a path that is empty or absolute, holds a backslash, or
+            leaves the base folder, by `..` or by a link; `SAME_CASE` for an image that is listed
+            twice, under whatever name; `DATA_LIST` for everything else that is not as above.
+            Messages give section and item, counted from 1, and no text of the list.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -182,8 +182,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
         for item in items:
             try:
                 need(section in SPLITS, "DATA_LIST", "in a section of another name")
-                good = item.is_labelled or not labelled
-                need(good, "NO_PAIR", "no mask or label, unlike others of its section")
+                need(item.is_labelled or not labelled, "NO_PAIR", "no mask or label, unlike others")
                 cases.append(_case(item, known, SPLITS[section]))
             except CourseDataError as error:
                 rejected.append(Rejection(item.files, error.code, error.message))
@@ -198,7 +197,6 @@ def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
         mapping: class id for each stored id, {0: 0, 255: 1} for instance; None keeps them.
 
     Raises:
-        OverflowError: for a mapping to ids beyond 0 to 255.
         CourseDataError: what `load` raises about masks.
 
     Example:
@@ -221,7 +219,7 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
         `image` `[z, y, x]` as stored and scaled, or `[z, y, x, c]` for a 4D file, whose last axis
         is taken for channels, turned so that z, y, x grow to head, back and left; `spacing`
         (z, y, x) in mm; `mask` uint8 `[z, y, x]` if there is one; `modality`, a term of DICOM, if
-        the list says one that is known; `notes` if something was turned or in doubt.
+        the list has one known word for all channels; `notes` if something was turned or in doubt.
 
     Raises:
         CourseDataError: what `nifti.read` raises; `CONSTANT` for one value in all of the image;

@@ -4,7 +4,7 @@
     element = pictures.load_deeplab(found.cases[0], mapping={0: 0, 255: 1})
 
 The stem is the path below the folder without .jpg, .jpeg or .png: `site/a.jpg` goes with
-`site/a.png`, or with `site/a_segmentation.png` where all masks end so.
+`site/a.png`, or with `site/a_segmentation.png` where all masks have this more than their images.
 
 No metadata reach a record. A JPEG keeps its own compressed bytes and loses all segments but those
 that decoding needs (`strip`); of a PNG nothing but the pixels is taken. A file that was cut is
@@ -58,8 +58,8 @@ def find(
         images: folder of the pictures.
         masks: folder of the masks; one folder may lie within the other. None: no masks.
         mask_suffix: what a mask's stem has more than its image's, for instance "_segmentation".
-            None: an ending that all masks share, starting with a sign such as "_" or "-", if it
-            makes more pairs than any other; else nothing.
+            None: what all masks have more, each beside the longest stem of an image that it begins
+            with; nothing if they differ in this.
         patients: CSV file with columns `file` (or `image`), `patient` and, if you like, `label`,
             a class id; files are relative to the CSV or to `images`, with suffix or without.
 
