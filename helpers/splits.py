@@ -56,8 +56,7 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     need(len(people) >= len(names), "DATA_LIST", f"{len(people)} patients for {len(names)} splits")
     counts = _counts(cases)
     strata = (counts > 0).argmax(axis=1)
-    few = np.bincount(strata)[strata] < len(names)
-    strata[few | (strata == counts.shape[1] - 1)] = -1
+    strata[np.bincount(strata)[strata] < len(names)] = -1  # too few to be in each
     sizes, rng = _sizes(len(people), shares), np.random.RandomState(seed)
     draws = [_draw(strata, sizes, rng) for _ in range(DRAWS)]
 
@@ -115,7 +114,8 @@ def _counts(cases: Sequence[Case]) -> np.ndarray:
     labels = pd.DataFrame([dict(enumerate(np.ravel(case.label))) for case in cases], dtype=object)
     classes = pd.get_dummies(labels.replace(MISSING, None), columns=labels.columns)
     classes.insert(0, "all", True)
-    counts = classes.groupby(pd.Index([case.person for case in cases])).sum()
+    people = pd.Index([case.person for case in cases], dtype=object)
+    counts = classes.groupby(people).sum()
     patients = counts.gt(0).sum()[::-1]
     return counts[patients.sort_values(kind="stable").index].to_numpy()
 
