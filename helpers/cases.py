@@ -13,7 +13,6 @@ import numpy as np
 
 from helpers.errors import listed, need
 
-CASE = "case\0"
 SAME = {number: number for number in range(256)}  # the class ids that a mask can hold
 
 
@@ -161,4 +160,4 @@ def case_hash(salt: str, patient: str, name: str) -> str:
         return hmac.new(salt.encode(), message, hashlib.sha256).hexdigest()[:digits]
 
     person = Case(name, None, patient=patient).person
-    return f"{digest(person, 16)}-{digest(CASE + name, 8)}"
+    return "-".join([digest(person, 16), digest("case\0" + name, 8)])

@@ -124,7 +124,7 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError("no such data list")
-    base = path.parent if base is None else Path(base)
+    base = Path(base or path.parent)
     where, sections = "the list", {}
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)

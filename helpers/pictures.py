@@ -296,9 +296,8 @@ def _pictures(rejected, folder, *others) -> dict[str, list[Path]]:
 
 def _stem(path) -> str:
     """A path without suffix, spelled in one way."""
-    path = Path(unicodedata.normalize("NFC", str(path).replace("\\", "/")))
-    known = path.suffix.lower() in (".jpg", ".jpeg", ".png")
-    return (path.with_suffix("") if known else path).as_posix()
+    name = Path(unicodedata.normalize("NFC", str(path).replace("\\", "/"))).as_posix()
+    return re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)
 
 
 def _by_image(masks, images, suffix) -> dict[str, list[Path]]:

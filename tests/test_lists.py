@@ -1,5 +1,6 @@
 """A data list says what a set holds and leads nowhere else; its files become elements."""
 
+import itertools
 import json
 import os
 import struct
@@ -84,15 +85,13 @@ ESCAPES = ["/etc/a", "//server/share/a", "c:\\a", "\\\\server\\a", "\\a", "b\\a"
 ESCAPES += ["b\\..\\..\\a", "b/../../a", "..", "", ".", "./"]
 
 
-@pytest.mark.parametrize("place", ["image", "label", "test", SECRET])
-def test_a_path_that_could_leave_the_folder_is_refused(tmp_path, place):
-    for text in ESCAPES:
-        item = {place if place == "label" else "image": text}
-        key = "training" if place in ("image", "label") else place
-        others = [{"image": "a/1.nii"}, {"image": "a/2.nii"} | item]
-        error = refused(lists.read, written(tmp_path, {key: others}))
-        place_said = "item 2 of " + ("another section" if place == SECRET else key)
-        assert error.code == "UNSAFE_PATH" and place_said in error.message, text
+@pytest.mark.parametrize("section", ["training", "test", SECRET])
+def test_a_path_that_could_leave_the_folder_is_refused(tmp_path, section):
+    for field, text in itertools.product(("image", "label"), [*ESCAPES, f"{tmp_path}/a"]):
+        items = [{"image": "a/1.nii"}, {"image": "a/2.nii"} | {field: text}]
+        error = refused(lists.read, written(tmp_path, {section: items}))
+        place = "item 2 of " + ("another section" if section == SECRET else section)
+        assert error.code == "UNSAFE_PATH" and place in error.message, text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights that Windows users lack")
@@ -112,8 +111,6 @@ def test_a_link_that_leaves_the_folder_is_refused_and_one_that_stays_is_fine(tmp
     (base / "two").symlink_to("one")
     (circle,) = lists.find(written(base, {"test": ["one"]})).rejected
     assert circle.code in ("UNREADABLE", "UNKNOWN_FORMAT")
-    (base / "deep.json").write_text("[" * 100_000)
-    assert refused(lists.read, base / "deep.json").code == "DATA_LIST"
     (tmp_path / "short").symlink_to(base)
     written(base, {"training": [{"image": "inside/a.nii"}]})
     (item,) = lists.read(tmp_path / "short" / "dataset.json").sections["training"]
@@ -129,7 +126,7 @@ def of(**wrong) -> dict:
 BAD_LABELS = (True, 1.0, -1, 2**31, {}, [], ["x.nii"], [0, True])
 BAD_WEIGHTS = (-1, float("nan"), float("inf"), 10**400, SECRET, [1])
 WRONG = [  # what is said of lists, and the lists
-    ("the list is not", ["[]", "3", "null", "", '{"test":', f"{{{SECRET}"]),
+    ("the list is not", ["[]", "3", "null", "", '{"test":', f"{{{SECRET}", "[" * 100_000]),
     ("the list is not", [of(**{key: "\ud83e"}) for key in ("patient", "image", "label")]),
     ("has a key twice", ['{"test": [], "test": []}', f'{{"a": {{"{SECRET}": 1, "{SECRET}": 2}}}}']),
     ("the list is not", [{"labels": x, "test": []} for x in (["a"], {SECRET: 1}, {"1.0": "a"})]),
@@ -137,14 +134,10 @@ WRONG = [  # what is said of lists, and the lists
     ("training that is no list", [{"training": ITEM}, {"training": "a.nii"}]),
     ("item 2 of test is not", [{"test": ["a.nii", None]}]),
     ("item 2 of another section is not", [{SECRET: [ITEM, 1.5]}]),
-    ("item 1 of validation is not", [{"validation": [{"label": 1}]}]),
-    ("item 2 of training is not", [of(image=["a", "b"]), of(image="a\0")]),
+    ("item 2 of training is not", [of(image=x) for x in (["a", "b"], "a\0", None)]),
     ("item 2 of training has a label", [of(label=x) for x in BAD_LABELS]),
     ("item 2 of training", [of(weight=x) for x in BAD_WEIGHTS]),
-    (
-        "listed twice",
-        [{"training": [ITEM], "test": [x]} for x in ("a.nii", "./a.nii", "b/../a.nii")],
-    ),
+    ("listed twice", [{"training": [ITEM], "test": [f"{x}a.nii"]} for x in ("", "./", "b/../")]),
 ]
 
 
