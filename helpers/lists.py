@@ -156,7 +156,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
 
     `training` becomes the split "train"; `validation` and `test` keep their names. A case's name
     is its image's path below the base folder; without a `patient` it is also, less the ending,
-    its patient. `size` is the bytes of its voxels and one byte for each voxel of its mask.
+    its patient. `size` is the bytes of its voxels and one more for each, as for a mask.
 
     Args:
         dataset_json, base: as for `read`.
@@ -318,10 +318,9 @@ def _inside(text, base) -> Path:
 def _case(item: Item, known: DataList, split: str) -> Case:
     """The case of an item, by the headers of its files."""
     shape, dtype = nifti.describe(item.image)
-    size = np.prod(shape) * dtype.itemsize
+    size = np.prod(shape) * dtype.itemsize + np.prod(shape[:3])
     if item.mask is not None:
         nifti.describe(item.mask, "mask")
-        size += np.prod(shape[:3])
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
     source = item.image, item.mask, MODALITIES.get(known.modality.strip().upper(), "")

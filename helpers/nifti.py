@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from nibabel import Nifti1Header, aff2axcodes
 from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.openers import Opener
 from psutil import virtual_memory
 
@@ -63,12 +64,11 @@ def read(path: str | Path, role: str = "image") -> tuple:
 
     Taught in: no lesson; `volume.load` and the converter use it
     """
-    with _opened(path, role) as (file, header, place):
-        stored = np.empty(header.get_data_shape()[::-1], header.get_data_dtype())
-        file.seek(header.get_data_offset())
-        need(file.readinto(stored) == stored.nbytes, "TRUNCATED", f"has not {stored.nbytes} bytes")
+    with _opened(path, role) as (file, proxy, place):
+        voxels = proxy.get_unscaled().T.astype(_dtype(proxy), copy=False)
         file.read()  # at the end gzip compares its checksum
-        voxels = _scaled(stored, header)
+        if (proxy.slope, proxy.inter) != (1, 0):
+            voxels = voxels * proxy.slope + proxy.inter
         need(np.isfinite(voxels).all(), "NOT_FINITE", "holds NaN or infinite values")
     if voxels.ndim == 3:
         return voxels, replace(place, voxels=voxels)
@@ -86,14 +86,13 @@ def describe(path: str | Path, role: str = "image") -> tuple:
 
     Taught in: no lesson; the converter uses it
     """
-    with _opened(path, role) as (_, header, place):
-        nothing = np.empty(0, header.get_data_dtype())
-        return place.shape + header.get_data_shape()[3:], _scaled(nothing, header).dtype
+    with _opened(path, role) as (_, proxy, place):
+        return place.shape + proxy.shape[3:], _dtype(proxy)
 
 
 @contextmanager
 def _opened(path, role):
-    """The file, decompressed, its header and its place; whatever goes wrong gets a code."""
+    """The file, decompressed, its voxels and their place; whatever goes wrong gets a code."""
     path = Path(path)
     try:
         need(path.name.endswith((".nii", ".nii.gz")), "UNKNOWN_FORMAT", "is no .nii or .nii.gz")
@@ -104,9 +103,10 @@ def _opened(path, role):
             if {*shape[3:]} == {1}:  # as some tools write
                 header.set_data_shape(shape[:3])
             _check(header, 4 if role == "image" else 3)
-            yield file, header, _place(header)
+            yield file, ArrayProxy(file, header, mmap=False), _place(header)
     except Exception as error:  # a header that makes no sense may raise anything
-        code = "TRUNCATED" if isinstance(error, EOFError) else "UNREADABLE"
+        # nibabel says with a bare OSError that it has read too little.
+        code = "TRUNCATED" if type(error) in (EOFError, OSError) else "UNREADABLE"
         code, found = getattr(error, "code", code), getattr(error, "message", "is damaged")
         raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
@@ -122,13 +122,11 @@ def _check(header, most) -> None:
     need(claimed <= virtual_memory().available, "TOO_LARGE", f"claims {claimed:.0f} bytes")
 
 
-def _scaled(stored, header) -> np.ndarray:
-    """What the stored values stand for: float32, times scl_slope plus scl_inter, if they scale."""
-    slope, inter = header.get_slope_inter()
-    dtype = stored.dtype.newbyteorder("=")
-    if (slope, inter) in ((None, None), (1, 0)):
-        return stored.astype(dtype, copy=False)
-    return stored.astype(dtype if dtype == np.float64 else np.float32) * slope + inter
+def _dtype(proxy: ArrayProxy) -> np.dtype:
+    """As stored, in native byte order; float32 at least where scl_slope and scl_inter scale."""
+    dtype = proxy.dtype.newbyteorder("=")
+    plain = (proxy.slope, proxy.inter) == (1, 0) or dtype == np.float64
+    return dtype if plain else np.dtype(np.float32)
 
 
 def _place(header) -> Volume:

@@ -178,8 +178,8 @@ def test_each_listed_file_stands_in_one_case_or_one_rejection(tmp_path):
     keys = ("name", "patient", "split", "label", "weight", "size")
     assert [tuple(getattr(case, key) for key in keys) for case in found.cases] == [
         ("sub/good.nii", "sub/good", "train", None, 0.5, n * 3),
-        ("sub/none.nii", "sub/none", "train", (1, 0), None, n * 2),
-        ("sub/val.nii", "P7", "validation", None, None, n * 2),
+        ("sub/none.nii", "sub/none", "train", (1, 0), None, n * 3),
+        ("sub/val.nii", "P7", "validation", None, None, n * 3),
     ]
     codes = ["UNREADABLE"] * 4 + ["TOO_LARGE", "SHAPE_MISMATCH"]
     assert [(one.code, *(file.name for file in one.files)) for one in found.rejected] == [
