@@ -28,7 +28,7 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     to the fractions, in all and in each class.
 
     A class that is the rarest one of at least as many patients as there are splits appears in
-    each split. Where there are fewer, those patients go wherever they fall: a class of a single
+    each split, which may hold one patient more for it. Where there are fewer, those patients go wherever they fall: a class of a single
     patient is in one split, and the others are without it. A split too small for one patient of
     each class is drawn with the rarest classes taken together. A class without a case, and a label
     that is not known (-1 or None), changes nothing.
@@ -144,9 +144,7 @@ def _draw(strata, sizes, rng) -> np.ndarray:
     for stratum in {*strata} - {-1}:
         # A draw may leave a split without the stratum, by rounding: one moves there.
         members = np.flatnonzero(strata == stratum)
-        for number in range(len(sizes)):
-            held = np.bincount(places[members], minlength=len(sizes))
-            if held[number] == 0:
-                often = places[members] == held.argmax()
-                places[members[often][0]] = number
+        for number in {*range(len(sizes))} - {*places[members]}:
+            fullest = np.bincount(places[members]).argmax()
+            places[members[places[members] == fullest][0]] = number
     return places
