@@ -28,10 +28,10 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     to the fractions, in all and in each class.
 
     A class that is the rarest one of at least as many patients as there are splits appears in
-    each split, which may hold one patient more for it. Where there are fewer, those patients go wherever they fall: a class of a single
-    patient is in one split, and the others are without it. A split too small for one patient of
-    each class is drawn with the rarest classes taken together. A class without a case, and a label
-    that is not known (-1 or None), changes nothing.
+    each split, which may hold one patient more for it. Where there are fewer, those patients go
+    wherever they fall: a class of a single patient is in one split, and the others are without it.
+    A split too small for one patient of each class is drawn with the rarest classes taken together.
+    A class without a case, and a label that is not known (-1 or None), changes nothing.
 
         splits.split(cases, {"train": 0.8, "test": 0.2}, seed=7)
 
