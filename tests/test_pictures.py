@@ -329,6 +329,7 @@ def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monk
         write(tmp_path / name)
     for name in ("Thumbs.db", "._a.jpg", "masks/a.gif", "closed/x"):
         write(tmp_path / name, b"\0\5\x16\7 something")
+    write(tmp_path / "empty.jpg", b"")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")  # to open it would wait for ever
@@ -344,7 +345,7 @@ def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monk
         found = pictures.find(*folders)
         assert [case.name for case in found.cases] == ["a", "sub/b"]
         codes = sorted(one.code for one in found.rejected)
-        assert codes == ["UNKNOWN_FORMAT"] * 3 + ["UNREADABLE"] * 3
+        assert codes == ["UNKNOWN_FORMAT"] * 3 + ["UNREADABLE"] * 4
 
 
 def test_folders_that_are_not_there_or_the_same_are_refused(tmp_path):
