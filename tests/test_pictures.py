@@ -288,6 +288,7 @@ PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
     ("a b c", "a b", None, "a b", "NO_PAIR c.jpg"),
     ("a b sub/c a_b", "a_seg b_seg sub/c_seg a_b_seg", None, "a a_b b sub/c", ""),
     ("a b", "a-mask b-mask d-mask", None, "a b", "NO_PAIR d-mask.png"),
+    ("1 2", "1_m 2_m 10_m", None, "1 2", "NO_PAIR 10_m.png"),
     ("a b", "a_liver b_liver a_tumour", None, "", "NO_PAIR"),  # which of the two?
     ("1 2 3", "10 20 30", None, "", "NO_PAIR"),
     ("a a_b", "a_b_c", None, "a_b", "NO_PAIR a.jpg"),  # the longer stem
