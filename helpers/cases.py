@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 
-@dataclasses.dataclass(frozen=True)
+from helpers.errors import listed, need
+
+SAME = {number: number for number in range(256)}  # the class ids that a mask can hold
+
+
+@dataclass(frozen=True)
 class Case:
     """One record to be: where its pixels come from and what is known of them.
 
@@ -31,22 +38,22 @@ class Case:
     Taught in: writing TFRecords
     """
 
-    name: str = dataclasses.field(repr=False)
-    source: object = dataclasses.field(repr=False)
-    files: tuple[Path, ...] = dataclasses.field(default=(), repr=False)
-    patient: str = dataclasses.field(default="", repr=False)
+    name: str = field(repr=False)
+    source: object = field(repr=False)
+    files: tuple[Path, ...] = field(default=(), repr=False)
+    patient: str = field(default="", repr=False)
     split: str = "all"
     label: int | tuple[int, ...] | None = None
     weight: float | None = None
     size: int = 0
 
     @property
-    def person(self) -> tuple[bool, str]:
+    def person(self) -> str:
         """Whom the case belongs to; without a patient it is one of its own."""
-        return (True, self.patient) if self.patient else (False, self.name)
+        return f"patient\0{self.patient}" if self.patient else f"alone\0{self.name}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Rejection:
     """Input files that became no record, and why: `code` is a key of `errors.CODES`.
 
@@ -56,12 +63,12 @@ class Rejection:
     Taught in: writing TFRecords
     """
 
-    files: tuple[Path, ...] = dataclasses.field(repr=False)
+    files: tuple[Path, ...] = field(repr=False)
     code: str
-    reason: str = dataclasses.field(repr=False)
+    reason: str = field(repr=False)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Found:
     """What a source holds: each input file belongs to one case or to one rejection.
 
@@ -90,17 +97,45 @@ def files_below(folder: Path, *others: Path) -> tuple[list[Path], list[Path]]:
 
     Taught in: no lesson; `dicom.scan` and `pictures.find` use it
     """
-    errors, names, seen = [], [], {os.path.realpath(other) for other in others}
-    for root, folders, inside in os.walk(folder, onerror=errors.append, followlinks=True):
+    failed, names, seen = [], [], set(map(os.path.realpath, others))
+    for root, folders, inside in os.walk(folder, onerror=failed.append, followlinks=True):
         here = os.path.realpath(root)
         if here in seen:
             folders.clear()
         else:
             seen.add(here)
             names += [os.path.join(root, name) for name in inside]
-    odd = [name for name in names if not os.path.isfile(name)]
-    odd, files = odd + [error.filename for error in errors], sorted({*names} - {*odd})
-    return [Path(name) for name in files], [Path(name) for name in sorted(odd)]
+    files = sorted(filter(os.path.isfile, names))
+    odd = {*names, *(error.filename for error in failed)} - {*files}
+    return list(map(Path, files)), list(map(Path, sorted(odd)))
+
+
+def class_ids(stored: np.ndarray, mapping: Mapping | None, path: Path) -> np.ndarray:
+    """The class ids of a mask, uint8, from the numbers that are stored in it.
+
+    Args:
+        stored: array of whole numbers, of any dtype and shape.
+        mapping: class id for each stored number, `{0: 0, 255: 1}` for instance; it has to name
+            every stored one. None keeps them.
+        path: the mask's file, for the message.
+
+    Raises:
+        CourseDataError: `UNKNOWN_LABEL` for numbers that the mapping does not name, or that are,
+            mapped, not whole or not in 0 to 255.
+
+    >>> class_ids(np.array([0, 255, 0]), {0: 0, 255: 1}, Path("a.png"))
+    array([0, 1, 0], dtype=uint8)
+
+    Taught in: no lesson; `pictures` and `lists` use it
+    """
+    values = np.unique(stored).tolist()
+    classes = mapping or SAME
+    lost = [value for value in values if classes.get(value) not in SAME]
+    need(not lost, "UNKNOWN_LABEL", f"ids without a class from 0 to 255: {listed(lost, 5)}", path)
+    ids = stored.astype(np.uint8)
+    for value in values if mapping else ():
+        ids[stored == value] = mapping[value]
+    return ids
 
 
 def case_hash(salt: str, patient: str, name: str) -> str:
@@ -120,9 +155,9 @@ def case_hash(salt: str, patient: str, name: str) -> str:
     Taught in: writing TFRecords
     """
 
-    def digest(kind: str, text: str, digits: int) -> str:
-        message = f"{kind}\0{text}".encode("utf-8", "surrogateescape")
+    def digest(text: str, digits: int) -> str:
+        message = text.encode("utf-8", "surrogateescape")
         return hmac.new(salt.encode(), message, hashlib.sha256).hexdigest()[:digits]
 
-    person = digest("patient", patient, 16) if patient else digest("alone", name, 16)
-    return f"{person}-{digest('case', name, 8)}"
+    person = Case(name, None, patient=patient).person
+    return "-".join([digest(person, 16), digest("case\0" + name, 8)])

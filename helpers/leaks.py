@@ -11,20 +11,20 @@ other numbers and is not found. Images of one value are all alike, and are not c
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from helpers import pictures, records, splits
 from helpers.cases import Case, Rejection
-from helpers.errors import CourseDataError, meaning, need
+from helpers.errors import CourseDataError, meaning
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Report:
     """What was compared, and what is allowed but worth a look.
 
@@ -45,18 +45,18 @@ class Report:
     patients: int
     images: int
     blank: int
-    identical: tuple[tuple[str, ...], ...] = dataclasses.field(repr=False)
-    unread: tuple[Rejection, ...] = dataclasses.field(repr=False)
+    identical: tuple[tuple[str, ...], ...] = field(repr=False)
+    unread: tuple[Rejection, ...] = field(repr=False)
 
     def __str__(self) -> str:
-        lines = {
-            f"cases of {self.patients} patients, each patient in one split": self.cases,
-            "images compared, none of them in two splits": self.images,
-            "images of one value, which are not compared": self.blank,
-            "images that several cases of one split share": len(self.identical),
-            "cases that could not be read": len(self.unread),
-        }
-        return "\n".join(f"{number} {text}" for text, number in lines.items() if number)
+        told = [
+            f"{self.cases} cases of {self.patients} patients, each patient in one split",
+            f"{self.images} images compared, none of them in two splits",
+            f"{self.blank} images of one value, which are not compared",
+            f"{len(self.identical)} images that several cases of one split share",
+            f"{len(self.unread)} cases that could not be read",
+        ]
+        return "\n".join(line for line in told if not line.startswith("0 "))
 
 
 def check(cases: Sequence[Case], load: Callable[[Case], dict]) -> Report:
@@ -75,15 +75,7 @@ def check(cases: Sequence[Case], load: Callable[[Case], dict]) -> Report:
 
     Taught in: imbalanced classification
     """
-    splits.check(cases)
-    read, unread = [], []
-    for case in cases:
-        try:
-            read.append((case, _digest(load(case)["image"])))
-        except (CourseDataError, OSError) as error:
-            code = getattr(error, "code", "UNREADABLE")
-            unread.append(Rejection(case.files, code, meaning(code)))
-    return _report(cases, read, unread)
+    return _report(cases, lambda case: _digest(load(case)["image"]))
 
 
 def check_records(folder: str | Path) -> Report:
@@ -105,41 +97,41 @@ def check_records(folder: str | Path) -> Report:
 
     Taught in: imbalanced classification
     """
-    read = [
-        (Case(name, None, (path,), name.partition("-")[0], split), _digest(image, path))
+    cases = [
+        Case(name, _digest(image, path), (path,), name.partition("-")[0], split)
         for name, split, path, image in records.images(folder)
     ]
-    cases = [case for case, _ in read]
-    splits.check(cases)
-    return _report(cases, read, [])
+    return _report(cases, lambda case: case.source)
 
 
-def _report(cases: Sequence[Case], read: list[tuple], unread: list[Rejection]) -> Report:
+def _report(cases: Sequence[Case], digest: Callable[[Case], str]) -> Report:
     """The report, if no two equal digests stand in different splits; blank images have none."""
-    by_image = defaultdict(list)
-    for case, digest in read:
-        by_image[digest].append(case)
-    blank = by_image.pop("", [])
-    same = [copies for copies in by_image.values() if len(copies) > 1]
-    torn = [copies for copies in same if len({case.split for case in copies}) > 1]
+    splits.check(cases)
+    same, unread = defaultdict(list), []
+    for case in cases:
+        try:
+            same[digest(case)].append(case)
+        except (CourseDataError, OSError) as error:
+            code = getattr(error, "code", "UNREADABLE")
+            unread.append(Rejection(case.files, code, meaning(code)))
+    blank = len(same.pop("", []))
+    twice = [copies for copies in same.values() if len(copies) > 1]
+    torn = [copies for copies in twice if len({case.split for case in copies}) > 1]
     wrong = [case for copies in torn for case in copies]
     found = f"{len(torn)} images, in {len(wrong)} cases, stand in more than one split"
-    need(not torn, "IMAGE_IN_TWO_SPLITS", found, *splits.files(wrong))
-    people = len({case.person for case in cases})
-    names = tuple(tuple(case.name for case in copies) for copies in same)
-    images = len(read) - len(blank)
-    return Report(len(cases), people, images, len(blank), names, tuple(unread))
+    splits.refuse(wrong, "IMAGE_IN_TWO_SPLITS", found)
+    people, images = {case.person for case in cases}, len(cases) - blank - len(unread)
+    names = tuple(tuple(case.name for case in copies) for copies in twice)
+    return Report(len(cases), len(people), images, blank, names, tuple(unread))
 
 
 def _digest(image: np.ndarray | bytes, *files: Path) -> str:
-    """SHA-256 of shape and values, in the narrowest dtype and the fewest channels; "" if blank."""
+    """Shape and SHA-256 of the values, in the narrowest dtype, the fewest channels; "" if blank."""
     if isinstance(image, bytes):
         image = pictures.pixels(pictures.decode(image, *files))
-    image = np.asarray(image)
     if image.ndim > 2 and image.shape[-1] in (1, 3) and (image == image[..., :1]).all():
         image = image[..., 0]
-    if (image == image.flat[:1]).all():
+    if image.min() == image.max():
         return ""
     image = records.narrowest(image)
-    form = f"{image.dtype.name} {image.shape} "
-    return hashlib.sha256(form.encode() + image.tobytes()).hexdigest()
+    return f"{image.dtype} {image.shape} {hashlib.sha256(image).hexdigest()}"

@@ -1,7 +1,7 @@
 """Decathlon data lists: what a set holds, and its NIfTI volumes with masks or class labels.
 
     listed = lists.read("data/decathlon_organs/dataset.json")
-    listed.training[0].image, listed.labels
+    listed.sections["training"][0].image, listed.labels
     found = lists.find("data/decathlon_organs/dataset.json")
     element = lists.load(found.cases[0])        # image, spacing, mask, modality
 
@@ -17,25 +17,24 @@ are refused: some fetch their voxels from files that no list names.
 from __future__ import annotations
 
 import json
-import math
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os.path import realpath  # follows links, also in a circle
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from helpers import nifti
-from helpers.cases import Case, Found, Rejection
-from helpers.errors import CourseDataError, listed, need
-from helpers.volume import TURNED, nearest_axes, turned
+from helpers.cases import Case, Found, Rejection, class_ids
+from helpers.errors import CourseDataError, need
+from helpers.volume import nearest_axes, turned
 
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}  # by section
-# What data lists call their channels, in DICOM's terms (PS3.3 C.7.3.1.1.1).
-MODALITIES = dict.fromkeys(("MR", "MRI", "T1W", "T1GD", "T2", "FLAIR", "ADC"), "MR")
-MODALITIES |= {"CT": "CT", "PET": "PT"}
+# What data lists call an only channel, in DICOM's terms (PS3.3 C.7.3.1.1.1).
+MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PET": "PT"}
 
 
 @dataclass(frozen=True)
@@ -64,19 +63,21 @@ class Item:
 
 @dataclass(frozen=True)
 class DataList:
-    """A data set's list: `sections` of items by name; `modality` names channels, `labels` ids.
+    """A data set's list.
+
+    Args:
+        base: the folder that its paths start from.
+        sections: the items of each by name, "training" for instance.
+        modality: what the list calls the channels, "MRI" for instance.
+        labels: names of the class ids.
 
     Taught in: segmentation with DeepLab
     """
 
     base: Path = field(repr=False)
-    sections: dict[str, tuple] = field(repr=False)
-    modality: dict[int, str] = field(default_factory=dict)
-    labels: dict[int, str] = field(default_factory=dict)
-
-    training = property(lambda self: self.sections.get("training", ()))
-    validation = property(lambda self: self.sections.get("validation", ()))
-    test = property(lambda self: self.sections.get("test", ()))
+    sections: dict[str, list[Item]] = field(repr=False)
+    modality: str
+    labels: dict[int, str]
 
 
 def files_of(item: object, *, text: bool = False) -> tuple:
@@ -92,10 +93,8 @@ def files_of(item: object, *, text: bool = False) -> tuple:
     Taught in: no lesson; pipelines and caches use it to name files
     """
     found = getattr(item, "files", item)
-    if isinstance(found, Mapping):
-        found = tuple(found.values())
-    if not isinstance(found, list | tuple):
-        found = (found,)
+    found = list(found.values()) if isinstance(found, Mapping) else found
+    found = found if isinstance(found, list | tuple) else [found]
     kinds = (Path, str) if text else Path
     return tuple(Path(one) for one in found if isinstance(one, kinds))
 
@@ -111,10 +110,10 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     object with an `image`. An item's `label` is a mask if it is text, else class ids from 0.
 
     Raises:
-        CourseDataError: `UNSAFE_PATH` for a path that is empty or absolute, holds a backslash or
-            `..`, or leaves the base folder by a link; `SAME_CASE` for an image that is listed
-            twice, under whatever name, or is also a mask; `DATA_LIST` for everything else that is
-            not as above. Messages give section and item, counted from 1, and no text of the list.
+        CourseDataError: `UNSAFE_PATH` for a path that is empty or absolute, holds a backslash, or
+            leaves the base folder, by `..` or by a link; `SAME_CASE` for an image that is listed
+            twice, under whatever name; `DATA_LIST` for everything else that is not as above.
+            Messages give section and item, counted from 1, and no text of the list.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -125,22 +124,30 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError("no such data list")
-    base = path.parent if base is None else Path(base)
-    document, modality, labels = _document(path.read_bytes())
-    sections = {}
-    for key, entries in document.items():
-        if key in SPLITS or _holds_images(entries):
-            # The name of another section may say too much.
-            title = key if key in SPLITS else "another section"
-            need(isinstance(entries, list), "DATA_LIST", f"{title} is no list")
-            items = enumerate(entries, 1)
-            sections[key] = tuple(_item(one, base, f"item {n} of {title}") for n, one in items)
+    base = Path(base or path.parent)
+    where, sections = "the list", {}
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
+        os.fsencode(json.dumps(document, ensure_ascii=False))  # half a character has no bytes
+        labels = {int(number): str(name) for number, name in document.get("labels", {}).items()}
+        words = document.get("modality", "")
+        words = words.values() if isinstance(words, dict) else [words]
+        modality = " ".join(dict.fromkeys(map(str, words)))
+        for key, entries in document.items():
+            if key in SPLITS or _has_images(entries):
+                title = key if key in SPLITS else "another section"  # its name may say too much
+                need(isinstance(entries, list), "DATA_LIST", f"has a {title} that is no list")
+                sections[key] = []
+                for number, entry in enumerate(entries, 1):
+                    where = f"item {number} of {title}"
+                    sections[key].append(_item(entry, base))
+    except Exception as error:  # whatever stands there; its text may quote it
+        code = getattr(error, "code", "DATA_LIST")
+        found = getattr(error, "message", "is not what the format says")
+        raise CourseDataError(code, f"{where} {found}") from None
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
-    items = [item for items in sections.values() for item in items]
-    images = [realpath(item.image) for item in items]  # under whatever name
-    masks = {realpath(item.mask) for item in items if item.mask}
-    apart = len({*images, *masks}) == len(images) + len(masks)
-    need(apart, "SAME_CASE", "an image is listed twice, or is also a mask")
+    images = [realpath(item.image) for items in sections.values() for item in items]
+    need(len({*images}) == len(images), "SAME_CASE", "an image is listed twice")
     return DataList(base, sections, modality, labels)
 
 
@@ -149,7 +156,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
 
     `training` becomes the split "train"; `validation` and `test` keep their names. A case's name
     is its image's path below the base folder; without a `patient` it is also, less the ending,
-    its patient. `size` is the bytes of its voxels and one byte for each voxel of its mask.
+    its patient. `size` is the bytes of its voxels and one more for each, as for a mask.
 
     Args:
         dataset_json, base: as for `read`.
@@ -175,8 +182,7 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
         for item in items:
             try:
                 need(section in SPLITS, "DATA_LIST", "in a section of another name")
-                alone = labelled and not item.is_labelled
-                need(not alone, "NO_PAIR", "no mask or label, unlike others of its section")
+                need(item.is_labelled or not labelled, "NO_PAIR", "no mask or label, unlike others")
                 cases.append(_case(item, known, SPLITS[section]))
             except CourseDataError as error:
                 rejected.append(Rejection(item.files, error.code, error.message))
@@ -191,7 +197,6 @@ def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
         mapping: class id for each stored id, {0: 0, 255: 1} for instance; None keeps them.
 
     Raises:
-        OverflowError: for a mapping to ids beyond 0 to 255.
         CourseDataError: what `load` raises about masks.
 
     Example:
@@ -200,7 +205,8 @@ def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
     Taught in: no lesson; the converter uses it
     """
     _, mask, _ = case.source
-    return frozenset(() if mask is None else np.unique(_mask(mask, mapping)[0]).tolist())
+    ids = () if mask is None else class_ids(nifti.read(mask, "mask")[0], mapping, mask)
+    return frozenset(np.unique(ids).tolist())
 
 
 def load(case: Case, mapping: Mapping | None = None) -> dict:
@@ -213,7 +219,7 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
         `image` `[z, y, x]` as stored and scaled, or `[z, y, x, c]` for a 4D file, whose last axis
         is taken for channels, turned so that z, y, x grow to head, back and left; `spacing`
         (z, y, x) in mm; `mask` uint8 `[z, y, x]` if there is one; `modality`, a term of DICOM, if
-        the list says one that is known; `notes` if something was turned or in doubt.
+        the list has one known word for all channels; `notes` if something was turned or in doubt.
 
     Raises:
         CourseDataError: what `nifti.read` raises; `CONSTANT` for one value in all of the image;
@@ -230,17 +236,15 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
     image, place = nifti.read(image_path)
     need(image.min() < image.max(), "CONSTANT", "all voxels have the same value", image_path)
     # Sets mix files from several tools, each with its own idea of where left is.
-    order, flips = nearest_axes(place.direction)
-    spacing = tuple(place.spacing[axis] for axis in order)
-    element = {"image": turned(image, order, flips), "spacing": spacing}
+    upright, turns = place.in_lps_order(), nearest_axes(place.direction)
+    element = {"image": turned(image, *turns), "spacing": upright.spacing, "modality": modality}
     if mask_path is not None:
-        mask, mask_place = _mask(mask_path, mapping)
-        same = place.same_geometry(mask_place, nifti.TOLERANCE * min(place.spacing))
-        found = f"image {place} at {place.origin}, mask {mask_place} at {mask_place.origin}"
+        stored, there = nifti.read(mask_path, "mask")
+        same = place.same_geometry(there, nifti.TOLERANCE * min(place.spacing))
+        found = f"image {place} at {place.origin}, mask {there} at {there.origin}"
         need(same, "MASK_MISMATCH", found, image_path, mask_path)
-        element["mask"] = turned(mask, order, flips)
-    is_turned = order != (0, 1, 2) or any(flips)
-    element |= {"modality": modality, "notes": place.notes + (TURNED,) * is_turned}
+        element["mask"] = turned(class_ids(stored, mapping, mask_path), *turns)
+    element["notes"] = upright.notes
     return {key: value for key, value in element.items() if len(value)}
 
 
@@ -268,90 +272,56 @@ def common_dtype(items: Iterable, loaded: Iterable) -> np.dtype:
         dtypes |= stored
     found = np.result_type(*dtypes)
     if len(dtypes) > 1:
-        stored = ", ".join(sorted(map(str, dtypes)))
-        warnings.warn(f"images are stored as {stored}; all come as {found}", stacklevel=2)
+        names = ", ".join(sorted(map(str, dtypes)))
+        warnings.warn(f"images are stored as {names}; all come as {found}", stacklevel=2)
     return found
 
 
-def _document(raw: bytes) -> tuple:
-    """A JSON object with each key once and whole text, and its words for channels and for ids."""
-    try:
-        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique)
-        json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogateescape")
-        modality, labels = document.get("modality", {}), document.get("labels", {})
-        if isinstance(modality, str):  # of one channel, written short
-            modality = {"0": modality}
-        words = ({int(number): str(one[number]) for number in one} for one in (modality, labels))
-        return document, *words
-    except (AttributeError, RecursionError, TypeError, ValueError):  # which may quote the list
-        found = "no JSON object in UTF-8 with each key once and words by their numbers"
-        raise CourseDataError("DATA_LIST", found) from None
+def _once(pairs) -> dict:
+    """A JSON object, if it has each key once."""
+    found = dict(pairs)
+    need(len(found) == len(pairs), "DATA_LIST", "has a key twice")
+    return found
 
 
-def _unique(pairs: list[tuple]) -> dict:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError
-    return dict(pairs)
+def _has_images(entries) -> bool:
+    """Whether a list holds an object with an image."""
+    entries = entries if isinstance(entries, list) else []
+    return any("image" in one for one in entries if isinstance(one, dict))
 
 
-def _holds_images(entries: object) -> bool:
-    items = entries if isinstance(entries, list) else []
-    return any("image" in item for item in items if isinstance(item, dict))
-
-
-def _item(entry: object, base: Path, where: str) -> Item:
+def _item(entry, base) -> Item:
     """An item of a section; text alone is an image."""
     entry = entry if isinstance(entry, dict) else {"image": entry}
     image, label, weight, patient = map(entry.get, ("image", "label", "weight", "patient"))
-    good = isinstance(image, str) and isinstance(patient, str | int | None)
-    need(good, "DATA_LIST", f"{where}: image or patient is no text")
-    good = weight is None or (type(weight) in (int, float) and 0 <= weight < 1e30)
-    need(good, "DATA_LIST", f"{where}: the weight is no number from 0 on")
-    mask = None
+    image, mask = _inside(image, base), None
     if isinstance(label, str):
-        mask, label = _inside(label, base, where), None
+        mask, label = _inside(label, base), None
     if label is not None:
         ids = label if isinstance(label, list) else [label]
         good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
-        need(good, "DATA_LIST", f"{where}: the label is no path, class id or list of ids")
-        label = tuple(ids) if isinstance(label, list) else label
-    patient = "" if patient is None else str(patient)
-    return Item(_inside(image, base, where), mask, label, weight, patient)
+        need(good, "DATA_LIST", "has a label that is none")
+        label = tuple(ids) if ids is label else label
+    need(weight is None or 0 <= weight < 1e30, "DATA_LIST", "has a weight that is none")
+    return Item(image, mask, label, weight, "" if patient is None else str(patient))
 
 
-def _inside(text: str, base: Path, where: str) -> Path:
+def _inside(text, base) -> Path:
     """A path below the base folder, also with its links followed; nothing is opened."""
-    parts = PurePosixPath(text).parts
-    good = parts and {"..", "/", "//"}.isdisjoint(parts) and {"\\", "\0"}.isdisjoint(text)
-    good = good and Path(realpath(base / text)).is_relative_to(realpath(base))
-    found = f"{where}: a path is empty or absolute, has '..' or '\\', or is a link away"
-    need(good, "UNSAFE_PATH", found)
-    return base / text
+    path = base / text
+    inside = Path(realpath(base)) in Path(realpath(path)).parents
+    good = inside and not text.startswith("/") and "\\" not in text
+    need(good, "UNSAFE_PATH", "has a path that is not below the folder, with slashes")
+    return path
 
 
 def _case(item: Item, known: DataList, split: str) -> Case:
     """The case of an item, by the headers of its files."""
     shape, dtype = nifti.describe(item.image)
-    size = math.prod(shape) * dtype.itemsize
+    size = np.prod(shape) * dtype.itemsize + np.prod(shape[:3])
     if item.mask is not None:
         nifti.describe(item.mask, "mask")
-        size += math.prod(shape[:3])
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
-    terms = {MODALITIES.get(text.strip().upper(), "") for text in known.modality.values()}
-    modality = terms.pop() if len(terms) == 1 else ""  # of all channels
-    source = item.image, item.mask, modality
-    return Case(name, source, item.files, patient, split, item.label, item.weight, size)
-
-
-def _mask(path: Path, mapping: Mapping | None) -> tuple:
-    """A mask of class ids, uint8 `[z, y, x]`, and where it lies."""
-    stored, place = nifti.read(path, "mask")
-    mapping = mapping or {number: number for number in range(256)}
-    values = np.unique(stored).tolist()
-    unknown = [value for value in values if value not in mapping]
-    need(not unknown, "UNKNOWN_LABEL", f"the mask holds {listed(unknown, 5)}", path)
-    mask = np.zeros(stored.shape, np.uint8)
-    for value in values:
-        mask[stored == value] = mapping[value]
-    return mask, place
+    source = item.image, item.mask, MODALITIES.get(known.modality.strip().upper(), "")
+    return Case(name, source, item.files, patient, split, item.label, item.weight, int(size))

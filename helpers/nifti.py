@@ -15,23 +15,25 @@ even differ in which way an axis runs, left might be right, and the file is refu
 
 from __future__ import annotations
 
-import gzip
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
-from nibabel import Nifti1Header
+from nibabel import Nifti1Header, aff2axcodes
 from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.openers import Opener
+from psutil import virtual_memory
 
 from helpers.errors import CourseDataError, need
-from helpers.volume import Volume, nearest_axes
+from helpers.volume import Volume
 
 # Of the smallest spacing. Half a voxel would give a voxel the wrong neighbour; what NIfTI's
 # float32 loses is less than 0.001 mm half a metre away, what headers printed with six digits lose
 # 0.003 mm.
 TOLERANCE = 0.02
+RAS_TO_LPS = np.diag([-1, -1, 1, 1])  # NIfTI's x and y grow to the right and the front
 TWO_PLACES = "sform and qform or pixdim differ: placed by the sform, as nibabel does"
 NO_PLACE = "no orientation in the header: x, y, z taken for left, back, head, as SimpleITK does"
 
@@ -62,16 +64,13 @@ def read(path: str | Path, role: str = "image") -> tuple:
 
     Taught in: no lesson; `volume.load` and the converter use it
     """
-    with _opened(path, role) as (file, header, place):
-        shape = _shape(header)[::-1]
-        stored = np.empty(shape, header.get_data_dtype())
-        file.seek(int(header["vox_offset"]))
-        held = file.readinto(stored)
-        need(held == stored.nbytes, "TRUNCATED", f"holds {held} of {stored.nbytes} bytes")
+    with _opened(path, role) as (file, proxy, place):
+        voxels = proxy.get_unscaled().T.astype(_dtype(proxy), copy=False)
         file.read()  # at the end gzip compares its checksum
-        voxels = _scaled(stored, header)
+        if (proxy.slope, proxy.inter) != (1, 0):
+            voxels = voxels * proxy.slope + proxy.inter
         need(np.isfinite(voxels).all(), "NOT_FINITE", "holds NaN or infinite values")
-    if len(shape) == 3:
+    if voxels.ndim == 3:
         return voxels, replace(place, voxels=voxels)
     return np.moveaxis(voxels, 0, -1), replace(place, voxels=voxels[0])
 
@@ -87,72 +86,63 @@ def describe(path: str | Path, role: str = "image") -> tuple:
 
     Taught in: no lesson; the converter uses it
     """
-    with _opened(path, role) as (_, header, place):
-        nothing = np.empty(0, header.get_data_dtype())
-        return place.shape + _shape(header)[3:], _scaled(nothing, header).dtype
+    with _opened(path, role) as (_, proxy, place):
+        return place.shape + proxy.shape[3:], _dtype(proxy)
 
 
 @contextmanager
-def _opened(path: str | Path, role: str):
-    """The file, decompressed, its header and its place; whatever goes wrong gets a code."""
+def _opened(path, role):
+    """The file, decompressed, its voxels and their place; whatever goes wrong gets a code."""
     path = Path(path)
     try:
-        need(".nii" in path.suffixes[-2:], "UNKNOWN_FORMAT", "is not named .nii or .nii.gz")
+        need(path.name.endswith((".nii", ".nii.gz")), "UNKNOWN_FORMAT", "is no .nii or .nii.gz")
         need(path.is_file(), "UNREADABLE", "is not there, or no regular file")
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with Opener(path) as file:
             header = Nifti1Header(file.read(348), check=False)
-            _check(header, role)
-            yield file, header, _place(header)
+            shape = header.get_data_shape()
+            if {*shape[3:]} == {1}:  # as some tools write
+                header.set_data_shape(shape[:3])
+            _check(header, 4 if role == "image" else 3)
+            yield file, ArrayProxy(file, header, mmap=False), _place(header)
     except Exception as error:  # a header that makes no sense may raise anything
-        code = "TRUNCATED" if isinstance(error, EOFError) else "UNREADABLE"
+        # nibabel says with a bare OSError that it has read too little.
+        code = "TRUNCATED" if type(error) in (EOFError, OSError) else "UNREADABLE"
         code, found = getattr(error, "code", code), getattr(error, "message", "is damaged")
         raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
 
-def _shape(header) -> tuple[int, ...]:
-    """`(x, y, z)`, or `(x, y, z, c)`; more axes of length 1, as some tools write, say nothing."""
-    shape = header.get_data_shape()
-    return shape[:3] if set(shape[3:]) == {1} else shape
-
-
-def _check(header, role: str) -> None:
-    """Refuse what is no 3D image of real numbers in mm or, for channels, a 4D one."""
+def _check(header, most) -> None:
+    """Refuse what is no 3D image of real numbers in mm, with at `most` so many axes."""
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
     need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
-    dtype, shape = header.get_data_dtype(), _shape(header)
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
-    most = 4 if role == "image" else 3
-    need(3 <= len(shape) <= most, "SHAPE_MISMATCH", f"is {shape}, expected 3 to {most} axes")
-    claimed, free = np.prod(shape) * dtype.itemsize, psutil.virtual_memory().available
-    need(claimed <= free, "TOO_LARGE", f"claims {claimed} bytes, {free} are free")
+    need(3 <= len(shape) <= most and min(shape) > 0, "SHAPE_MISMATCH", f"has the axes {shape}")
+    claimed = np.prod(shape, dtype=float) * dtype.itemsize
+    need(claimed <= virtual_memory().available, "TOO_LARGE", f"claims {claimed:.0f} bytes")
 
 
-def _scaled(stored: np.ndarray, header) -> np.ndarray:
-    """What the stored values stand for: float32, times scl_slope plus scl_inter, if they scale."""
-    slope, inter = header.get_slope_inter()
-    dtype = stored.dtype.newbyteorder("=")
-    if slope is None or (slope == 1 and inter == 0):
-        return stored.astype(dtype, copy=False)
-    return stored.astype(dtype if dtype == np.float64 else np.float32) * slope + inter
+def _dtype(proxy: ArrayProxy) -> np.dtype:
+    """As stored, in native byte order; float32 at least where scl_slope and scl_inter scale."""
+    dtype = proxy.dtype.newbyteorder("=")
+    plain = (proxy.slope, proxy.inter) == (1, 0) or dtype == np.float64
+    return dtype if plain else np.dtype(np.float32)
 
 
 def _place(header) -> Volume:
     """An empty volume where the header says that the voxels lie."""
-    pixdim = np.abs(header["pixdim"][1:4])
-    forms = header.get_sform(coded=True), header.get_qform(coded=True)
-    places = [_at(header, affine) for affine, code in forms if code]
-    if not places:
-        return _at(header, np.diag([*pixdim, 1]) * [-1, -1, 1, 1], NO_PLACE)
-    place, ways = places[0], {nearest_axes(one.direction) for one in places}
-    need(len(ways) == 1, "NO_GEOMETRY", "has an sform and a qform that run in different ways")
-    same = place.same_geometry(places[-1], TOLERANCE * min(place.spacing))
-    sure = same and np.allclose(place.spacing[::-1], pixdim, rtol=TOLERANCE)
-    return place if sure else replace(place, notes=(TWO_PLACES,))
-
-
-def _at(header, affine: np.ndarray, *notes: str) -> Volume:
-    """An empty volume at the place that an affine gives; NIfTI's x and y grow right and front."""
-    spacing, matrix = voxel_sizes(affine), np.diag([-1, -1, 1, 1]) @ affine
+    shape, pixdim = header.get_data_shape()[:3], np.abs(header["pixdim"][1:4])
+    affine, notes = header.get_best_affine(), ()
+    if not (header["sform_code"] or header["qform_code"]):
+        affine, notes = np.diag([*pixdim, 1]) @ RAS_TO_LPS, (NO_PLACE,)
+    other = header.get_qform() if header["qform_code"] else affine
+    need(aff2axcodes(affine) == aff2axcodes(other), "NO_GEOMETRY", "has two forms that run apart")
+    spacing = voxel_sizes(affine)
+    apart_mm = np.abs(affine - other) @ [*shape, 1]
+    same = np.allclose(spacing, pixdim, rtol=TOLERANCE)
+    if apart_mm.max() > TOLERANCE * min(spacing) or not same:
+        notes = (TWO_PLACES,)
+    matrix = RAS_TO_LPS @ affine
     axes = matrix[:3, :3] / np.maximum(spacing, 1e-9)
-    nothing = np.broadcast_to(0, header.get_data_shape()[2::-1])
+    nothing = np.broadcast_to(0, shape[::-1])
     return Volume(nothing, spacing[::-1], matrix[:3, 3], axes, notes)

@@ -4,7 +4,7 @@
     element = pictures.load_deeplab(found.cases[0], mapping={0: 0, 255: 1})
 
 The stem is the path below the folder without .jpg, .jpeg or .png: `site/a.jpg` goes with
-`site/a.png`, or with `site/a_segmentation.png` where all masks end so.
+`site/a.png`, or with `site/a_segmentation.png` where all masks have this more than their images.
 
 No metadata reach a record. A JPEG keeps its own compressed bytes and loses all segments but those
 that decoding needs (`strip`); of a PNG nothing but the pixels is taken. A file that was cut is
@@ -21,13 +21,13 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from helpers.cases import Case, Found, Rejection, files_below
-from helpers.errors import CourseDataError, listed, meaning, need
+from helpers.cases import Case, Found, Rejection, class_ids, files_below
+from helpers.errors import CourseDataError, meaning, need
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -36,7 +36,8 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 MARKER = re.compile(rb"\xff+([\xc0-\xcf\xd8-\xfe])")
 FRAMES = b"\xc0\xc1\xc2\xc9\xca"  # what TensorFlow decodes
 NEEDED, SCAN, END = b"\xc4\xcc\xda\xdb\xdd", b"\xda", b"\xd9"
-JFIF, ADOBE = b"\xe0JFIF", b"\xeeAdobe"  # these say how colours are coded
+# How colours are coded; and what stands for a thumbnail.
+COLOURS = {b"\xe0JFIF": b"\0\0", b"\xeeAdob": b""}
 
 
 def find(
@@ -57,8 +58,8 @@ def find(
         images: folder of the pictures.
         masks: folder of the masks; one folder may lie within the other. None: no masks.
         mask_suffix: what a mask's stem has more than its image's, for instance "_segmentation".
-            None: an ending that all masks share, starting with a sign such as "_" or "-", if it
-            makes more pairs than any other; else nothing.
+            None: what all masks have more, each beside the longest stem of an image that it begins
+            with; nothing if they differ in this.
         patients: CSV file with columns `file` (or `image`), `patient` and, if you like, `label`,
             a class id; files are relative to the CSV or to `images`, with suffix or without.
 
@@ -78,27 +79,28 @@ def find(
     folders = [Path(one).expanduser() for one in (images, masks) if one]
     apart = len({folder.resolve(strict=True) for folder in folders}) == len(folders)
     need(apart, "NO_PAIR", "images and masks lie in one folder, expected one for each")
-    pictures, rejected = _pictures(*folders)
-    drawn, strange = _pictures(*reversed(folders)) if masks else ({}, [])
+    cases, rejected = [], []
+    pictures = _pictures(rejected, *folders)
+    drawn = _pictures(rejected, *reversed(folders)) if masks else {}
     pairs = _by_image(drawn, pictures, mask_suffix)
-    table = _table(patients, folders[0], pictures) if patients else defaultdict(dict)
-
-    cases, rejected = [], rejected + strange
+    table = _table(Path(patients).expanduser(), folders[0], pictures) if patients else {}
     for stem in sorted({*pictures, *pairs}):
         image, mask = pictures[stem], pairs[stem]
-        many = max(len(image), len(mask)) > 1
-        alone = not image or (masks and not mask)
-        if many or alone or (patients and stem not in table):
-            code = "SAME_CASE" if many else "NO_PAIR" if alone else "DATA_LIST"
-            found = f"{len(image)} images and {len(mask)} masks of one name"
-            rejected.append(Rejection((*image, *mask), code, found))
+        files = (*image, *mask)
+        faults = {
+            "SAME_CASE": max(len(image), len(mask)) > 1,
+            "NO_PAIR": not image or (masks and not mask),
+            "DATA_LIST": patients and stem not in table,
+        }
+        code = next(filter(faults.get, faults), None)
+        if code:
+            rejected.append(Rejection(files, code, f"{len(image)} images, {len(mask)} masks"))
         else:
-            source = (image[0], mask[0] if mask else None)
-            cases.append(Case(stem, source, (*image, *mask), **table[stem]))
-    return Found(tuple(cases), tuple(sorted(rejected, key=lambda one: one.files)))
+            cases.append(Case(stem, (*files, None)[:2], files, **table.get(stem, {})))
+    return Found(tuple(cases), tuple(rejected))
 
 
-def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[int]:
+def survey(case: Case, mapping: Mapping | None = None) -> frozenset[int]:
     """The ids in a case's mask: as stored or, with a mapping, what they become.
 
         pictures.survey(found.cases[0])      # frozenset({0, 255})
@@ -115,7 +117,7 @@ def survey(case: Case, mapping: Mapping[int, int] | None = None) -> frozenset[in
     return frozenset(np.unique(_ids(case.source[1], mapping)).tolist())
 
 
-def load_deeplab(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
+def load_deeplab(case: Case, mapping: Mapping | None = None) -> dict:
     """Read a case for a DeepLab record: the image compressed, without metadata; the mask as ids.
 
         element = pictures.load_deeplab(found.cases[0], mapping={0: 0, 255: 1})
@@ -138,18 +140,17 @@ def load_deeplab(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
     path, mask = case.source
     need(mask, "NO_PAIR", "a DeepLab record needs a mask", path)
     element = load_pixels(case, mapping)
-    image, data, file = element["image"], path.read_bytes(), io.BytesIO()
+    image, data = element["image"], path.read_bytes()
     need(image.dtype == np.uint8, "PIXEL_FORMAT", "16 bits, expected 8", path)
+    element["height"], element["width"] = image.shape[:2]
     if data.startswith(JPEG):
-        stored, kind = strip(data, path), "jpeg"
-    else:
-        Image.fromarray(image).save(file, "PNG")
-        stored, kind = file.getvalue(), "png"
-    height, width = image.shape[:2]
-    return {**element, "image": stored, "format": kind, "height": height, "width": width}
+        return element | {"image": strip(data, path), "format": "jpeg"}
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return element | {"image": file.getvalue(), "format": "png"}
 
 
-def load_pixels(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
+def load_pixels(case: Case, mapping: Mapping | None = None) -> dict:
     """Read a case for a record of pixels.
 
         element = pictures.load_pixels(found.cases[0])
@@ -164,21 +165,16 @@ def load_pixels(case: Case, mapping: Mapping[int, int] | None = None) -> dict:
 
     Raises:
         CourseDataError: those of `decode`; `UNREADABLE`; `CONSTANT` for an image of one colour;
-            `MASK_MISMATCH` if the sizes differ; for a mask also `PIXEL_FORMAT` if it is a JPEG,
-            whose compression changes ids, or in colour, and `UNKNOWN_LABEL` for ids above 255 or
-            ids that the mapping does not name.
+            for a mask also `PIXEL_FORMAT` if it is a JPEG, whose compression changes ids, or in
+            colour, and `UNKNOWN_LABEL` for ids above 255 or ids that the mapping does not name.
+            That both are of one size is for `records.write` or the pipeline to say.
 
     Taught in: imbalanced classification
     """
     path, mask = case.source
     image = pixels(decode(path.read_bytes(), path))
     need((image != image[0, 0]).any(), "CONSTANT", "every pixel is the same", path)
-    if mask is None:
-        return {"image": image}
-    ids = _ids(mask, mapping)
-    found = f"{image.shape[:2]} rows and columns in the image, {ids.shape} in the mask"
-    need(image.shape[:2] == ids.shape, "MASK_MISMATCH", found, *case.files)
-    return {"image": image, "mask": ids}
+    return {"image": image} if mask is None else {"image": image, "mask": _ids(mask, mapping)}
 
 
 def decode(data: bytes, *files: Path) -> Image.Image:
@@ -203,17 +199,16 @@ def decode(data: bytes, *files: Path) -> Image.Image:
     """
     jpeg = data.startswith(JPEG)
     need(jpeg or data.startswith(PNG), "UNKNOWN_FORMAT", "neither a JPEG nor a PNG file", *files)
-    need(jpeg or PNG_END in data, "TRUNCATED", "there is no end chunk", *files)
-    if jpeg:
-        strip(data, *files)
+    whole = strip(data, *files) if jpeg else PNG_END in data
+    need(whole, "TRUNCATED", "there is no end chunk", *files)
     try:
         picture = Image.open(io.BytesIO(data), formats=["JPEG", "PNG"])
         picture.load()
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception as error:  # Pillow lets many classes escape, and may quote what it found
-        large = isinstance(error, Image.DecompressionBombError)
-        code = "TOO_LARGE" if large else "DECODING_FAILED"
-        raise CourseDataError(code, f"Pillow's {type(error).__name__}", files) from None
+        name = type(error).__name__
+        code = "TOO_LARGE" if name == "DecompressionBombError" else "DECODING_FAILED"
+        raise CourseDataError(code, f"Pillow's {name}", files) from None
     need(turned not in range(2, 9), "ROTATED", f"orientation {turned}, expected 1", *files)
     modes = ("1", "L", "P", "RGB") if jpeg or data[24] <= 8 else ("I;16",)
     need(picture.mode in modes, "PIXEL_FORMAT", f"{picture.mode}, expected grey or RGB", *files)
@@ -260,106 +255,92 @@ def strip(data: bytes, *files: Path) -> bytes:
             return b"".join([*kept, b"\xff", END])
         at = start + int.from_bytes(data[start : start + 2])
         body = data[start + 2 : at]
-        if marker in FRAMES:
-            need(body[:1] in (b"\x08", b""), "PIXEL_FORMAT", "JPEG of other than 8 bits", *files)
-        elif (marker + body).startswith((JFIF, ADOBE)):
-            body = body[:12] + b"\0\0" * (marker == JFIF[:1])  # without a thumbnail
-        elif marker not in NEEDED:
-            need(marker > END, "PIXEL_FORMAT", "lossless or hierarchical JPEG", *files)
-            continue
+        if marker + body[:4] in COLOURS:
+            body = body[:12] + COLOURS[marker + body[:4]]
+        elif marker >= b"\xe0":
+            continue  # which says nothing of the pixels
+        else:
+            good = marker in NEEDED or (marker in FRAMES and body[:1] in (b"\x08", b""))
+            need(good, "PIXEL_FORMAT", "a JPEG of 12 bits, lossless or hierarchical", *files)
         kept += [b"\xff", marker, (len(body) + 2).to_bytes(2), body]
     raise CourseDataError("TRUNCATED", "there is no end marker", files)
 
 
-def _ids(path: Path, mapping: Mapping[int, int] | None) -> np.ndarray:
+def _ids(path, mapping) -> np.ndarray:
     """The ids of a mask, uint8 `[y, x]`: grey values or palette indices, mapped."""
     data = path.read_bytes()
     picture = decode(data, path)
-    fit = data.startswith(PNG) and picture.mode != "RGB"
-    need(fit, "PIXEL_FORMAT", "a mask in RGB or, which changes ids, in JPEG", path)
+    good = picture.format == "PNG" and picture.mode != "RGB"
+    need(good, "PIXEL_FORMAT", "a mask in colour or in JPEG", path)
     ids = np.array(picture).astype(np.uint16)
     if picture.mode == "L":
         ids //= 255 // (2 ** data[24] - 1)  # Pillow spreads 2 and 4 bits over 0 to 255
-    stored = np.unique(ids).tolist()
-    classes = stored if mapping is None else [mapping.get(one, -1) for one in stored]
-    lost = [old for old, new in zip(stored, classes, strict=True) if new not in range(256)]
-    need(not lost, "UNKNOWN_LABEL", f"ids without a class from 0 to 255: {listed(lost)}", path)
-    table = np.zeros(stored[-1] + 1, np.uint8)
-    table[stored] = classes
-    return table[ids]
+    return class_ids(ids, mapping, path)
 
 
-def _pictures(folder: Path, *others: Path) -> tuple[dict[str, list[Path]], list[Rejection]]:
-    """The pictures under a folder, but not under others, by stem; and the files that are none."""
-    paths, odd = files_below(folder, *others)
-    pictures, unknown = defaultdict(list), []
-    for path in paths:
+def _pictures(rejected, folder, *others) -> dict[str, list[Path]]:
+    """The pictures under a folder, but not under others, by stem; all else is `rejected`."""
+    files, odd = files_below(folder, *others)
+    pictures, codes = defaultdict(list), dict.fromkeys(odd, "UNREADABLE")
+    for path in files:
         start = b""
         with suppress(OSError), open(path, "rb") as file:
             start = file.read(len(PNG))
         if start.startswith((JPEG, PNG)):
             pictures[_stem(path.relative_to(folder))].append(path)
         else:
-            (unknown if start else odd).append(path)
-    kinds = {"UNREADABLE": odd, "UNKNOWN_FORMAT": unknown}
-    return pictures, [
-        Rejection((one,), code, meaning(code)) for code in kinds for one in kinds[code]
-    ]
+            codes[path] = "UNKNOWN_FORMAT" if start else "UNREADABLE"
+    rejected += [Rejection((path,), code, meaning(code)) for path, code in codes.items()]
+    return pictures
 
 
-def _stem(path: str | Path) -> str:
+def _stem(path) -> str:
     """A path without suffix, spelled in one way."""
-    name = PurePath(str(path).replace("\\", "/")).as_posix()
-    name = re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)
-    return unicodedata.normalize("NFC", name)
+    name = Path(unicodedata.normalize("NFC", str(path).replace("\\", "/"))).as_posix()
+    return re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)
 
 
-def _by_image(masks: dict, images: dict, suffix: str | None) -> dict[str, list[Path]]:
+def _by_image(masks, images, suffix) -> dict[str, list[Path]]:
     """The masks by the stem that their image has; `a_mask_1` beside `a_mask` goes where it goes."""
-    suffix = _common_suffix(masks, images) if suffix is None else suffix
-    whole = {image + suffix: image for image in images if image + suffix in masks}
+    owners = {}
+    for mask in masks:  # the longest stem that it begins with, but 10 does not begin with 1
+        ends = [end for end in range(len(mask) + 1) if mask[:end] in images]
+        owners[mask] = mask[: max((e for e in ends if not mask[e : e + 1].isdigit()), default=0)]
+    if suffix is None:
+        endings = {mask.removeprefix(owner) for mask, owner in owners.items() if owner}
+        suffix = endings.pop() if len(endings) == 1 else ""
     found = defaultdict(list)
-    for mask, files in masks.items():
-        parts = (mask[:end] for end in range(len(mask), 0, -1))
-        part = next((part for part in parts if part in whole), "")
-        is_part = suffix or not mask.removeprefix(part)[:1].isalnum()  # 10 is no part of 1
-        found[whole[part] if part and is_part else f"{mask}\0"] += files  # a name without image
+    for mask, owner in owners.items():
+        whole = owner + suffix
+        fits = whole in masks and mask.startswith(whole)
+        found[owner if fits else f"{mask}\0"] += masks[mask]  # else a name that no image has
     return found
 
 
-def _common_suffix(masks: dict, images: dict) -> str:
-    """The ending that all masks share and that makes most pairs; "" if two are as good."""
-    name = min(masks, default="")
-    endings = ["", *(name[sign.start() :] for sign in re.finditer(r"[\W_]", name))]
-    endings = [ending for ending in endings if all(mask.endswith(ending) for mask in masks)]
-    pairs = [sum(mask.removesuffix(ending) in images for mask in masks) for ending in endings]
-    return endings[pairs.index(max(pairs))] if pairs.count(max(pairs)) == 1 else ""
-
-
-def _table(path: str | Path, images: Path, pictures: dict) -> dict[str, dict]:
+def _table(path, images, pictures) -> dict[str, dict]:
     """What a CSV file says of each picture by its stem: patient, and label if there is one."""
     import pandas as pd
 
-    path = Path(path).expanduser()
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError:
         raise CourseDataError("DATA_LIST", "not a CSV file in UTF-8", [path]) from None
-    table.columns = [name.strip().lower() for name in table]
-    key = "file" if "file" in table else "image"
+    columns = [name.strip().lower().replace("file", "image") for name in table]
     found = "expected columns file (or image) and patient, with commas between them"
-    need({key, "patient"} <= {*table}, "DATA_LIST", found, path)
-    table.index = range(2, len(table) + 2)  # the lines
+    need({"image", "patient"} <= {*columns}, "DATA_LIST", found, path)
     said = {}
-    for line, row in table[table.any(axis=1)].iterrows():
-        places = (os.path.relpath(path.parent / row[key], images), row[key])
+    for line, row in enumerate(table.itertuples(index=False), 2):
+        told = dict(zip(columns, map(str.strip, row), strict=True))
+        if not any(told.values()):
+            continue
+        places = os.path.relpath(path.parent / told["image"], images), told["image"]
         stem = next((stem for stem in map(_stem, places) if stem in pictures), None)
         need(stem, "DATA_LIST", f"line {line} names no picture under the folder of images", path)
-        known = {name: row[name].strip() for name in ("patient", "label") if name in row}
-        if "label" in known:
-            number = re.fullmatch(r"([0-9]+)(\.0*)?", known["label"])
-            need(number, "UNKNOWN_LABEL", f"line {line}: the label is no class id from 0", path)
-            known["label"] = int(number[1])
-        sound = known["patient"] and said.setdefault(stem, known) == known
-        need(sound, "DATA_LIST", f"line {line} lacks a patient or contradicts another line", path)
+        known = {"patient": told["patient"], "label": None}
+        if "label" in told:
+            number = told["label"].removesuffix(".0")
+            need(number.isdecimal(), "UNKNOWN_LABEL", f"line {line} has no class id", path)
+            known["label"] = int(number)
+        good = known["patient"] and said.setdefault(stem, known) == known
+        need(good, "DATA_LIST", f"line {line} lacks a patient or contradicts another line", path)
     return said

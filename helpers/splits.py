@@ -6,10 +6,9 @@ splits.check(cases)      # what `records.write` does before it writes
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from helpers.errors import need
 from helpers.labels import MISSING
 
 DRAWS = 50  # candidates, of which the most even one is taken
-EVERY = (-1, -1)  # stands for all cases where the others are classes
 
 
 def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) -> tuple[Case, ...]:
@@ -30,10 +28,10 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     to the fractions, in all and in each class.
 
     A class that is the rarest one of at least as many patients as there are splits appears in
-    each split. Where there are fewer, those patients go wherever they fall: a class of a single
-    patient is in one split, and the others are without it. A split too small for one patient of
-    each class is drawn with the rarest classes taken together. A class without a case, and a label
-    that is not known (-1 or None), changes nothing.
+    each split, which may hold one patient more for it. Where there are fewer, those patients go
+    wherever they fall: a class of a single patient is in one split, and the others are without it.
+    A split too small for one patient of each class is drawn with the rarest classes taken together.
+    A class without a case, and a label that is not known (-1 or None), changes nothing.
 
         splits.split(cases, {"train": 0.8, "test": 0.2}, seed=7)
 
@@ -56,13 +54,19 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
     people = sorted({case.person for case in cases})
     need(len(people) >= len(names), "DATA_LIST", f"{len(people)} patients for {len(names)} splits")
-    sizes = _sizes(len(people), shares)
-    counts, strata = _classes(cases, people, len(names))
-    rng = np.random.RandomState(seed)
+    counts = _counts(cases)
+    strata = (counts > 0).argmax(axis=1)
+    strata[np.bincount(strata)[strata] < len(names)] = -1  # too few to be in each
+    sizes, rng = _sizes(len(people), shares), np.random.RandomState(seed)
     draws = [_draw(strata, sizes, rng) for _ in range(DRAWS)]
-    best = min(draws, key=lambda where: _unevenness(where, counts, shares))
-    chosen = dict(zip(people, best, strict=True))
-    return tuple(dataclasses.replace(case, split=names[chosen[case.person]]) for case in cases)
+
+    def unevenness(places):
+        """How far cases are from the fractions, summed over splits, classes and all cases."""
+        held = np.eye(len(names))[places].T @ counts
+        return np.abs(held / counts.sum(axis=0) - shares[:, np.newaxis]).sum()
+
+    chosen = dict(zip(people, min(draws, key=unevenness), strict=True))
+    return tuple(replace(case, split=names[chosen[case.person]]) for case in cases)
 
 
 def check(cases: Sequence[Case]) -> None:
@@ -78,93 +82,69 @@ def check(cases: Sequence[Case]) -> None:
 
     Taught in: writing TFRecords
     """
-    times = Counter(case.name for case in cases)
-    twice = [case for case in cases if times[case.name] > 1]
-    need(not twice, "SAME_CASE", f"{len(twice)} cases share their name with another", *files(twice))
-    splits = Counter(person for person, _ in {(case.person, case.split) for case in cases})
-    torn = [case for case in cases if splits[case.person] > 1]
+    names = Counter(case.name for case in cases)
+    twice = [case for case in cases if names[case.name] > 1]
+    refuse(twice, "SAME_CASE", f"{len(twice)} cases share their name with another")
+    sides = Counter(person for person, _ in {(case.person, case.split) for case in cases})
+    torn = [case for case in cases if sides[case.person] > 1]
     found = f"{len(torn)} of {len(cases)} cases are of patients that stand in more than one split"
-    need(not torn, "PATIENT_IN_TWO_SPLITS", found, *files(torn))
+    refuse(torn, "PATIENT_IN_TWO_SPLITS", found)
 
 
-def files(cases: Sequence[Case]) -> list[Path]:
-    """The files of `cases`, each once, for a message.
+def refuse(cases: Sequence[Case], code: str, found: str) -> None:
+    """Refuse `cases`, if there are any, by the `code` and what was `found`, with their files.
 
-    >>> same = files([Case("a", None, (Path("a.png"),)), Case("b", None, (Path("a.png"),))])
-    >>> [file.name for file in same]
-    ['a.png']
+        refuse(torn, "PATIENT_IN_TWO_SPLITS", f"{len(torn)} cases stand in two splits")
 
-    Taught in: no lesson; the converter uses it
+    Raises:
+        CourseDataError: with that code; each file is named once.
+
+    Taught in: no lesson; `leaks` uses it
     """
-    return list(dict.fromkeys(file for case in cases for file in case.files))
+    need(not cases, code, found, *dict.fromkeys(file for case in cases for file in case.files))
 
 
-def _classes(cases: Sequence[Case], people: list, splits: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many cases of each class a patient has, `[patient, class]`, and each one's stratum.
+def _counts(cases: Sequence[Case]) -> np.ndarray:
+    """How many cases of each class a patient has, `[patient, class]`.
 
-    The class that fewest patients have comes first, of equals the highest; the last column counts
-    all cases. A stratum is the patient's rarest class, or -1 where there is none, or too few
-    patients have it to be in each split.
+    The class that fewest patients have comes first, of equals the highest; the last counts all.
     """
-    times = Counter()
-    for case in cases:
-        labels = enumerate(np.ravel(case.label))
-        known = [(which, one) for which, one in labels if one not in (None, MISSING)]
-        times.update((case.person, one) for one in (*known, EVERY))
-    having = Counter(one for _, one in times)
-    order = sorted(sorted(having, reverse=True), key=having.get)
-    counts = np.array([[times[person, one] for one in order] for person in people])
-    strata = (counts > 0).argmax(axis=1)
-    few = np.bincount(strata)[strata] < splits
-    strata[few | (strata == len(order) - 1)] = -1
-    return counts, strata
+    import pandas as pd
+
+    labels = pd.DataFrame([dict(enumerate(np.ravel(case.label))) for case in cases], dtype=object)
+    classes = pd.get_dummies(labels.replace(MISSING, None), columns=labels.columns)
+    classes.insert(0, "all", True)
+    people = pd.Index([case.person for case in cases], dtype=object)
+    counts = classes.groupby(people).sum()
+    patients = counts.gt(0).sum()[::-1]
+    return counts[patients.sort_values(kind="stable").index].to_numpy()
 
 
 def _sizes(patients: int, shares: np.ndarray) -> list[int]:
     """How many patients each split gets: the nearest whole numbers, none of them 0."""
-    wanted = shares * patients
-    sizes = np.maximum(1, np.floor(wanted)).astype(int)
+    sizes = np.ones(len(shares), int)
     while sizes.sum() < patients:
-        sizes[np.argmax(wanted - sizes)] += 1
-    while sizes.sum() > patients:
-        sizes[np.argmin(np.where(sizes > 1, wanted - sizes, np.inf))] -= 1
+        sizes[np.argmax(shares * patients - sizes)] += 1
     return sizes.tolist()
 
 
-def _draw(strata: np.ndarray, sizes: list[int], rng: np.random.RandomState) -> np.ndarray:
+def _draw(strata, sizes, rng) -> np.ndarray:
     """The number of a split for each patient."""
     from sklearn.model_selection import train_test_split
 
     rest = np.arange(len(strata))
-    where = np.full(len(strata), len(sizes) - 1)
+    places = np.full(len(strata), len(sizes) - 1)
     for number, size in enumerate(sizes[:-1]):
         # scikit-learn wants two of each stratum, and room for one of each on both sides.
-        groups = strata[rest].tolist()
-        largest = Counter(groups).most_common(min(size, len(rest) - size))
-        common = [one for one, count in largest if count > 1]
-        groups = [one if one in common else common[0] for one in groups] if common[1:] else None
+        groups, room = strata[rest], min(size, len(rest) - size)
+        common = [one for one, times in Counter(groups).most_common(room) if times > 1]
+        groups = np.where(np.isin(groups, common), groups, common[0]) if common[1:] else None
         taken, rest = train_test_split(rest, train_size=size, random_state=rng, stratify=groups)
-        where[taken] = number
-    for stratum in np.unique(strata[strata >= 0]):
-        for number in range(len(sizes)):
-            _spread(where, strata, stratum, number)
-    return where
-
-
-def _spread(where: np.ndarray, strata: np.ndarray, stratum: int, number: int) -> None:
-    """Give a split that has nobody of a stratum, as a draw may by rounding, one in exchange."""
-    held = np.bincount(where[strata == stratum], minlength=number + 1)
-    if held[number] == 0:
-        giver = held.argmax()
-        moved = np.flatnonzero((strata == stratum) & (where == giver))[0]
-        here = np.flatnonzero(where == number)
-        often = Counter(strata[here])
-        spare = [one for one in here if strata[one] < 0 or often[strata[one]] > 1]
-        where[moved] = number
-        where[spare[:1]] = giver  # where nobody can be spared, the split grows
-
-
-def _unevenness(where: np.ndarray, counts: np.ndarray, shares: np.ndarray) -> float:
-    """How far the cases are from the fractions, summed over splits, classes and all cases."""
-    held = np.array([counts[where == number].sum(0) for number in range(len(shares))])
-    return float(np.abs(held / counts.sum(0) - shares[:, None]).sum())
+        places[taken] = number
+    for stratum in {*strata} - {-1}:
+        # A draw may leave a split without the stratum, by rounding: one moves there.
+        members = np.flatnonzero(strata == stratum)
+        for number in {*range(len(sizes))} - {*places[members]}:
+            fullest = np.bincount(places[members]).argmax()
+            places[members[places[members] == fullest][0]] = number
+    return places

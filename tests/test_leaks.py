@@ -49,9 +49,6 @@ def told(cases, load=given_pixels) -> str | tuple:
     return report.images, report.identical
 
 
-# Cases
-
-
 def test_an_image_on_two_sides_is_refused_and_one_twice_on_a_side_is_named():
     four = placed(GREY, GREY[::-1], GREY.copy(), GREY.copy())
     error = refused("IMAGE_IN_TWO_SPLITS", "1 images, in 3 cases", leaks.check, four, given_pixels)
@@ -87,9 +84,6 @@ def test_blank_images_are_alike_and_what_cannot_be_read_is_counted():
     assert [one.code for one in report.unread] == ["DECODING_FAILED", "UNREADABLE", "NOT_FINITE"]
     assert report.unread[0].files == (Path("4.png"),)
     assert NAME not in str(report) and NAME not in repr(report)
-
-
-# Records
 
 
 def kept(folder: Path, cases: list[Case], schema="volume", load=given_pixels) -> Path:

@@ -1,5 +1,6 @@
 """A data list says what a set holds and leads nowhere else; its files become elements."""
 
+import itertools
 import json
 import os
 import struct
@@ -67,33 +68,30 @@ def test_a_data_list_says_what_the_decathlon_and_clara_put_into_it(tmp_path):
     for base in (None, tmp_path / "elsewhere"):
         found, folder = lists.read(path, base), base or path.parent
         x, z = folder / "x", folder / "z"
-        assert found.training == (
+        assert found.sections["training"] == [
             Item(x / "a.nii.gz", mask=folder / "y" / "a.nii.gz"),
             Item(x / "b.nii.gz", label=3, weight=2.0, patient="P1"),
             Item(x / "c.nii.gz", label=(0, 2, 1), weight=0.25, patient="0"),
             Item(x / "d.nii.gz"),
-        )
-        assert found.test == (Item(z / "e.nii.gz"), Item(z / "f.nii.gz", label=0))
-        assert found.sections["fold_1"] == (Item(x / "g.nii.gz"),) and found.validation == ()
-        assert found.modality == {0: "CT"} and found.labels[10] == "Müller \U0001f9e0"
-    assert lists.read(written(tmp_path, {"modality": "MRI", "training": []})).modality == {0: "MRI"}
+        ]
+        assert found.sections["test"] == [Item(z / "e.nii.gz"), Item(z / "f.nii.gz", label=0)]
+        assert found.sections["fold_1"] == [Item(x / "g.nii.gz")] and len(found.sections) == 3
+        assert found.modality == "CT" and found.labels[10] == "Müller \U0001f9e0"
     with pytest.raises(FileNotFoundError, match=r"^no such data list$"):
         lists.read(tmp_path / "other.json")
 
 
 ESCAPES = ["/etc/a", "//server/share/a", "c:\\a", "\\\\server\\a", "\\a", "b\\a", "../a"]
-ESCAPES += ["b\\..\\..\\a", "b/../../a", "b/../a", "..", "", ".", "./", "a\0"]
+ESCAPES += ["b\\..\\..\\a", "b/../../a", "..", "", ".", "./"]
 
 
-@pytest.mark.parametrize("place", ["image", "label", "test", SECRET])
-def test_a_path_that_could_leave_the_folder_is_refused(tmp_path, place):
-    for text in ESCAPES:
-        item = {place if place == "label" else "image": text}
-        key = "training" if place in ("image", "label") else place
-        others = [{"image": "a/1.nii"}, {"image": "a/2.nii"} | item]
-        error = refused(lists.read, written(tmp_path, {key: others}))
-        place_said = "item 2 of " + ("another section" if place == SECRET else key)
-        assert error.code == "UNSAFE_PATH" and place_said in error.message, text
+@pytest.mark.parametrize("section", ["training", "test", SECRET])
+def test_a_path_that_could_leave_the_folder_is_refused(tmp_path, section):
+    for field, text in itertools.product(("image", "label"), [*ESCAPES, f"{tmp_path}/a"]):
+        items = [{"image": "a/1.nii"}, {"image": "a/2.nii"} | {field: text}]
+        error = refused(lists.read, written(tmp_path, {section: items}))
+        place = "item 2 of " + ("another section" if section == SECRET else section)
+        assert error.code == "UNSAFE_PATH" and place in error.message, text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights that Windows users lack")
@@ -113,12 +111,10 @@ def test_a_link_that_leaves_the_folder_is_refused_and_one_that_stays_is_fine(tmp
     (base / "two").symlink_to("one")
     (circle,) = lists.find(written(base, {"test": ["one"]})).rejected
     assert circle.code in ("UNREADABLE", "UNKNOWN_FORMAT")
-    (base / "deep.json").write_text("[" * 100_000)
-    assert refused(lists.read, base / "deep.json").code == "DATA_LIST"
     (tmp_path / "short").symlink_to(base)
     written(base, {"training": [{"image": "inside/a.nii"}]})
-    found = lists.read(tmp_path / "short" / "dataset.json").training[0].image
-    assert found == tmp_path / "short" / "inside" / "a.nii"
+    (item,) = lists.read(tmp_path / "short" / "dataset.json").sections["training"]
+    assert item.image == tmp_path / "short" / "inside" / "a.nii"
     twice = written(base, {"training": [{"image": "other"}], "test": ["store/a.nii"]})
     assert refused(lists.read, twice).code == "SAME_CASE"
 
@@ -127,23 +123,21 @@ def of(**wrong) -> dict:
     return {"training": [{"image": "b.nii", "label": 0}, ITEM | wrong]}
 
 
-LISTED = "listed twice, or is also a mask"
-WRONG = [  # a message, and lists that are refused with it
-    ("no JSON object", ["[]", "3", "null", "", '{"test":', f"{{{SECRET}"]),
-    ("no JSON object", [of(**{key: "\ud83e"}) for key in ("patient", "image", "label")]),
-    ("each key once", ['{"test": [], "test": []}', f'{{"a": {{"{SECRET}": 1, "{SECRET}": 2}}}}']),
-    ("words by", [{"labels": x, "test": []} for x in (["a"], {SECRET: 1}, {"1.0": "a"})]),
-    ("words by", [{"modality": ["CT"], "training": []}]),
+BAD_LABELS = (True, 1.0, -1, 2**31, {}, [], ["x.nii"], [0, True])
+BAD_WEIGHTS = (-1, float("nan"), float("inf"), 10**400, SECRET, [1])
+WRONG = [  # what is said of lists, and the lists
+    ("the list is not", ["[]", "3", "null", "", '{"test":', f"{{{SECRET}", "[" * 100_000]),
+    ("the list is not", [of(**{key: "\ud83e"}) for key in ("patient", "image", "label")]),
+    ("has a key twice", ['{"test": [], "test": []}', f'{{"a": {{"{SECRET}": 1, "{SECRET}": 2}}}}']),
+    ("the list is not", [{"labels": x, "test": []} for x in (["a"], {SECRET: 1}, {"1.0": "a"})]),
     ("expected a section: training, validation, test", [{}]),
-    ("training is no list", [{"training": ITEM}]),
-    ("item 2 of test: image", [{"test": ["a.nii", None]}]),
-    ("item 2 of another section: image", [{SECRET: [ITEM, 1.5]}]),
-    ("item 1 of validation: image", [{"validation": [{"label": 1}]}]),
-    ("item 2 of training: image or patient", [of(image=["a", "b"]), of(patient=["P"])]),
-    ("the label", [of(label=x) for x in (True, 1.0, -1, 2**31, {}, [], ["x.nii"])]),
-    ("the weight", [of(weight=x) for x in (-1, float("nan"), float("inf"), 10**400, True, SECRET)]),
-    (LISTED, [{"test": ["b.nii"], "training": [ITEM | {"label": "b.nii"}]}]),
-    (LISTED, [{"training": [ITEM], "test": [x]} for x in ("a.nii", "./a.nii", ".//a.nii")]),
+    ("training that is no list", [{"training": ITEM}, {"training": "a.nii"}]),
+    ("item 2 of test is not", [{"test": ["a.nii", None]}]),
+    ("item 2 of another section is not", [{SECRET: [ITEM, 1.5]}]),
+    ("item 2 of training is not", [of(image=x) for x in (["a", "b"], "a\0", None)]),
+    ("item 2 of training has a label", [of(label=x) for x in BAD_LABELS]),
+    ("item 2 of training", [of(weight=x) for x in BAD_WEIGHTS]),
+    ("listed twice", [{"training": [ITEM], "test": [f"{x}a.nii"]} for x in ("", "./", "b/../")]),
 ]
 
 
@@ -151,12 +145,12 @@ def test_a_list_that_says_something_else_is_refused_with_the_place_and_never_quo
     failed = []
     for message, document in ((message, one) for message, listed in WRONG for one in listed):
         error = refused(lists.read, written(tmp_path, document))
-        named = error.code == ("SAME_CASE" if message == LISTED else "DATA_LIST")
+        named = error.code == ("SAME_CASE" if "twice" in message[:12] else "DATA_LIST")
         failed += [] if named and message in error.message else [(message, error)]
     assert failed == []
     for encoding in ("utf-16", "latin-1"):
         (tmp_path / "dataset.json").write_bytes('{"name": "é", "test": []}'.encode(encoding))
-        assert "UTF-8" in refused(lists.read, tmp_path / "dataset.json").message
+        assert refused(lists.read, tmp_path / "dataset.json").code == "DATA_LIST"
 
 
 def test_each_listed_file_stands_in_one_case_or_one_rejection(tmp_path):
@@ -184,8 +178,8 @@ def test_each_listed_file_stands_in_one_case_or_one_rejection(tmp_path):
     keys = ("name", "patient", "split", "label", "weight", "size")
     assert [tuple(getattr(case, key) for key in keys) for case in found.cases] == [
         ("sub/good.nii", "sub/good", "train", None, 0.5, n * 3),
-        ("sub/none.nii", "sub/none", "train", (1, 0), None, n * 2),
-        ("sub/val.nii", "P7", "validation", None, None, n * 2),
+        ("sub/none.nii", "sub/none", "train", (1, 0), None, n * 3),
+        ("sub/val.nii", "P7", "validation", None, None, n * 3),
     ]
     codes = ["UNREADABLE"] * 4 + ["TOO_LARGE", "SHAPE_MISMATCH"]
     assert [(one.code, *(file.name for file in one.files)) for one in found.rejected] == [
@@ -203,7 +197,7 @@ def test_each_listed_file_stands_in_one_case_or_one_rejection(tmp_path):
 def test_images_masks_and_channels_are_turned_alike_and_notes_say_what_was_done(tmp_path):
     channels = np.stack([IMAGE, IMAGE + 7, 2 * IMAGE], -1).astype(np.float32)
     for image in (IMAGE, channels):
-        case = one(tmp_path, image, modality={"0": "FLAIR", "1": "T1w", "2": "t1gd"})
+        case = one(tmp_path, image, modality={"0": "MRI", "1": "MRI"})
         nii(case.files[0], image, MIRRORED), nii(case.files[1], MASK, MIRRORED)
         element = lists.load(case)
         assert case.size == image.nbytes + MASK.size and element["modality"] == "MR"
@@ -226,24 +220,19 @@ def test_images_masks_and_channels_are_turned_alike_and_notes_say_what_was_done(
 
 
 def test_only_a_modality_that_dicom_defines_is_passed_on(tmp_path):
-    table = [({"0": a}, b) for a, b in {" ct ": "CT", "MRI": "MR", SECRET: None}.items()]
-    table += [({"0": "T2", "1": "ADC"}, "MR"), ({"0": "CT", "1": "PET"}, None), ({}, None)]
-    for channels, term in [*table, ({"0": "CT", "1": SECRET}, None), ("CT", "CT")]:
+    table = [({"0": " ct "}, "CT"), ("MRI", "MR"), ({"0": "PET"}, "PT"), ({"0": SECRET}, None)]
+    for channels, term in [*table, ({"0": "CT", "1": "PET"}, None), ({}, None), (3, None)]:
         assert lists.load(one(tmp_path, modality=channels)).get("modality") == term, channels
 
 
 def test_damaged_and_constant_files_are_refused_when_they_are_read(tmp_path):
     assert refused(lists.load, one(tmp_path, np.full((6, 5, 4), 7, "i2"))).code == "CONSTANT"
     case = one(tmp_path)
-    for place, read in ((0, lists.load), (1, lists.load), (1, lists.survey)):
-        path, whole = case.files[place], case.files[place].read_bytes()
-        path.write_bytes(whole[:-9])
-        error = refused(read, case)
-        assert error.code == "TRUNCATED" and error.files == (path,)
-        path.write_bytes(whole)
     case.files[0].unlink()
     assert lists.survey(case) == {0, 1, 2}  # which reads the mask alone
     assert refused(lists.load, case).code == "UNREADABLE"
+    case.files[1].write_bytes(case.files[1].read_bytes()[:-9])
+    assert refused(lists.survey, case).code == "TRUNCATED"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">i4", "i8", "f4", "f8"])
@@ -260,21 +249,19 @@ def test_whole_numbers_are_ids_in_any_type_and_mapped_all_at_once(tmp_path, dtyp
 
 
 def test_values_that_are_no_ids_are_refused_unless_they_are_mapped(tmp_path):
-    for wrong in (0.5, 1.0001, np.nan, np.inf, -1, 256, 1000):
-        mask = MASK.astype(np.float32)
+    mask = MASK.astype(np.float32)
+    for wrong in (0.5, 1.0001, -1, 256, 1000, np.nan):
         mask[5, 4, 3] = wrong
-        case = one(tmp_path, mask=mask)
-        code = "UNKNOWN_LABEL" if np.isfinite(wrong) else "NOT_FINITE"
+        case, code = one(tmp_path, mask=mask), "UNKNOWN_LABEL" if wrong == wrong else "NOT_FINITE"
         assert refused(lists.load, case).code == refused(lists.survey, case).code == code, wrong
         if code == "UNKNOWN_LABEL":
-            assert f"holds {mask[5, 4, 3]}" in refused(lists.load, case).message
+            assert f"255: {mask[5, 4, 3]}" in refused(lists.load, case).message
             mapped = lists.load(case, {0: 0, 1: 1, 2: 2, mask[5, 4, 3]: 3})["mask"]
             assert mapped[3, 4, 5] == 3 and (mapped == 3).sum() == 1
     case = one(tmp_path, mask=(MASK > 0).astype(np.uint8) * 255)
     assert lists.survey(case, {0: 0, 255: 1}) == {0, 1}
-    assert refused(lists.load, case, {255: 1}).code == "UNKNOWN_LABEL"
-    with pytest.raises(OverflowError):
-        lists.survey(case, {0: 0, 255: 256})
+    for mapping in ({255: 1}, {0: 0, 255: 256}):
+        assert refused(lists.load, case, mapping).code == "UNKNOWN_LABEL"
     many = refused(lists.load, one(tmp_path, mask=IMAGE + 300))  # an image in its place
     assert many.code == "UNKNOWN_LABEL" and len(many.message) < 100
 

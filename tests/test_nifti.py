@@ -83,31 +83,29 @@ def test_a_4d_image_has_its_channels_last_and_nothing_else_is_4d(tmp_path, kind)
     np.testing.assert_array_equal(place.voxels, IMAGE.T)
     assert nifti.describe(path) == ((4, 5, 6, 3), np.dtype(kind).newbyteorder("="))
     assert code_of(path, "mask") == code_of(path, "volume", nifti.describe) == "SHAPE_MISMATCH"
+    nii(path, IMAGE[..., np.newaxis, np.newaxis])  # as some tools write
+    np.testing.assert_array_equal(nifti.read(path, "mask")[0], IMAGE.T)
 
 
 def test_what_is_no_volume_of_real_numbers_is_refused_by_its_header(tmp_path):
     colour = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    nibabel.save(nibabel.Nifti1Pair(IMAGE, AFFINE), tmp_path / "pair.img")
-    pair = (tmp_path / "pair.hdr").rename(tmp_path / "pair.nii")  # its voxels: a second file
-    pair.write_bytes(pair.read_bytes().ljust(2000, b"\0"))
-    patched(pair, 108, struct.pack("<f", 352))
+    patched(nii(tmp_path / "pair.nii"), 344, b"ni1")  # whose voxels are in a second file
     nii(tmp_path / "2d.nii", IMAGE[:, :, 0])
     nii(tmp_path / "5d.nii", np.zeros((3, 3, 3, 2, 2), "i2"))
     nii(tmp_path / "colour.nii.gz", colour)
     nii(tmp_path / "complex.nii", IMAGE.astype("c8"))
     nii(tmp_path / "sheared.nii", affine=AFFINE + FIRST * [0, 0.5, 0, 0])
     nii(tmp_path / "metres.nii", xyzt_units=1)
-    terabytes = nii(tmp_path / "terabytes.nii")
-    patched(terabytes, 40, struct.pack("<4h", 3, 32000, 32000, 32000))
+    for name, side in (("terabytes.nii", 32000), ("empty.nii", 0)):
+        patched(nii(tmp_path / name), 40, struct.pack("<4h", 3, side, side, side))
     nii(tmp_path / "a.nii").rename(tmp_path / "a.png")
     (tmp_path / "folder.nii").mkdir()
     expected = {"2d.nii": "SHAPE_MISMATCH", "5d.nii": "SHAPE_MISMATCH", "a.png": "UNKNOWN_FORMAT"}
+    expected |= {"empty.nii": "SHAPE_MISMATCH"}
     expected |= {"colour.nii.gz": "PIXEL_FORMAT", "complex.nii": "PIXEL_FORMAT"}
     expected |= {"sheared.nii": "NO_GEOMETRY", "metres.nii": "NO_GEOMETRY"}
-    unreadable = ["pair.nii", "folder.nii", "absent.nii"]
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.nii")  # which nobody writes to
-        unreadable.append("pipe.nii")
+    os.mkfifo(tmp_path / "pipe.nii")  # which nobody writes to
+    unreadable = ["pair.nii", "folder.nii", "absent.nii", "pipe.nii"]
     expected |= dict.fromkeys(unreadable, "UNREADABLE") | {"terabytes.nii": "TOO_LARGE"}
     for act in (nifti.read, nifti.describe):
         assert {name: code_of(tmp_path / name, act=act) for name in expected} == expected
@@ -154,11 +152,11 @@ def test_spacing_that_is_told_twice_and_a_place_that_is_not_told_are_noted(tmp_p
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_what_is_cut_or_flipped_is_refused_where_simpleitk_pads_it_or_takes_it(tmp_path, ending):
+def test_what_is_cut_or_flipped_is_refused_where_simpleitk_pads_it(tmp_path, ending):
     # Smooth, so that gzip data are Huffman codes, which a flipped bit changes quietly.
     noise = np.random.default_rng(0).normal(size=(64, 64, 32))
     voxels = (ndimage.gaussian_filter(noise, 2) * 20000).astype(np.int16)
-    path, random, silent = nii(tmp_path / f"a{ending}", voxels), np.random.default_rng(0), 0
+    path, random = nii(tmp_path / f"a{ending}", voxels), np.random.default_rng(0)
     content = path.read_bytes()
     for part in (len(content) // 3, len(content) * 9 // 10, len(content) - 1):
         path.write_bytes(content[:part])
@@ -170,13 +168,10 @@ def test_what_is_cut_or_flipped_is_refused_where_simpleitk_pads_it_or_takes_it(t
         path.write_bytes(content)
         patched(path, position, bytes([content[position] ^ 1 << random.integers(8)]))
         assert code_of(path) in ("UNREADABLE", "TRUNCATED")
-        theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        silent += not np.array_equal(theirs, voxels.T)  # without a word
-    assert silent > 15
     path.write_bytes(content)
     assert code_of(patched(path, len(content) - 8, b"\0\0\0\0")) == "UNREADABLE"
-    members = gzip.compress(gzip.decompress(content)[:500]), gzip.decompress(content)[500:]
-    path.write_bytes(members[0] + gzip.compress(members[1]))  # odd, but whole
+    raw = gzip.decompress(content)
+    path.write_bytes(gzip.compress(raw[:500]) + gzip.compress(raw[500:]))  # odd, but whole
     np.testing.assert_array_equal(nifti.read(path)[0], voxels.T)
 
 

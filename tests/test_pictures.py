@@ -128,9 +128,6 @@ def pair(folder, image=JPEG, mask=DISC):
     return case
 
 
-# What reaches a record
-
-
 def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
     rows = [(name, pictures.strip(data), data) for name, data in JPEGS.items()]  # its own bytes
     for name, data in FILES.items():
@@ -148,9 +145,6 @@ def test_a_file_loses_all_that_could_name_a_person_and_no_pixel(tf, tmp_path):
         by_pillow = Image.open(io.BytesIO(data)).convert("RGB").tobytes()
         rows += [(name, pixels.convert("RGB").tobytes(), by_pillow)]
     assert not [name for name, *_ in differing(rows)]
-
-
-# Refusals
 
 
 def claiming(height: int, width: int) -> tuple[bytes, bytes]:
@@ -233,14 +227,13 @@ def test_a_picture_that_is_to_be_turned_is_refused():
 
 
 def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path):
-    flat, turned = np.full((37, 53, 3), (9, 8, 7), np.uint8), np.ascontiguousarray(DISC.T)
+    flat = np.full((37, 53, 3), (9, 8, 7), np.uint8)
     two = Image.fromarray(DISC).convert("P")
     two.putpalette([1, 2, 3] * 256)  # two indices, one colour
     rows = []
     for image, mask, right in (
         (saved(flat), DISC, "CONSTANT a.jpg"),
         (saved(two), DISC, "CONSTANT a.jpg"),
-        (JPEG, turned, "MASK_MISMATCH a.jpg a.png"),
         (JPEG, saved(DISC * 255, "JPEG"), "PIXEL_FORMAT a.png"),  # it has many more ids than two
         (JPEG, np.dstack([DISC] * 3), "PIXEL_FORMAT a.png"),
         (JPEG, saved(DISC)[:-20], "TRUNCATED a.png"),
@@ -256,9 +249,6 @@ def test_images_and_masks_that_do_not_fit_are_refused_with_their_files(tmp_path)
     assert code_of(pictures.load_deeplab, case) == "PIXEL_FORMAT"  # 16 bits
     (alone,) = pictures.find(tmp_path / "images").cases
     assert code_of(pictures.load_deeplab, alone) == "NO_PAIR"
-
-
-# Ids
 
 
 def test_a_mask_s_ids_are_the_numbers_that_are_stored(tmp_path):
@@ -282,29 +272,26 @@ def test_a_mask_s_ids_are_the_numbers_that_are_stored(tmp_path):
 
 def test_ids_without_a_class_are_refused_and_listed(tmp_path):
     far = DISC.astype(np.uint16) * 300  # 44, were it cast
-    for mask, mapping, words in (
-        (DISC * 255, {}, "without a class .*: 0, 255;"),
-        (DISC * 255, {0: 0, 255: -1}, ": 255;"),
-        (far, None, ": 300;"),
-    ):
+    rows = [
+        (DISC * 255, {7: 0}, "0, 255"),
+        (DISC * 255, {0: 0, 255: -1}, "255"),
+        (far, None, "300"),
+    ]
+    for mask, mapping, ids in rows:
         for call in (pictures.survey, pictures.load_pixels):
-            with pytest.raises(CourseDataError, match=rf"UNKNOWN_LABEL.*{words}.*\(a.png\)"):
+            with pytest.raises(CourseDataError, match=rf"UNKNOWN_LABEL.* 255: {ids};.*\(a.png\)"):
                 call(pair(tmp_path, mask=mask), mapping)
-    np.testing.assert_array_equal(
-        pictures.load_pixels(pair(tmp_path, mask=far), {0: 0, 300: 1})["mask"], DISC
-    )
 
-
-# Which mask belongs to which image
 
 PAIRS = [  # images, masks, mask_suffix, pairs, what the rest is refused as
     ("a b", "a b c", None, "a b", "NO_PAIR c.png"),
     ("a b c", "a b", None, "a b", "NO_PAIR c.jpg"),
     ("a b sub/c a_b", "a_seg b_seg sub/c_seg a_b_seg", None, "a a_b b sub/c", ""),
     ("a b", "a-mask b-mask d-mask", None, "a b", "NO_PAIR d-mask.png"),
+    ("1 2", "1_m 2_m 10_m", None, "1 2", "NO_PAIR 10_m.png"),
     ("a b", "a_liver b_liver a_tumour", None, "", "NO_PAIR"),  # which of the two?
     ("1 2 3", "10 20 30", None, "", "NO_PAIR"),
-    ("a a_b", "a_b_c", None, "", "NO_PAIR"),  # a and _b_c, or a_b and _c
+    ("a a_b", "a_b_c", None, "a_b", "NO_PAIR a.jpg"),  # the longer stem
     ("a_seg b_seg", "a_seg b_seg", None, "a_seg b_seg", ""),
     ("a a_seg", "a_seg", None, "a_seg", "NO_PAIR a.jpg"),
     ("a b", "a_liver b_liver a_tumour b", "_liver", "a b", "NO_PAIR a_tumour.png b.png"),
@@ -343,6 +330,7 @@ def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monk
         write(tmp_path / name)
     for name in ("Thumbs.db", "._a.jpg", "masks/a.gif", "closed/x"):
         write(tmp_path / name, b"\0\5\x16\7 something")
+    write(tmp_path / "empty.jpg", b"")
     (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")  # to open it would wait for ever
@@ -358,7 +346,7 @@ def test_other_files_are_listed_and_folders_may_lie_in_each_other(tmp_path, monk
         found = pictures.find(*folders)
         assert [case.name for case in found.cases] == ["a", "sub/b"]
         codes = sorted(one.code for one in found.rejected)
-        assert codes == ["UNKNOWN_FORMAT"] * 3 + ["UNREADABLE"] * 3
+        assert codes == ["UNKNOWN_FORMAT"] * 3 + ["UNREADABLE"] * 4
 
 
 def test_folders_that_are_not_there_or_the_same_are_refused(tmp_path):
@@ -367,8 +355,6 @@ def test_folders_that_are_not_there_or_the_same_are_refused(tmp_path):
             pictures.find(images, masks)
     assert code_of(pictures.find, tmp_path, tmp_path / ".." / tmp_path.name) == "NO_PAIR"
 
-
-# Patients and labels
 
 GIVEN = r"\[\('007', 1\), \('007', 1\), \('P 8', 0\)\]"
 LISTS = [  # the file, and the code and words that it is refused with
@@ -386,7 +372,7 @@ LISTS = [  # the file, and the code and words that it is refused with
     (f"file,patient\nb,P1\na,{WHO}, P2\n", "DATA_LIST not a CSV"),
     (f"file,patient\na,P1\na,{WHO}\n", "DATA_LIST line 3 .*contradicts"),
     ("file,patient,label\na,P1,0\na,P1,1\n", "DATA_LIST line 3 .*contradicts"),
-    (f"file,patient,label\na,P1,{WHO}\n", "UNKNOWN_LABEL line 2: the label is no class id"),
+    (f"file,patient,label\na,P1,{WHO}\n", "UNKNOWN_LABEL line 2 has no class id"),
     ("file,patient,label\na,P1,\n", "UNKNOWN_LABEL line 2"),
     ("file,patient,label\na,P1,-1\n", "UNKNOWN_LABEL line 2"),
     ("file,patient,label\na,P1,0.5\n", "UNKNOWN_LABEL line 2"),
@@ -410,9 +396,6 @@ def test_a_list_gives_patients_and_labels_or_is_refused_with_its_line(tmp_path):
             came = f"{error.code} {error.message}" + WHO * ([table] != [*error.files])
         wrong += [(text[:60], came)] * (not re.match(right or GIVEN, came) or WHO in came)
     assert not wrong
-
-
-# Laws
 
 
 @LAWFUL

@@ -25,8 +25,8 @@ def made(patients: dict[str, list]) -> list[Case]:
 
 
 def positive(cases) -> Counter:
-    """How many cases of each split have label 1, or 1 as their first label."""
-    return Counter(case.split for case in cases if np.ravel(case.label)[0] == 1)
+    """How many cases of each split have label 1."""
+    return Counter(case.split for case in cases if case.label == 1)
 
 
 labels = st.none() | st.integers(-1, 3) | st.tuples(st.integers(0, 1), st.integers(-1, 2))

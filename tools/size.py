@@ -31,7 +31,7 @@ REBUILT = {
 # Rebuilt, and not down to the budget yet: what such a row may be until it is. It may only fall.
 UNTIL_THEN = {
     "volume intensity": 176,
-    "nifti pictures lists splits leaks cases": 640,
+    "nifti pictures lists splits leaks cases": 583,
     "records": 790,
 }
 # Not rebuilt yet: the present size, rounded up. It may only fall.

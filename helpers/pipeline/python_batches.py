@@ -16,7 +16,7 @@ from helpers.pipeline.order import Order, one_epoch
 class PythonBatches(keras.utils.PyDataset):
     """Batches that a Python function loads, item by item, in threads or processes of Keras.
 
-        batches = pipeline.PythonBatches(listed.training, load, batch_size=4, target="mask",
+        batches = pipeline.PythonBatches(items, load, batch_size=4, target="mask",
                                          workers=2)
         model.fit(batches, epochs=10, shuffle=False)
 
