@@ -1,7 +1,6 @@
 """How each contender of the reading benchmark gets its batches: functions for `_reading.py`.
 
-Each takes the workload and a folder of records, and gives a function that returns the next batch
-`[batch, z, y, x, 1]` of float32.
+Each takes the workload and a folder of records, and gives a function that returns the next batch.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from _workload import Workload, cropped, voxels_of
 
 from helpers import records
 
-NextBatch = Callable[[], object]
+NextBatch = Callable[[], object]  # float32 `[batch, z, y, x, 1]`
 
 
 def batches_of(dataset, image=lambda element: element[0]) -> NextBatch:
@@ -126,22 +125,19 @@ def start_records_in_step(work: Workload, folder: Path) -> NextBatch:
     return batches_of(dataset, lambda element: finish(element["image"], element["case"]))
 
 
-def start_records_repeated(
-    work: Workload, folder: Path, *, parallel: int = 1, prefetch: int = 1
-) -> NextBatch:
+def start_records_repeated(work: Workload, folder: Path, *, parallel=1, prefetch=1) -> NextBatch:
     """The steps of `records.read` by hand, repeated before the batch: no gap between epochs."""
     import tensorflow as tf
 
     finish = whitener(work)
     text, whole = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
-    spec = {"image": text, "case": text, "label": whole}
-    files = [str(folder / shard.file) for shard in records.load_manifest(folder).shards]
 
     def parse(serialized):
-        found = tf.io.parse_example(serialized, spec)
+        found = tf.io.parse_example(serialized, {"image": text, "case": text, "label": whole})
         voxels = tf.io.decode_raw(found["image"], tf.int16)
         return found | {"image": tf.reshape(voxels, [-1, *work.crop, 1])}
 
+    files = sorted(map(str, folder.glob("*.tfrecord")))
     dataset = tf.data.Dataset.from_tensor_slices(files).interleave(
         lambda file: tf.data.TFRecordDataset(file, buffer_size=0),
         cycle_length=min(len(files), 4),

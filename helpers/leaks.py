@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import pictures, records, splits
+from helpers import records, splits
 from helpers.cases import Case, Rejection
 from helpers.errors import CourseDataError, meaning
 
@@ -92,15 +92,18 @@ def check_records(folder: str | Path) -> Report:
 
     Raises:
         CourseDataError: `SAME_CASE`, `PATIENT_IN_TWO_SPLITS` or `IMAGE_IN_TWO_SPLITS`, with the
-            shards at fault; and what `records.images` raises for a damaged set. That an image's
-            bytes are the ones written is for `records.verify` to say.
+            shards at fault; and what `records.read` raises for a damaged set.
 
     Taught in: imbalanced classification
     """
-    cases = [
-        Case(name, _digest(image, path), (path,), name.partition("-")[0], split)
-        for name, split, path, image in records.images(folder)
-    ]
+    folder, cases = Path(folder), []
+    rows = records.load_manifest(folder).rows
+    shards = dict(zip(rows["case"], rows["shard"], strict=True))
+    for split in dict.fromkeys(rows["split"]):
+        for element in records.read(folder, split).as_numpy_iterator():
+            name = element["case"].decode()
+            patient, files = name.partition("-")[0], (folder / shards[name],)
+            cases.append(Case(name, _digest(element["image"]), files, patient, split))
     return _report(cases, lambda case: case.source)
 
 
@@ -125,10 +128,8 @@ def _report(cases: Sequence[Case], digest: Callable[[Case], str]) -> Report:
     return Report(len(cases), len(people), images, blank, names, tuple(unread))
 
 
-def _digest(image: np.ndarray | bytes, *files: Path) -> str:
+def _digest(image: np.ndarray) -> str:
     """Shape and SHA-256 of the values, in the narrowest dtype, the fewest channels; "" if blank."""
-    if isinstance(image, bytes):
-        image = pictures.pixels(pictures.decode(image, *files))
     if image.ndim > 2 and image.shape[-1] in (1, 3) and (image == image[..., :1]).all():
         image = image[..., 0]
     if image.min() == image.max():

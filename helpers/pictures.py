@@ -59,7 +59,7 @@ def find(
         masks: folder of the masks; one folder may lie within the other. None: no masks.
         mask_suffix: what a mask's stem has more than its image's, for instance "_segmentation".
             None: what all masks have more, each beside the longest stem of an image that it begins
-            with; nothing if they differ in this.
+            with; nothing if they differ in this, or if it does not start with a sign such as "_".
         patients: CSV file with columns `file` (or `image`), `patient` and, if you like, `label`,
             a class id; files are relative to the CSV or to `images`, with suffix or without.
 
@@ -308,7 +308,8 @@ def _by_image(masks, images, suffix) -> dict[str, list[Path]]:
         owners[mask] = mask[: max((e for e in ends if not mask[e : e + 1].isdigit()), default=0)]
     if suffix is None:
         endings = {mask.removeprefix(owner) for mask, owner in owners.items() if owner}
-        suffix = endings.pop() if len(endings) == 1 else ""
+        (suffix,) = endings if len(endings) == 1 else [""]
+        suffix = "" if suffix[:1].isalnum() else suffix
     found = defaultdict(list)
     for mask, owner in owners.items():
         whole = owner + suffix

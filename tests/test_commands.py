@@ -142,7 +142,7 @@ def test_what_cannot_be_converted_leaves_nothing(run, kinds, sets, tmp_path, mon
         "masks in output": ([*masks[:3], "--masks", tmp_path / "a" / "b", tmp_path / "a"], inside),
         "salt in input": ([*dicoms, "out", "--salt-file", sets / "dicom" / "s"], inside),
         "salt in output": ([*dicoms, "out", "--salt-file", "out/s"], inside),
-        "output a file": ([*dicoms, "t.csv"], "File exists"),
+        "output a file": ([*dicoms, "t.csv"], "Not a directory"),
         "a short salt": ([*dicoms, "out", "--salt-file", "salt"], "8 characters"),
         "neither masks nor labels": (["convert", "pictures", pictures, "out"], "--masks"),
         "no label": (["convert", "pictures", pictures, "out", "--table", "t.csv"], "column label"),

@@ -19,7 +19,7 @@ from helpers.lists import Item
 from helpers.pipeline.listing import Listing
 from helpers.smart_cache import SmartCache
 from helpers.volume import Volume
-from tests.records_cases import as_given, ids_as_given, write
+from tests.records_cases import as_given, write
 
 tf = pytest.importorskip("tensorflow")
 
@@ -61,7 +61,7 @@ def folder(tmp_path_factory) -> Path:
     made = [dataclasses.replace(case, source=voxels(case.source)) for case in cases()]
     made += [dataclasses.replace(case, name=f"more {case.name}", split="test") for case in made[:2]]
     path = tmp_path_factory.mktemp("set")
-    write(path, made, load=as_given, survey=ids_as_given, shard_count=3)
+    write(path, made, load=as_given, shard_count=3)
     return path
 
 
@@ -73,7 +73,7 @@ def pictures(tmp_path_factory) -> Path:
         for case in cases()
     ]
     path = tmp_path_factory.mktemp("pictures")
-    write(path, made, load=as_given, survey=ids_as_given, shard_count=3)
+    write(path, made, load=as_given, shard_count=3)
     return path
 
 

@@ -28,6 +28,8 @@ def report() -> str:
         disc = phantoms.messy_folder(Path(scratch) / "data")
         command = [sys.executable, "-m", "helpers", "convert", "dicom", disc, f"{scratch}/records"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stderr)
     return f"```text\n{done.stdout}```"
 
 

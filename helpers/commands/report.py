@@ -21,7 +21,8 @@ def summary(manifest) -> str:
     import pandas as pd
 
     rows = manifest.rows.set_index("split")
-    shards = pd.DataFrame(map(vars, manifest.shards)).groupby("split")
+    splits = pd.Index([shard.split for shard in manifest.shards], name="split")
+    shards = pd.DataFrame(map(vars, manifest.shards), splits).groupby("split")
     table = shards.agg(records=("records", "sum"), shards=("file", "size"), MB=("bytes", "sum"))
     table.insert(1, "patients", rows.groupby("split")["patient"].nunique())
     table = table.sort_values("records", ascending=False)

@@ -212,7 +212,7 @@ def sha256(path: Path) -> str:
 
 
 def put(path: Path, text: str) -> None:
-    """Write a text file, and have it on the disk.
+    """Write a `text` to the file at `path`, and have it on the disk.
 
     Taught in: no lesson; the converter uses it
     """
