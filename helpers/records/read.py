@@ -110,13 +110,13 @@ def read(
         dataset = _streamed(known, seed)
 
     def element(numbers, *records):
-        made = {key: tf.gather(values, numbers) for key, values in facts.items()}
-        with tf.control_dependencies(made.values()):  # they refuse a number that no record has
+        told = {key: tf.gather(values, numbers) for key, values in facts.items()}
+        with tf.control_dependencies(told.values()):  # they refuse a number that no record has
             found = arrays(numbers, *records)
         for key, values in found.items():
             shape = static if key == "image" else [*static[:-1], 1]
-            made[key] = tf.ensure_shape(values, [*numbers.shape, *shape])
-        return made
+            found[key] = tf.ensure_shape(values, [*numbers.shape, *shape])
+        return found | told
 
     alone = not mapped and (mixed or encoded)  # each is decoded in its own way
     if batch and not alone:
