@@ -41,27 +41,31 @@ def whole(text: str) -> int:
     return range(2**32).index(int(text))
 
 
-def pairs(text: str) -> list[list[str]]:
-    """`a=b,c=d`."""
-    return [part.split("=") for part in text.split(",")]
+def pairs(text: str) -> dict[str, str]:
+    """`a=b,c=d`, each key once."""
+    found = [part.split("=") for part in text.split(",")]
+    if len(dict(found)) < len(found):
+        raise ValueError
+    return dict(found)
 
 
 def mapping(text: str) -> dict[int, int]:
     """`0=0,255=1`: the class id for each id that is stored."""
-    return {int(old): range(256).index(int(new)) for old, new in pairs(text)}
+    return {int(old): range(256).index(int(new)) for old, new in pairs(text).items()}
 
 
 def classes(text: str) -> dict[int, str]:
     """`background,lesion`, counted from 0, or `0=background,255=ignored`."""
     if "=" in text:
-        return {int(number): name for number, name in pairs(text)}
+        return {int(number): name for number, name in pairs(text).items()}
     return dict(enumerate(text.split(",")))
 
 
 def fractions(text: str) -> dict[str, float]:
-    """`train=0.8,test=0.2`: parts that sum to 1."""
-    parts = {name: float(part) for name, part in pairs(text)}
-    if not (min(parts.values()) > 0 and abs(sum(parts.values()) - 1) < 1e-6):
+    """`train=0.8,test=0.2`: names of splits, and parts that sum to 1."""
+    parts = {name: float(part) for name, part in pairs(text).items()}
+    named = all(map(str.isidentifier, parts))
+    if not (named and min(parts.values()) > 0 and abs(sum(parts.values()) - 1) < 1e-6):
         raise ValueError
     return parts
 
