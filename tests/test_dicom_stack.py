@@ -72,6 +72,7 @@ GAPS = [  # heights in mm, the code, the neighbours of the gap, step, what filli
     ((0, 1, 2, 7), "MISSING_SLICE", (2, 3), 1, "3, 4, 5, 6"),
     ((0, 2, 4, 7, 9, 12), "UNEVEN_SPACING", (2, 3), 2, "3, 4, 5"),
     ((0, 1, 2.2, 3, 4), "UNEVEN_SPACING", (1, 2), 1, "2"),
+    ((0, 0.3, 0.73, 0.9, 1.2), "UNEVEN_SPACING", (2, 3), 0.3, "2"),  # a fifth of a step is a lot
     ((0, 1, 2, 3, 4.6), "UNEVEN_SPACING", (3, 4), 0.92, "2, 3, 4"),  # up to the last
 ]
 

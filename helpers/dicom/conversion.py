@@ -72,7 +72,7 @@ def find(
     in_study = defaultdict(str)  # a study has one patient (PS3.3 A.1.2): it fills what is missing
     for series in scanned.series:
         for header in series.headers:
-            in_study[header.study_uid] = max(in_study[header.study_uid], header.patient, key=len)
+            in_study[header.study_uid] = max(in_study[header.study_uid], header.patient)
     in_study[""] = ""
     cases, rejected = [], [Rejection((one.path,), one.code, one.reason) for one in scanned.rejected]
     for series in scanned.series:
