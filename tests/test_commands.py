@@ -22,7 +22,8 @@ from tests.dicom_files import voxels, write, write_series
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
 THIRDS = "train=0.7,validation=0.15,test=0.15"
-WRONG = """--split train|--split ../a=0.5,b=0.5|--split a=0.5|--split a=1,b=0|--split a=.5,a=.5|--split a=nan,b=1|--seed -1
+WRONG = """--split train|--split ../a=0.5,b=0.5|--split a=0.5|--split a=1,b=0|--split a=.5,a=.5
+--split a=nan,b=1|--seed -1
 --seed 4294967296|--shards many|--workers 1.5|--map 0|--map 0=0,255=256|--map 0=-1|--map a=b
 --classes x=a|--classes a=b=c|--classes 1=a,1=b|--map 0=0,0=1"""
 
