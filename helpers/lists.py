@@ -33,8 +33,9 @@ from helpers.errors import CourseDataError, need
 from helpers.volume import nearest_axes, turned
 
 SPLITS = {"training": "train", "validation": "validation", "test": "test"}  # by section
-# What data lists call an only channel, in DICOM's terms (PS3.3 C.7.3.1.1.1).
-MODALITIES = {"CT": "CT", "MR": "MR", "MRI": "MR", "PET": "PT"}
+# What data lists call their channels, in DICOM's terms (PS3.3 C.7.3.1.1.1).
+MODALITIES = dict.fromkeys(("MR", "MRI", "T1W", "T1GD", "T2", "T2W", "FLAIR", "ADC"), "MR")
+MODALITIES |= {"CT": "CT", "PET": "PT"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     Raises:
         CourseDataError: `UNSAFE_PATH` for a path that is empty or absolute, holds a backslash, or
             leaves the base folder, by `..` or by a link; `SAME_CASE` for an image that is listed
-            twice, under whatever name; `DATA_LIST` for everything else that is not as above.
+            twice, or as a mask, under whatever name; `DATA_LIST` for all else that is not as above.
             Messages give section and item, counted from 1, and no text of the list.
         FileNotFoundError: if there is no such file.
 
@@ -146,8 +147,10 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
         found = getattr(error, "message", "is not what the format says")
         raise CourseDataError(code, f"{where} {found}") from None
     need(sections, "DATA_LIST", f"expected a section: {', '.join(SPLITS)}")
-    images = [realpath(item.image) for items in sections.values() for item in items]
-    need(len({*images}) == len(images), "SAME_CASE", "an image is listed twice")
+    items = [item for items in sections.values() for item in items]
+    images = [realpath(item.image) for item in items]
+    apart = {*images}.isdisjoint(realpath(item.mask) for item in items if item.mask)
+    need(apart and len({*images}) == len(images), "SAME_CASE", "an image is listed twice")
     return DataList(base, sections, modality, labels)
 
 
@@ -219,7 +222,7 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
         `image` `[z, y, x]` as stored and scaled, or `[z, y, x, c]` for a 4D file, whose last axis
         is taken for channels, turned so that z, y, x grow to head, back and left; `spacing`
         (z, y, x) in mm; `mask` uint8 `[z, y, x]` if there is one; `modality`, a term of DICOM, if
-        the list has one known word for all channels; `notes` if something was turned or in doubt.
+        the list says one that is known; `notes` if something was turned or in doubt.
 
     Raises:
         CourseDataError: what `nifti.read` raises; `CONSTANT` for one value in all of the image;
@@ -323,5 +326,6 @@ def _case(item: Item, known: DataList, split: str) -> Case:
         nifti.describe(item.mask, "mask")
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
-    source = item.image, item.mask, MODALITIES.get(known.modality.strip().upper(), "")
+    terms = {MODALITIES.get(word, "") for word in known.modality.upper().split()}
+    source = item.image, item.mask, terms.pop() if len(terms) == 1 else ""  # of all channels
     return Case(name, source, item.files, patient, split, item.label, item.weight, int(size))

@@ -78,7 +78,7 @@ class Manifest:
     fingerprint: str
     shards: tuple[Shard, ...]
     columns: dict[str, list] = dataclasses.field(repr=False)
-    rejected: tuple[dict, ...]
+    rejected: list[dict]
     files: dict[str, int]
 
     @property
@@ -158,7 +158,6 @@ def load(folder: str | Path) -> Manifest:
     known = {field.name: content[field.name] for field in dataclasses.fields(Manifest)}
     known["classes"] = {int(number): name for number, name in known["classes"].items()}
     known["shards"] = tuple(Shard(**shard) for shard in known["shards"])
-    known["rejected"] = tuple(known["rejected"])
     return Manifest(**known)
 
 

@@ -202,7 +202,7 @@ def _check_arguments(cases: Sequence[Case], salt: str, names: dict[int, str]) ->
     Where a case has several labels, -1 stands for one that is not known.
     """
     labelled = [case for case in cases if case.label is not None]
-    labels = [np.atleast_1d(case.label).tolist() for case in labelled]
+    labels = [np.ravel(case.label).tolist() for case in labelled]
     if len(salt) < 8:
         raise ValueError("a salt of less than 8 characters keeps no secret")
     words = {case.split.replace("_", "0") for case in cases}
@@ -216,13 +216,11 @@ def _check_arguments(cases: Sequence[Case], salt: str, names: dict[int, str]) ->
 
 def _need_known(cases: Sequence[Case], ids_of_each: Sequence, known: set[int]) -> None:
     """Refuse ids that nobody has named."""
-    strange, files = set(), []
-    for case, ids in zip(cases, ids_of_each, strict=True):
-        if not known.issuperset(ids):
-            strange.update(ids)
-            files += case.files
-    found = f"found the ids {listed(sorted(strange - known))}, the classes are {sorted(known)}"
-    need(not strange, "UNKNOWN_LABEL", found, *files)
+    strange = [{*ids} - known for ids in ids_of_each]
+    ids = sorted(set().union(*strange))
+    files = [file for case, some in zip(cases, strange, strict=True) if some for file in case.files]
+    found = f"found the ids {listed(ids)}, the classes are {sorted(known)}"
+    need(not ids, "UNKNOWN_LABEL", found, *files)
 
 
 def _ids(survey: Callable, case: Case) -> frozenset[int]:
@@ -335,13 +333,13 @@ def _summary(found: Found, about: dict, outcomes: list[tuple]) -> Written:
         rows += content["rows"]
         lines += content["rejected"]
         rejected += told
-    lost = sum(line["files"] for line in lines)
+    lost = sum(len(one.files) for one in rejected)
     keys = dict.fromkeys(key for row in rows for key in row)
     made = Manifest(
         **about,
         shards=tuple(Shard(**content["shard"]) for content, _, _ in outcomes),
         columns={key: [row.get(key) for row in rows] for key in keys},
-        rejected=tuple(sorted(lines, key=lambda line: tuple(line.values()))),
+        rejected=sorted(lines, key=lambda line: [*line.values()]),
         files={"all": found.files, "written": found.files - lost, "rejected": lost},
     )
     return Written(made, tuple(rejected), sum(kept for _, _, kept in outcomes))
