@@ -97,7 +97,9 @@ def files_below(folder: Path, *others: Path) -> tuple[list[Path], list[Path]]:
 
     Taught in: no lesson; `dicom.scan` and `pictures.find` use it
     """
-    failed, names, seen = [], [], set(map(os.path.realpath, others))
+    failed = []
+    names = []
+    seen = set(map(os.path.realpath, others))
     for root, folders, inside in os.walk(folder, onerror=failed.append, followlinks=True):
         here = os.path.realpath(root)
         if here in seen:

@@ -96,13 +96,15 @@ def check_records(folder: str | Path) -> Report:
 
     Taught in: imbalanced classification
     """
-    folder, cases = Path(folder), []
+    folder = Path(folder)
+    cases = []
     rows = records.load_manifest(folder).rows
     shards = dict(zip(rows["case"], rows["shard"], strict=True))
     for split in dict.fromkeys(rows["split"]):
         for element in records.read(folder, split).as_numpy_iterator():
             name = element["case"].decode()
-            patient, files = name.partition("-")[0], (folder / shards[name],)
+            patient = name.partition("-")[0]
+            files = (folder / shards[name],)
             cases.append(Case(name, _digest(element["image"]), files, patient, split))
     return _report(cases, lambda case: case.source)
 
@@ -110,7 +112,8 @@ def check_records(folder: str | Path) -> Report:
 def _report(cases: Sequence[Case], digest: Callable[[Case], str]) -> Report:
     """The report, if no two equal digests stand in different splits; blank images have none."""
     splits.check(cases)
-    same, unread = defaultdict(list), []
+    same = defaultdict(list)
+    unread = []
     for case in cases:
         try:
             same[digest(case)].append(case)
@@ -123,14 +126,16 @@ def _report(cases: Sequence[Case], digest: Callable[[Case], str]) -> Report:
     wrong = [case for copies in torn for case in copies]
     found = f"{len(torn)} images, in {len(wrong)} cases, stand in more than one split"
     splits.refuse(wrong, "IMAGE_IN_TWO_SPLITS", found)
-    people, images = {case.person for case in cases}, len(cases) - blank - len(unread)
+    people = {case.person for case in cases}
+    images = len(cases) - blank - len(unread)
     names = tuple(tuple(case.name for case in copies) for copies in twice)
     return Report(len(cases), len(people), images, blank, names, tuple(unread))
 
 
 def _digest(image: np.ndarray) -> str:
     """Shape and SHA-256 of the values, in the narrowest dtype, the fewest channels; "" if blank."""
-    if image.ndim > 2 and image.shape[-1] in (1, 3) and (image == image[..., :1]).all():
+    channels = image.shape[-1] if image.ndim > 2 else 0
+    if channels in (1, 3) and (image == image[..., :1]).all():
         image = image[..., 0]
     if image.min() == image.max():
         return ""

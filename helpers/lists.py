@@ -58,8 +58,15 @@ class Item:
     weight: float | None = None
     patient: str = field(default="", repr=False)
 
-    files = property(lambda self: tuple(filter(None, (self.image, self.mask))))
-    is_labelled = property(lambda self: self.mask is not None or self.label is not None)
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image and, where there is one, the mask."""
+        return tuple(filter(None, (self.image, self.mask)))
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has a mask or a label."""
+        return self.mask is not None or self.label is not None
 
 
 @dataclass(frozen=True)
@@ -126,11 +133,13 @@ def read(path: str | Path, base: str | Path | None = None) -> DataList:
     if not path.is_file():
         raise FileNotFoundError("no such data list")
     base = Path(base or path.parent)
-    where, sections = "the list", {}
+    where = "the list"
+    sections = {}
     try:
         document = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once)
         os.fsencode(json.dumps(document, ensure_ascii=False))  # half a character has no bytes
-        labels = {int(number): str(name) for number, name in document.get("labels", {}).items()}
+        labels = document.get("labels", {})
+        labels = {int(number): str(labels[number]) for number in labels}
         words = document.get("modality", "")
         words = words.values() if isinstance(words, dict) else [words]
         modality = " ".join(dict.fromkeys(map(str, words)))
@@ -179,7 +188,8 @@ def find(dataset_json: str | Path, base: str | Path | None = None) -> Found:
     Taught in: no lesson; the converter uses it
     """
     known = read(dataset_json, base)
-    cases, rejected = [], []
+    cases = []
+    rejected = []
     for section, items in known.sections.items():
         labelled = section != "test" and any(item.is_labelled for item in items)
         for item in items:
@@ -208,8 +218,10 @@ def survey(case: Case, mapping: Mapping | None = None) -> frozenset:
     Taught in: no lesson; the converter uses it
     """
     _, mask, _ = case.source
-    ids = () if mask is None else class_ids(nifti.read(mask, "mask")[0], mapping, mask)
-    return frozenset(np.unique(ids).tolist())
+    if mask is None:
+        return frozenset()
+    stored, _ = nifti.read(mask, "mask")
+    return frozenset(np.unique(class_ids(stored, mapping, mask)).tolist())
 
 
 def load(case: Case, mapping: Mapping | None = None) -> dict:
@@ -239,7 +251,8 @@ def load(case: Case, mapping: Mapping | None = None) -> dict:
     image, place = nifti.read(image_path)
     need(image.min() < image.max(), "CONSTANT", "all voxels have the same value", image_path)
     # Sets mix files from several tools, each with its own idea of where left is.
-    upright, turns = place.in_lps_order(), nearest_axes(place.direction)
+    upright = place.in_lps_order()
+    turns = nearest_axes(place.direction)
     element = {"image": turned(image, *turns), "spacing": upright.spacing, "modality": modality}
     if mask_path is not None:
         stored, there = nifti.read(mask_path, "mask")
@@ -267,7 +280,8 @@ def common_dtype(items: Iterable, loaded: Iterable) -> np.dtype:
 
     Taught in: no lesson; pipelines and caches use it
     """
-    dtypes, stored = set(loaded), set()
+    dtypes = set(loaded)
+    stored = set()
     for item in items:
         with suppress(CourseDataError, IndexError):  # no NIfTI, or no file
             stored.add(nifti.describe(files_of(item)[0])[1])
@@ -297,9 +311,11 @@ def _item(entry, base) -> Item:
     """An item of a section; text alone is an image."""
     entry = entry if isinstance(entry, dict) else {"image": entry}
     image, label, weight, patient = map(entry.get, ("image", "label", "weight", "patient"))
-    image, mask = _inside(image, base), None
+    image = _inside(image, base)
+    mask = None
     if isinstance(label, str):
-        mask, label = _inside(label, base), None
+        mask = _inside(label, base)
+        label = None
     if label is not None:
         ids = label if isinstance(label, list) else [label]
         good = ids and all(type(one) is int and 0 <= one < 2**31 for one in ids)
@@ -327,5 +343,6 @@ def _case(item: Item, known: DataList, split: str) -> Case:
     name = item.image.relative_to(known.base).as_posix()
     patient = item.patient or name.removesuffix(".gz").removesuffix(".nii")
     terms = {MODALITIES.get(word, "") for word in known.modality.upper().split()}
-    source = item.image, item.mask, terms.pop() if len(terms) == 1 else ""  # of all channels
+    modality = terms.pop() if len(terms) == 1 else ""  # of all channels
+    source = item.image, item.mask, modality
     return Case(name, source, item.files, patient, split, item.label, item.weight, int(size))

@@ -107,13 +107,15 @@ def _opened(path, role):
     except Exception as error:  # a header that makes no sense may raise anything
         # nibabel says with a bare OSError that it has read too little.
         code = "TRUNCATED" if type(error) in (EOFError, OSError) else "UNREADABLE"
-        code, found = getattr(error, "code", code), getattr(error, "message", "is damaged")
+        code = getattr(error, "code", code)
+        found = getattr(error, "message", "is damaged")
         raise CourseDataError(code, f"the {role} {found}", [path]) from None
 
 
 def _check(header, most) -> None:
     """Refuse what is no 3D image of real numbers in mm, with at `most` so many axes."""
-    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    dtype = header.get_data_dtype()
+    shape = header.get_data_shape()
     need(header["magic"] == b"n+1", "UNREADABLE", "is no NIfTI-1 file with its voxels inside")
     need(header["xyzt_units"] % 8 in (0, 2), "NO_GEOMETRY", "is not measured in mm")
     need(dtype.kind in "iuf", "PIXEL_FORMAT", "holds colours or complex numbers")
@@ -131,10 +133,13 @@ def _dtype(proxy: ArrayProxy) -> np.dtype:
 
 def _place(header) -> Volume:
     """An empty volume where the header says that the voxels lie."""
-    shape, pixdim = header.get_data_shape()[:3], np.abs(header["pixdim"][1:4])
-    affine, notes = header.get_best_affine(), ()
+    shape = header.get_data_shape()[:3]
+    pixdim = np.abs(header["pixdim"][1:4])
+    affine = header.get_best_affine()
+    notes = ()
     if not (header["sform_code"] or header["qform_code"]):
-        affine, notes = np.diag([*pixdim, 1]) @ RAS_TO_LPS, (NO_PLACE,)
+        affine = np.diag([*pixdim, 1]) @ RAS_TO_LPS
+        notes = (NO_PLACE,)
     other = header.get_qform() if header["qform_code"] else affine
     need(aff2axcodes(affine) == aff2axcodes(other), "NO_GEOMETRY", "has two forms that run apart")
     spacing = voxel_sizes(affine)

@@ -79,13 +79,17 @@ def find(
     folders = [Path(one).expanduser() for one in (images, masks) if one]
     apart = len({folder.resolve(strict=True) for folder in folders}) == len(folders)
     need(apart, "NO_PAIR", "images and masks lie in one folder, expected one for each")
-    cases, rejected = [], []
+    cases = []
+    rejected = []
     pictures = _pictures(rejected, *folders)
     drawn = _pictures(rejected, *reversed(folders)) if masks else {}
     pairs = _by_image(drawn, pictures, mask_suffix)
-    table = _table(Path(patients).expanduser(), folders[0], pictures) if patients else {}
+    table = {}
+    if patients:
+        table = _table(Path(patients).expanduser(), folders[0], pictures)
     for stem in sorted({*pictures, *pairs}):
-        image, mask = pictures[stem], pairs[stem]
+        image = pictures[stem]
+        mask = pairs[stem]
         files = (*image, *mask)
         faults = {
             "SAME_CASE": max(len(image), len(mask)) > 1,
@@ -96,7 +100,8 @@ def find(
         if code:
             rejected.append(Rejection(files, code, f"{len(image)} images, {len(mask)} masks"))
         else:
-            cases.append(Case(stem, (*files, None)[:2], files, **table.get(stem, {})))
+            source = (image[0], mask[0] if mask else None)
+            cases.append(Case(stem, source, files, **table.get(stem, {})))
     return Found(tuple(cases), tuple(rejected))
 
 
@@ -140,7 +145,8 @@ def load_deeplab(case: Case, mapping: Mapping | None = None) -> dict:
     path, mask = case.source
     need(mask, "NO_PAIR", "a DeepLab record needs a mask", path)
     element = load_pixels(case, mapping)
-    image, data = element["image"], path.read_bytes()
+    image = element["image"]
+    data = path.read_bytes()
     need(image.dtype == np.uint8, "PIXEL_FORMAT", "16 bits, expected 8", path)
     element["height"], element["width"] = image.shape[:2]
     if data.startswith(JPEG):
@@ -174,7 +180,10 @@ def load_pixels(case: Case, mapping: Mapping | None = None) -> dict:
     path, mask = case.source
     image = pixels(decode(path.read_bytes(), path))
     need((image != image[0, 0]).any(), "CONSTANT", "every pixel is the same", path)
-    return {"image": image} if mask is None else {"image": image, "mask": _ids(mask, mapping)}
+    element = {"image": image}
+    if mask is not None:
+        element["mask"] = _ids(mask, mapping)
+    return element
 
 
 def decode(data: bytes, *files: Path) -> Image.Image:
@@ -210,7 +219,8 @@ def decode(data: bytes, *files: Path) -> Image.Image:
         code = "TOO_LARGE" if name == "DecompressionBombError" else "DECODING_FAILED"
         raise CourseDataError(code, f"Pillow's {name}", files) from None
     need(turned not in range(2, 9), "ROTATED", f"orientation {turned}, expected 1", *files)
-    modes = ("1", "L", "P", "RGB") if jpeg or data[24] <= 8 else ("I;16",)
+    bits = 8 if jpeg else data[24]
+    modes = ("1", "L", "P", "RGB") if bits <= 8 else ("I;16",)
     need(picture.mode in modes, "PIXEL_FORMAT", f"{picture.mode}, expected grey or RGB", *files)
     return picture
 
@@ -246,11 +256,14 @@ def strip(data: bytes, *files: Path) -> bytes:
 
     Taught in: no lesson; the converter uses it
     """
-    kept, at, marker = [data[:2]], 2, b""
+    kept = [data[:2]]
+    at = 2
+    marker = b""
     while found := MARKER.search(data, at):
         if marker == SCAN:
             kept.append(data[at : found.start()])
-        marker, start = found[1], found.end()
+        marker = found[1]
+        start = found.end()
         if marker == END:
             return b"".join([*kept, b"\xff", END])
         at = start + int.from_bytes(data[start : start + 2])
@@ -281,7 +294,8 @@ def _ids(path, mapping) -> np.ndarray:
 def _pictures(rejected, folder, *others) -> dict[str, list[Path]]:
     """The pictures under a folder, but not under others, by stem; all else is `rejected`."""
     files, odd = files_below(folder, *others)
-    pictures, codes = defaultdict(list), dict.fromkeys(odd, "UNREADABLE")
+    pictures = defaultdict(list)
+    codes = dict.fromkeys(odd, "UNREADABLE")
     for path in files:
         start = b""
         with suppress(OSError), open(path, "rb") as file:
@@ -290,13 +304,15 @@ def _pictures(rejected, folder, *others) -> dict[str, list[Path]]:
             pictures[_stem(path.relative_to(folder))].append(path)
         else:
             codes[path] = "UNKNOWN_FORMAT" if start else "UNREADABLE"
-    rejected += [Rejection((path,), code, meaning(code)) for path, code in codes.items()]
+    for path, code in codes.items():
+        rejected.append(Rejection((path,), code, meaning(code)))
     return pictures
 
 
 def _stem(path) -> str:
     """A path without suffix, spelled in one way."""
-    name = Path(unicodedata.normalize("NFC", str(path).replace("\\", "/"))).as_posix()
+    name = str(path).replace("\\", "/")
+    name = Path(unicodedata.normalize("NFC", name)).as_posix()
     return re.sub(r"\.(jpe?g|png)$", "", name, flags=re.IGNORECASE)
 
 
@@ -304,8 +320,11 @@ def _by_image(masks, images, suffix) -> dict[str, list[Path]]:
     """The masks by the stem that their image has; `a_mask_1` beside `a_mask` goes where it goes."""
     owners = {}
     for mask in masks:  # the longest stem that it begins with, but 10 does not begin with 1
-        ends = [end for end in range(len(mask) + 1) if mask[:end] in images]
-        owners[mask] = mask[: max((e for e in ends if not mask[e : e + 1].isdigit()), default=0)]
+        ends = [0]
+        for end in range(len(mask) + 1):
+            if mask[:end] in images and not mask[end : end + 1].isdigit():
+                ends.append(end)
+        owners[mask] = mask[: ends[-1]]
     if suffix is None:
         endings = {mask.removeprefix(owner) for mask, owner in owners.items() if owner}
         (suffix,) = endings if len(endings) == 1 else [""]

@@ -49,7 +49,8 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
 
     Taught in: writing TFRecords, imbalanced classification
     """
-    names, shares = list(fractions), np.array(list(fractions.values()), float)
+    names = list(fractions)
+    shares = np.array(list(fractions.values()), float)
     if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and sum to 1, not {shares.tolist()}")
     people = sorted({case.person for case in cases})
@@ -57,7 +58,8 @@ def split(cases: Sequence[Case], fractions: dict[str, float], *, seed: int = 0) 
     counts = _counts(cases)
     strata = (counts > 0).argmax(axis=1)
     strata[np.bincount(strata)[strata] < len(names)] = -1  # too few to be in each
-    sizes, rng = _sizes(len(people), shares), np.random.RandomState(seed)
+    sizes = _sizes(len(people), shares)
+    rng = np.random.RandomState(seed)
     draws = [_draw(strata, sizes, rng) for _ in range(DRAWS)]
 
     def unevenness(places):
@@ -101,7 +103,8 @@ def refuse(cases: Sequence[Case], code: str, found: str) -> None:
 
     Taught in: no lesson; `leaks` uses it
     """
-    need(not cases, code, found, *dict.fromkeys(file for case in cases for file in case.files))
+    files = dict.fromkeys(file for case in cases for file in case.files)
+    need(not cases, code, found, *files)
 
 
 def _counts(cases: Sequence[Case]) -> np.ndarray:
@@ -111,8 +114,9 @@ def _counts(cases: Sequence[Case]) -> np.ndarray:
     """
     import pandas as pd
 
-    labels = pd.DataFrame([dict(enumerate(np.ravel(case.label))) for case in cases], dtype=object)
-    classes = pd.get_dummies(labels.replace(MISSING, None), columns=labels.columns)
+    several = [dict(enumerate(np.ravel(case.label))) for case in cases]
+    labels = pd.DataFrame(several, dtype=object).replace(MISSING, None)
+    classes = pd.get_dummies(labels, columns=labels.columns)
     classes.insert(0, "all", True)
     people = pd.Index([case.person for case in cases], dtype=object)
     counts = classes.groupby(people).sum()
@@ -136,10 +140,13 @@ def _draw(strata, sizes, rng) -> np.ndarray:
     places = np.full(len(strata), len(sizes) - 1)
     for number, size in enumerate(sizes[:-1]):
         # scikit-learn wants two of each stratum, and room for one of each on both sides.
-        groups, room = strata[rest], min(size, len(rest) - size)
+        groups = strata[rest]
+        room = min(size, len(rest) - size)
         common = [one for one, times in Counter(groups).most_common(room) if times > 1]
-        groups = np.where(np.isin(groups, common), groups, common[0]) if common[1:] else None
-        taken, rest = train_test_split(rest, train_size=size, random_state=rng, stratify=groups)
+        like = None
+        if len(common) > 1:
+            like = np.where(np.isin(groups, common), groups, common[0])
+        taken, rest = train_test_split(rest, train_size=size, random_state=rng, stratify=like)
         places[taken] = number
     for stratum in {*strata} - {-1}:
         # A draw may leave a split without the stratum, by rounding: one moves there.

@@ -107,12 +107,14 @@ def test_a_set_that_comes_to_nothing_leaves_nothing_behind_but_what_was_there(tm
 
 
 def test_nothing_is_under_way_when_a_run_has_failed(tmp_path):
-    failed, ended = threading.Event(), []
+    started, failed, ended = threading.Event(), threading.Event(), []
 
     def load(case):
         if case.source == 0:
+            started.wait()
             failed.set()
             raise RuntimeError("a fault of the loader")
+        started.set()
         failed.wait()
         time.sleep(0.2)
         ended.append(case.source)

@@ -32,7 +32,10 @@ class Shard:
     bytes: int
     sha256: str
 
-    split = property(lambda self: self.file.partition("-")[0])
+    @property
+    def split(self) -> str:
+        """The name of the split that it belongs to."""
+        return self.file.partition("-")[0]
 
 
 class Fault(NamedTuple):
@@ -115,7 +118,8 @@ class Manifest:
         import pandas as pd
 
         rows = pd.DataFrame(self.columns)
-        splits, patients = rows["shard"].str.split("-").str[0], rows["case"].str.split("-").str[0]
+        splits = rows["shard"].str.split("-").str[0]
+        patients = rows["case"].str.split("-").str[0]
         return rows.assign(split=splits, patient=patients)
 
     def to_json(self) -> str:
@@ -182,7 +186,8 @@ def verify(folder: str | Path, *, split: str | None = None, full: bool = True) -
 
     Taught in: writing TFRecords
     """
-    folder, faults = Path(folder), []
+    folder = Path(folder)
+    faults = []
     shards = {shard.file: shard for shard in load(folder).shards}
     for file, shard in shards.items():
         path = folder / file

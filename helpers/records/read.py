@@ -86,7 +86,8 @@ def read(
     from helpers import draws
 
     found, known = _opened(folder, split, check or ("full" if mapped else "size"))
-    encoded, kinds = found.schema == "deeplab", sorted({*known["dtype"]})
+    encoded = found.schema == "deeplab"
+    kinds = sorted({*known["dtype"]})
     mixed = len(kinds) > 1 and not encoded
     if indices is not None and (seed is not None or not mapped):
         raise ValueError("indices need mapped=True, and take the place of seed")
@@ -175,7 +176,8 @@ def _opened(folder: str | Path, split: str | None, check: str) -> tuple[manifest
 
 def _static_shape(known: dict) -> list[int | None]:
     """The shape of an image as far as all of a split share it."""
-    ranks, masks = {len(sides) for sides in known["sides"]}, known.get("mask_at", [])
+    ranks = {len(sides) for sides in known["sides"]}
+    masks = known.get("mask_at", [])
     need(len(ranks) == 1, "SHAPE_MISMATCH", "images with and without a z axis in one split")
     found = f"{len(masks) - masks.count(None)} of {len(masks)} records have a mask"
     need(None not in masks, "NO_PAIR", found)
@@ -243,7 +245,8 @@ def _decoded(known: dict, static: list[int | None]):
     """A function that finds image and mask in records, of which one batch has one dtype."""
     import tensorflow as tf
 
-    kinds, wide = sorted({*known["dtype"]}), np.result_type(*{*known["dtype"]})
+    kinds = sorted({*known["dtype"]})
+    wide = np.result_type(*{*known["dtype"]})
     kind_of = [kinds.index(kind) for kind in known["dtype"]]
     text = tf.io.FixedLenFeature([], tf.string)
     spec = {key: text for key in ("image", "mask") if f"{key}_at" in known}
@@ -286,7 +289,8 @@ def _copied(known: dict):
     views = {key: _views(known, key) for key in dtypes if f"{key}_at" in known}
 
     def copies(key, numbers):
-        key, several = key.decode(), np.atleast_1d(numbers)
+        key = key.decode()
+        several = np.atleast_1d(numbers)
         first = views[key][several[0]]
         batch = buffers.empty((len(several), *first.shape), dtypes[key])
         for place, number in enumerate(several):
@@ -310,9 +314,11 @@ def _copied(known: dict):
 def _views(known: dict, key: str) -> list[np.ndarray]:
     """The images or masks of all records, where they lie in files that are mapped into memory."""
     files = {path: np.memmap(path, np.uint8, "r") for path in {*known["path"]}}
-    views, columns = [], (known[name] for name in ("path", f"{key}_at", "sides", "dtype"))
+    views = []
+    columns = (known[name] for name in ("path", f"{key}_at", "sides", "dtype"))
     for path, at, sides, dtype in zip(*columns, strict=True):
         if key == "mask":
-            sides, dtype = [*sides[:-1], 1], "uint8"
+            sides = [*sides[:-1], 1]
+            dtype = "uint8"
         views.append(np.ndarray(sides, np.dtype(dtype).newbyteorder("<"), files[path], at))
     return views

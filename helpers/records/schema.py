@@ -63,7 +63,8 @@ def narrowest(values: np.ndarray) -> np.ndarray:
     Taught in: writing TFRecords
     """
     values = np.asarray(values)
-    kind, size = values.dtype.kind, values.dtype.itemsize
+    kind = values.dtype.kind
+    size = values.dtype.itemsize
     need(kind in "biuf" and size <= 8, "PIXEL_FORMAT", f"{values.dtype}, not numbers of 64 bits")
     bad = values.size - int(np.isfinite(values).sum()) if kind == "f" else 0
     need(not bad, "NOT_FINITE", f"{bad} of {values.size} values are NaN or infinite")
@@ -101,8 +102,11 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> Enco
 
     Taught in: writing TFRecords
     """
-    image, mask = np.asarray(element["image"]), element.get("mask")
-    spacing, weight, label = element.get("spacing", ()), case.weight, case.label
+    image = np.asarray(element["image"])
+    mask = element.get("mask")
+    spacing = element.get("spacing", ())
+    weight = case.weight
+    label = case.label
     need(all(0 < mm < np.inf for mm in spacing), "NO_GEOMETRY", f"a spacing of {spacing} mm")
     need(weight is None or 0 <= weight < 1e38, "BAD_WEIGHT", f"a weight of {weight}")
     rank = len(spacing) or (rank if mask is None else np.ndim(mask))
@@ -120,7 +124,8 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> Enco
         "modality": element.get("modality") or None,
     }
     about = {key: value for key, value in about.items() if value is not None}
-    dtype, shape = image.dtype.name, image.shape
+    dtype = image.dtype.name
+    shape = image.shape
     features = about | {"image": image, "image/dtype": dtype, "image/shape": shape}
     row = about | {"shape": _by(shape), "dtype": dtype, "image_bytes": image.nbytes}
     if mask is not None:
@@ -158,7 +163,8 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> Encoded:
     from PIL import Image
 
     file, kind, height, width = (element[key] for key in ("image", "format", "height", "width"))
-    ids, png = class_ids(element["mask"], (height, width)), io.BytesIO()
+    ids = class_ids(element["mask"], (height, width))
+    png = io.BytesIO()
     Image.fromarray(ids).save(png, format="PNG")
     features = {
         "image/encoded": file,

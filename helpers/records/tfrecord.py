@@ -90,7 +90,8 @@ def example(features: Mapping[str, object]) -> tuple[Pieces, dict[str, int]]:
 
     Taught in: no lesson; the converter uses it
     """
-    entries, ends = [], {}
+    entries = []
+    ends = {}
     for key in sorted(features, key=str.encode):
         entries += nested(1, nested(1, [key.encode()]) + nested(2, feature(features[key])))
         ends[key] = len(entries)

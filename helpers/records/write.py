@@ -124,7 +124,8 @@ def write(
     names = {int(number): str(name) for number, name in pairs}
     _check_arguments(found.cases, salt, names)
     splits.check(found.cases)
-    function, keywords = getattr(load, "func", load), getattr(load, "keywords", {})
+    function = getattr(load, "func", load)
+    keywords = getattr(load, "keywords", {})
     if function.__module__ == "__main__" and executor is None and workers != 1:
         raise ValueError("workers import `load`: put it in a module, or pass workers=1")
     loader = (function.__module__, function.__qualname__, getattr(load, "args", ()), keywords)
@@ -285,7 +286,9 @@ def write_shard(encode: Callable, load: Callable, names: Mapping[int, str], job:
         told = [(one["case"], one["code"]) for one in noted["rejected"]]
         return noted, [Rejection(files[name], code, meaning(code)) for name, code in told], True
     _forget([job] if job.note else [])
-    rows, lines, rejected = [], [], []
+    rows = []
+    lines = []
+    rejected = []
     with tfrecord.Writer(job.note and job.note.parent / job.file) as writer:
         for name, case in job.cases:
             try:
@@ -328,7 +331,8 @@ def _noted(job: Job) -> dict | None:
 def _summary(found: Found, about: dict, outcomes: list[tuple]) -> Written:
     """What was done: every input file ends in a shard or in the report."""
     lines = [{"case": "", "code": one.code, "files": len(one.files)} for one in found.rejected]
-    rejected, rows = [*found.rejected], []
+    rejected = [*found.rejected]
+    rows = []
     for content, told, _ in outcomes:
         rows += content["rows"]
         lines += content["rejected"]
@@ -358,7 +362,8 @@ def _locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    made, hidden = not folder.exists(), folder / HIDDEN
+    made = not folder.exists()
+    hidden = folder / HIDDEN
     try:
         hidden.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(hidden / LOCK, timeout=0):
@@ -376,7 +381,8 @@ def _locked(folder: Path | None) -> Iterator[None]:
 
 def _prepare(folder: Path, jobs: list[Job], mark: str, overwrite: bool) -> None:
     """Refuse a folder that holds something else."""
-    path, hidden = folder / manifest.NAME, folder / HIDDEN
+    path = folder / manifest.NAME
+    hidden = folder / HIDDEN
     text = path.read_text("utf-8", "replace") if path.exists() else ""
     if text and not overwrite:
         found = "a finished set of other cases, parameters or salt, or of inputs that have changed"
@@ -391,8 +397,10 @@ def _prepare(folder: Path, jobs: list[Job], mark: str, overwrite: bool) -> None:
 
 def _publish(folder: Path, jobs: list[Job], made: Manifest) -> None:
     """Give the finished shards their places, and write the manifest last."""
-    path, hidden = folder / manifest.NAME, folder / HIDDEN
-    pending, files = hidden / "pending", [job.file for job in jobs]
+    path = folder / manifest.NAME
+    hidden = folder / HIDDEN
+    pending = hidden / "pending"
+    files = [job.file for job in jobs]
     manifest.put(pending, made.to_json())  # whatever needs room comes before the first name
     growing = [hidden / file for file in files if (hidden / file).exists()]
     if growing:
