@@ -141,7 +141,7 @@ def test_what_read_cannot_do_is_refused_before_the_first_element(tf, whole, tmp_
     rows = [
         (whole, {}, "no split None; this set has: test, train"),
         (whole, {"split": "dev"}, "no split 'dev'"),
-        (whole, {"split": "train", "check": "fast"}, "fast"),
+        (whole, {"split": "train", "check": "fast"}, "check can be"),
         (whole, {"split": "train", "indices": order}, "mapped=True"),
         (whole, {"split": "train", "indices": order, "mapped": True, "seed": 1}, "place of seed"),
         (whole, {"split": "train", "mapped": True, "indices": order.batch(2)}, "single whole"),
@@ -152,7 +152,7 @@ def test_what_read_cannot_do_is_refused_before_the_first_element(tf, whole, tmp_
         (tmp_path / "e", {"mapped": True}, "decoded, not mapped"),
     ]
     for folder, options, said in rows:
-        with pytest.raises((ValueError, KeyError)) as refused:
+        with pytest.raises(ValueError) as refused:
             records.read(folder, **options)
         assert said in str(refused.value), options
 

@@ -146,6 +146,7 @@ def test_what_would_make_every_record_wrong_is_refused_before_anything_is_writte
         ({"found": cases(2, split="tést")}, "letters, digits and underscores"),
         ({"load": load, "workers": 2}, "workers=1"),
         ({"found": cases(2, split="../test")}, "letters, digits and underscores"),
+        ({"found": cases(2, label=None), "schema": "classification"}, "needs labels"),
         ({"found": cases(2, label=3)}, "UNKNOWN_LABEL"),
         ({"found": cases(2, label=-1)}, "UNKNOWN_LABEL"),
         ({"found": cases(2, label=1.5)}, "UNKNOWN_LABEL"),

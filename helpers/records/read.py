@@ -162,8 +162,9 @@ def _opened(folder: str | Path, split: str | None, check: str) -> tuple[manifest
     """The manifest, and what is known of a split's records: lists, one entry each."""
     found = manifest.load(folder)
     known = found.split(split)
-    full = {"size": False, "full": True}[check]
-    faults = manifest.verify(folder, split=known["split"], full=full)
+    if check not in ("size", "full"):
+        raise ValueError(f'check can be "size" or "full", not {check!r}')
+    faults = manifest.verify(folder, split=known["split"], full=check == "full")
     if faults:
         reason = f"{len(faults)} faulty shards; of the first: {faults[0].reason}"
         files = [Path(folder) / fault.file for fault in faults]

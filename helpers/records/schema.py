@@ -129,7 +129,7 @@ def encode_array(element: Mapping, name: str, case: Case, rank: int = 3) -> Enco
     features = about | {"image": image, "image/dtype": dtype, "image/shape": shape}
     row = about | {"shape": _by(shape), "dtype": dtype, "image_bytes": image.nbytes}
     if mask is not None:
-        features["mask"] = class_ids(mask, shape[:-1])
+        features["mask"] = _ids_like(mask, shape[:-1])
         row["voxels"] = voxels_by_id(features["mask"])
     if element.get("notes"):
         row["notes"] = list(element["notes"])
@@ -163,7 +163,7 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> Encoded:
     from PIL import Image
 
     file, kind, height, width = (element[key] for key in ("image", "format", "height", "width"))
-    ids = class_ids(element["mask"], (height, width))
+    ids = _ids_like(element["mask"], (height, width))
     png = io.BytesIO()
     Image.fromarray(ids).save(png, format="PNG")
     features = {
@@ -181,14 +181,8 @@ def encode_deeplab(element: Mapping, name: str, case: Case) -> Encoded:
     return features, row | {"voxels": voxels_by_id(ids)}
 
 
-def class_ids(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A mask of this shape as uint8 class ids.
-
-    Raises:
-        CourseDataError: `MASK_MISMATCH`, `UNKNOWN_LABEL` for what is no whole number up to 255.
-
-    Taught in: writing TFRecords
-    """
+def _ids_like(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask as uint8 class ids, if it has this shape."""
     ids = narrowest(mask)
     need(ids.shape == shape, "MASK_MISMATCH", f"the mask's shape is {ids.shape}, not {shape}")
     need(ids.dtype == np.uint8, "UNKNOWN_LABEL", f"ids from {ids.min()} to {ids.max()}, not 255")

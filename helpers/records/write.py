@@ -123,19 +123,23 @@ def write(
     pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes or ())
     names = {int(number): str(name) for number, name in pairs}
     _check_arguments(found.cases, salt, names)
+    if schema == "classification" and any(case.label is None for case in found.cases):
+        raise ValueError("this schema needs labels")
     splits.check(found.cases)
     function = getattr(load, "func", load)
     keywords = getattr(load, "keywords", {})
     if function.__module__ == "__main__" and executor is None and workers != 1:
         raise ValueError("workers import `load`: put it in a module, or pass workers=1")
     loader = (function.__module__, function.__qualname__, getattr(load, "args", ()), keywords)
-    parameters = {"seed": seed, "shard_count": shard_count, "mapping": str(keywords.get("mapping"))}
+    mapping = keywords.get("mapping")
+    parameters = {"seed": seed, "shard_count": shard_count, "mapping": mapping and str(mapping)}
     about = {"schema": schema, "parameters": parameters, "classes": names}
     jobs = plan(found.cases, salt, seed, shard_count)
     about["fingerprint"] = mark = _fingerprint(jobs, about, loader)
     if place:
         jobs = [job._replace(note=place / HIDDEN / f"{job.file}.{mark}.json") for job in jobs]
-    with _locked(place), _pool(executor, workers) as pool:  # no worker outlives the lock
+    lock = _locked(place) if place else contextlib.nullcontext()
+    with lock, _pool(executor, workers) as pool:  # no worker outlives the lock
         if place:
             _prepare(place, jobs, mark, overwrite)
         if survey:
@@ -353,15 +357,12 @@ def _summary(found: Found, about: dict, outcomes: list[tuple]) -> Written:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path | None) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Make the folder and keep others out; it goes if nothing comes into it.
 
     Raises:
         CourseDataError: `LOCKED`; `DISK_FULL` for whatever finds no room while it is locked.
     """
-    if folder is None:
-        yield
-        return
     made = not folder.exists()
     hidden = folder / HIDDEN
     try:
