@@ -115,8 +115,10 @@ def test_a_link_that_leaves_the_folder_is_refused_and_one_that_stays_is_fine(tmp
     written(base, {"training": [{"image": "inside/a.nii"}]})
     (item,) = lists.read(tmp_path / "short" / "dataset.json").sections["training"]
     assert item.image == tmp_path / "short" / "inside" / "a.nii"
-    twice = written(base, {"training": [{"image": "other"}], "test": ["store/a.nii"]})
-    assert refused(lists.read, twice).code == "SAME_CASE"
+    both = {"image": "b.nii", "label": "store/a.nii"}  # an image of one is the mask of another
+    for first in ({"image": "other"}, both):
+        twice = written(base, {"training": [first], "test": ["store/a.nii"]})
+        assert refused(lists.read, twice).code == "SAME_CASE"
 
 
 def of(**wrong) -> dict:
@@ -221,7 +223,8 @@ def test_images_masks_and_channels_are_turned_alike_and_notes_say_what_was_done(
 
 def test_only_a_modality_that_dicom_defines_is_passed_on(tmp_path):
     table = [({"0": " ct "}, "CT"), ("MRI", "MR"), ({"0": "PET"}, "PT"), ({"0": SECRET}, None)]
-    for channels, term in [*table, ({"0": "CT", "1": "PET"}, None), ({}, None), (3, None)]:
+    table += [({"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}, "MR"), ({}, None), (3, None)]
+    for channels, term in [*table, ({"0": "CT", "1": "PET"}, None)]:
         assert lists.load(one(tmp_path, modality=channels)).get("modality") == term, channels
 
 
