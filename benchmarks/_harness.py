@@ -188,31 +188,41 @@ def compare(
     ]
 
 
+def digits(value: float) -> str:
+    """Three of them, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def print_times(
     title: str,
     names: Sequence[str],
     times_ms: Mapping[str, Sequence[float]],
     ours: str,
-    memory: Mapping[str, float] | None = None,
+    columns: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Print medians, spread and how far `ours` is ahead; names without times are not installed."""
-    width = max(map(len, names))
+    """Print medians, spread and how far `ours` is ahead; names without times are not installed.
+
+    Args:
+        title: of the table.
+        names: of its rows.
+        times_ms: name -> milliseconds of each round.
+        ours: the row of the course.
+        columns: further ones: heading -> name -> number.
+    """
+    width, columns = max(map(len, names)), columns or {}
     our_median = statistics.median(times_ms[ours])
-    print(f"\n{title}")
-    head = f"  {'':{width}}  median ms   min to max ms   {ours} is ahead"
-    print(head + ("   peak memory, x voxels" if memory else ""))
+    heads = [f"{'':{width}}", "median ms", "    min to max ms", f"{ours} is ahead", *columns]
+    print(f"\n{title}\n  " + "  ".join(heads))
     for name in names:
         if name not in times_ms:
             print(f"  {name:{width}}  not installed")
             continue
         times = times_ms[name]
         median = statistics.median(times)
-        spread = f"{min(times):.0f} to {max(times):.0f}"
-        ahead = "" if name == ours else f"{median / our_median:.2f} x"
-        line = f"  {name:{width}}  {median:9.1f}  {spread:>14}  {ahead:>{len(ours) + 10}}"
-        if memory and name in memory:
-            line += f"  {memory[name]:>22.2f}"
-        print(line)
+        cells = [f"{name:{width}}", digits(median), f"{digits(min(times))} to {digits(max(times))}"]
+        cells.append("" if name == ours else f"{median / our_median:.2f} x")
+        cells += [digits(column[name]) if name in column else "" for column in columns.values()]
+        print("  " + "  ".join(f"{x:>{len(head)}}" for x, head in zip(cells, heads, strict=True)))
 
 
 def write_json(path: str | Path, entries: Sequence[Mapping[str, object]]) -> None:

@@ -228,6 +228,13 @@ def cropped(voxels: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> n
     return voxels[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
 
 
+@functools.cache
+def arrays(folder: str, mapped: bool = False) -> list[np.ndarray]:
+    """The int16 arrays of a folder, `0.npy` and so on, in the order of their numbers."""
+    files = sorted(Path(folder).glob("*.npy"), key=lambda file: int(file.stem))
+    return [np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False) for file in files]
+
+
 def load_crop(case: Case) -> dict:
     """For `records.write`: the stored crop, in the image's own int16."""
     path, start, shape = case.source
