@@ -25,7 +25,7 @@ from tqdm import tqdm
 HERE = Path(__file__).resolve().parent
 DATA_DIR = HERE.parent / "data"
 PEERS = HERE / ".venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-LIBRARIES = ("monai", "torchio", "grain")  # of the peers, in the names of their files
+LIBRARIES = ("monai", "torchio", "grain", "keras-hub")  # of the peers, in files or styles
 
 SIZES = ("small", "medium", "usual", "large")  # all peers take part at the usual one
 LOOKED_AT = 2  # items of each contender that are checked voxel by voxel
@@ -48,8 +48,9 @@ class Row:
         spared: by a quick run, which has a minute.
         everywhere: takes part at every size.
         whole: time all of a pass, for a contender that would make it before the clock starts.
-        items: of a pass, where their number is given; such a pass is timed from its beginning.
+        items: of a pass, where their number is given.
         units: what a time of such a pass is divided by.
+        ends: items of such a pass that are not timed, at its beginning and at its end.
     """
 
     file: str
@@ -61,11 +62,12 @@ class Row:
     whole: bool = False
     items: int = 0
     units: int = 1
+    ends: int = 0
 
     @property
     def among_peers(self) -> bool:
         """Whether it lives in the environment of the peers."""
-        return any(library in self.file for library in LIBRARIES)
+        return any(library in f"{self.file} {self.style}" for library in LIBRARIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +193,7 @@ Look = Callable[[str, Row, Sequence[tuple[np.ndarray, ...]]], None]
 
 
 def extent(row: Row, each_s: float, ask: Callable[..., float], pass_s: float) -> tuple:
-    """Items before the clock, within it, and after it, so that the clock runs for `pass_s`.
+    """Items for the clock, so that it runs for `pass_s`, and those before and after it.
 
     Args:
         row: the contender.
@@ -201,7 +203,7 @@ def extent(row: Row, each_s: float, ask: Callable[..., float], pass_s: float) ->
     """
     if row.items:
         ask(row.items)  # for caches, compilers and lazy imports
-        return 0, row.items, 0
+        return row.items, row.ends, row.ends
     if each_s < 5 * SLOW_S:
         each_s = ask(2) / 2
     ends = 0 if each_s >= SLOW_S or row.whole else AHEAD
@@ -209,9 +211,9 @@ def extent(row: Row, each_s: float, ask: Callable[..., float], pass_s: float) ->
         each_s = ask(PROBED, ends, ends) / PROBED
     alone = row.style in ("plain", "tuned")
     if alone and each_s > VERY_SLOW_S:
-        return 0, 1, 0
+        return 1, 0, 0
     count = min(math.ceil(pass_s / each_s), MOST)
-    return ends, max(count + count % 2, 2), ends  # even: two workers have as much to do
+    return max(count + count % 2, 2), ends, ends  # even: two workers have as much to do
 
 
 def measure(part: Part, workers: Workers, look: Look, rounds: int, pass_s: float) -> Times:
@@ -227,13 +229,13 @@ def measure(part: Part, workers: Workers, look: Look, rounds: int, pass_s: float
                 return workers[row].run(row.contender, count, lead, trail, part.told).seconds
 
             each_s = 0.0
-            if not row.items:
+            if row.kind:
                 items, each_s = workers[row].keep(row.contender, LOOKED_AT, part.told)
                 look(name, row, items)
-            lead, count, trail = extent(row, each_s, ask, pass_s)
+            sizes = extent(row, each_s, ask, pass_s)
             watch = Watch(name, row.kind, job)
 
-            def turn(name=name, row=row, sizes=(count, lead, trail), watch=watch):
+            def turn(name=name, row=row, sizes=sizes, watch=watch):
                 one = workers[row].run(row.contender, *sizes, part.told)
                 watch.check(one.checksums, sum(sizes))
                 firsts_ms[name].append(1000 * one.first_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -123,43 +122,6 @@ def peak_of_tree(command: Sequence[str], cwd: Path | None = None) -> tuple[int, 
             output.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{output.read()[-2000:]}")
     return peaks.pop(process.pid), sorted(peaks.values(), reverse=True)
-
-
-def in_fresh_processes(
-    commands: Mapping[str, Sequence[str]],
-    repeats: int,
-    label: str = "",
-    env: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, list[dict]]:
-    """Run every command once a round, each in a process of its own, in another order each round.
-
-    Args:
-        commands: name -> command; the last line that it prints is JSON.
-        repeats: rounds.
-        label: shown on the progress bar.
-        env: name -> variables that are added to the environment.
-
-    Returns:
-        name -> what the command printed, one for each round.
-
-    Raises:
-        SystemExit: if a command fails.
-    """
-    results: dict[str, list[dict]] = {name: [] for name in commands}
-    names = list(commands)
-    with tqdm(total=repeats * len(names), desc=label, leave=False) as bar:
-        for round_number in range(repeats):
-            first = round_number % len(names)
-            for name in names[first:] + names[:first]:
-                variables = os.environ | dict((env or {}).get(name, {}))
-                done = subprocess.run(
-                    commands[name], capture_output=True, text=True, check=False, env=variables
-                )
-                if done.returncode:
-                    raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-                results[name].append(json.loads(done.stdout.splitlines()[-1]))
-                bar.update()
-    return results
 
 
 def entry(

@@ -13,7 +13,7 @@ Item = tuple[np.ndarray, ...]
 
 
 class Turns(Sampler):
-    """Numbers of items, as many as a pass needs, in turn; shuffled ones in another order each time."""
+    """Numbers of items, as many as a pass needs, in turn or, each time anew, shuffled."""
 
     def __init__(self, size: int, shuffled: bool) -> None:
         self.size, self.shuffled, self.count = size, shuffled, 0

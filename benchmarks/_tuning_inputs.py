@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from _workload import SALT, Workload, cropped, load_crop, loaded, reading_workload, voxels_of
+from _workload import (
+    SALT,
+    Workload,
+    cropped,
+    load_crop,
+    loaded,
+    picture_workload,
+    reading_workload,
+    voxels_of,
+)
 
 from helpers.cases import Case, Found
 
@@ -16,6 +25,11 @@ SIZES = {
     "small": {"head": (48, 128, 128), "crop": (32, 112, 112)},
     "medium": {"head": (96, 192, 192), "crop": (64, 160, 160)},
     "usual": {"head": (180, 240, 240), "crop": (128, 224, 224)},
+}
+# Thousands of small records: pictures of noise. A pass is two epochs, of which one is timed.
+PICTURES = {
+    "small": {"pictures": 4096, "side": 64, "items": 128},
+    "medium": {"pictures": 1024, "side": 256, "items": 32},
 }
 COUNTS = (10, 100, 1000)  # records of which reading has to cost the same each
 SHARDS = 4
@@ -47,13 +61,15 @@ def make(told: Mapping, job: Mapping, data_dir: Path, scratch: Path) -> dict[str
     Returns:
         What workers are told of it. `work` is the folder of `_workload.reading_workload`; `volumes`
         has `0.npy` (int16 `[z, y, x]`) and so on, `stored` the crops that float_list has, `records`
-        those as records and `whole` the volumes as records; `statistics` are mean and spread of
-        each volume.
+        those as records and `whole` the volumes as records.
     """
-    work = reading_workload(data_dir, job["subjects"], tuple(told["head"]), tuple(told["crop"]))
+    if "side" in told:
+        work = picture_workload(data_dir, told["pictures"], told["side"])
+        told = {**told, "crop": work.crop, "batch": work.batch, "subjects": len(work.subjects)}
+    else:
+        work = reading_workload(data_dir, job["subjects"], tuple(told["head"]), tuple(told["crop"]))
     folder = scratch / "x".join(map(str, work.crop))
     told = {**told, "work": str(work.folder)}
-    told["statistics"] = [[one.mean, one.std] for one in work.subjects]
     told |= {name: str(folder / name) for name in ("volumes", "stored", "records", "whole")}
     if folder.exists():
         return told
@@ -64,7 +80,10 @@ def make(told: Mapping, job: Mapping, data_dir: Path, scratch: Path) -> dict[str
         part = np.ascontiguousarray(cropped(voxels, one.start, work.crop))
         np.save(Path(told["volumes"], f"{number}.npy"), voxels, allow_pickle=False)
         np.save(Path(told["stored"], f"{number}.npy"), part, allow_pickle=False)
-    write_records(Path(told["records"]), work.found())
+    schema = "classification" if "side" in told else "volume"
+    write_records(Path(told["records"]), work.found(), schema=schema)
+    if "side" in told:
+        return told
     whole = [
         dataclasses.replace(case, source=(one.path, (0, 0, 0), told["head"]))
         for case, one in zip(work.found().cases, work.subjects, strict=True)
@@ -84,12 +103,12 @@ def two_classes(case: Case) -> frozenset[int]:
     return frozenset({0, 1})
 
 
-def write_records(folder: Path, found: Found, load=load_crop, survey=None) -> None:
+def write_records(folder: Path, found: Found, load=load_crop, survey=None, schema="volume") -> None:
     """Records in a few shards; the page cache holds them afterwards."""
     from helpers import records  # the peers' environment lacks what this imports
 
     records.write(
-        folder, found, "volume", load, survey=survey,
+        folder, found, schema, load, survey=survey,
         salt=SALT, classes=("male", "female"), shard_count=SHARDS, workers=1, progress=False,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from _tuning_floor import thin
 from _tuning_inputs import COUNTS, RECORDS_TOGETHER, work_of
-from _workload import arrays, voxels_of
+from _workload import Workload, arrays, voxels_of
 
 from helpers import crops, memory, pipeline, quiet, records, stage, timing
 from helpers.cases import Case
@@ -17,7 +17,6 @@ from helpers.cases import Case
 quiet.tensorflow_greeting()
 import _published  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from _pipelines import whitener  # noqa: E402
 
 SEED = 1
 CALLS = 2  # elements worked on at a time: one for each core
@@ -74,6 +73,28 @@ def as_three_stages(job: Mapping) -> tf.data.Dataset:
 
 
 # From records
+
+
+def whitener(work: Workload) -> Callable:
+    """A function of int16 images and their cases: cast and whiten, in one pass with XLA."""
+    cases = tf.constant([one.case for one in work.subjects])
+    numbers = tf.range(len(work.subjects))
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(cases, numbers), default_value=-1
+    )
+    constants = tf.constant([(one.mean, one.std) for one in work.subjects], tf.float32)
+
+    @tf.function(jit_compile=True)
+    def whiten(image, mean, std):
+        return (tf.cast(image, tf.float32) - mean) / std
+
+    def finish(image, case):
+        ones = [1] * (len(work.crop) + 1)  # the axes of an image and its channel
+        mean, std = tf.unstack(tf.gather(constants, table.lookup(case)), axis=-1)
+        leading = [-1] if case.shape.rank else []
+        return whiten(image, tf.reshape(mean, leading + ones), tf.reshape(std, leading + ones))
+
+    return finish
 
 
 def stored(job: Mapping, mapped: bool) -> tf.data.Dataset:

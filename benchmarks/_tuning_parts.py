@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from _contest import Asked, Part, Row, at_sizes
-from _tuning_inputs import COUNTS, RECORDS_TOGETHER, SIZES
+from _tuning_inputs import COUNTS, PICTURES, RECORDS_TOGETHER, SIZES
 
 OURS, FLOOR, MONAI = "_tuning_ours.py", "_tuning_floor.py", "_tuning_monai.py"
 TORCHIO, GRAIN = "_tuning_torchio.py", "_tuning_grain.py"
@@ -79,19 +79,19 @@ RECORDS = Part(
     f"B. Stored crops from the page cache, {BATCH} float32",
     "from records",
     {
-        "records, mapped": Row(OURS, "records, mapped", **WHITENED),
-        "records, streamed": Row(OURS, "records, streamed", **WHITENED),
-        FLOAT_LIST: Row(OURS, "float_list", **WHITENED),
+        "records, mapped": Row(OURS, "records, mapped", **WHITENED, **ALL),
+        "records, streamed": Row(OURS, "records, streamed", **WHITENED, **ALL),
+        FLOAT_LIST: Row(OURS, "float_list", **WHITENED, **ALL),
         "float_list, today's defaults": Row(OURS, "float_list, today", **WHITENED, **SPARED),
         GENERATOR: Row(OURS, "generator", kind="generator"),
-        "MONAI PersistentDataset": Row(MONAI, "persistent", **STORED),
-        "MONAI PersistentDataset, tuned": Row(MONAI, "persistent", "tuned", **STORED),
+        "MONAI PersistentDataset": Row(MONAI, "persistent", **STORED, **ALL),
+        "MONAI PersistentDataset, tuned": Row(MONAI, "persistent", "tuned", **STORED, **ALL),
         "MONAI PersistentDataset, tuned, 2 workers": Row(
             MONAI, "persistent", "tuned, workers", **STORED, **SPARED
         ),
         "Grain, .npy files": Row(GRAIN, "files", **STORED, whole=True),
         "Grain, .npy files, tuned": Row(GRAIN, "files", "tuned", **STORED),
-        "floor: NumPy, mapped files": Row(FLOOR, "files", **STORED),
+        "floor: NumPy, mapped files": Row(FLOOR, "files", **STORED, **ALL),
     },
     (Asked(4, (FLOAT_LIST,), "float_list"), Asked(25, (GENERATOR,), "the generator")),
 )
@@ -166,20 +166,36 @@ RECORDED = Part(
     (Asked(1 / 1.03, (NOT_RECORDED,), "the same, not recorded"),),
     unit="ms a batch",
 )
-SEVERAL = (MEMORY, ONE_CALL, RECORDED)  # at every size
 ORDER = (MEMORY, ONE_CALL, ALONE, RECORDS, NIFTI, *EPOCHS, *FUNCTIONS, *COUNTED, RECORDED)
+AT_SIZES = (MEMORY, ONE_CALL, RECORDS, RECORDED)  # the others at the usual one alone
 
 
 def parts(quick: bool) -> list[Part]:
     """All comparisons at all sizes, those of a letter together."""
     made = []
     for part in ORDER:
-        if part.letter not in "DF":
-            part = dataclasses.replace(part, elements=5)
-        sizes = SIZES if part.name in {one.name for one in SEVERAL} else {"usual": SIZES["usual"]}
-        for one in at_sizes(part, {**sizes, "small": SIZES["small"]} if quick else sizes, quick):
-            away = one.size != "usual"
-            made.append(
-                dataclasses.replace(one, name=f"{one.name}, {{batch}} x {{crop}}") if away else one
-            )
+        sizes = SIZES if part in AT_SIZES or quick else {"usual": SIZES["usual"]}
+        elements = 1 if part.letter in "DF" else 5
+        made += at_sizes(dataclasses.replace(part, elements=elements), sizes, quick)
+        if part is RECORDS and not quick:
+            made += pictures()
+    named = (f"{one.name}, {{batch}} x {{crop}}" for one in made)
+    return [
+        one if one.size == "usual" else dataclasses.replace(one, name=name)
+        for one, name in zip(made, named, strict=True)
+    ]
+
+
+def pictures() -> list[Part]:
+    """Part B for thousands of small records."""
+    made = []
+    for size, told in PICTURES.items():
+        items = {"items": told["items"], "units": told["items"], "ends": told["items"] // 2}
+        rows = {
+            name: dataclasses.replace(row, **items)
+            for name, row in RECORDS.rows.items()
+            if row.everywhere and row.file != MONAI
+        }
+        one = dataclasses.replace(RECORDS, rows=rows, elements=32)
+        made.append(one.at(size, told, quick=False))
     return made
