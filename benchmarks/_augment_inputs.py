@@ -56,13 +56,13 @@ def make_volumes(kind: str, shape: tuple[int, ...], data_dir: Path) -> Path:
     """Torsos, or a slice of each. To warp, with all organs; to crop, with the liver alone."""
     count = JOB["volumes"]
     name = f"benchmark_augmentation_{kind}_{'x'.join(map(str, shape))}_{count}"
-    with fresh_set(data_dir, name, 2, {"count": count, "shape": list(shape)}) as folder:
+    with fresh_set(data_dir, name, 3, {"count": count, "shape": list(shape)}) as folder:
         if folder:
             for seed in tqdm(range(count), f"{name}, once", file=sys.stderr):
-                patient = torso(seed, shape=shape if len(shape) == 3 else (32, *shape))
+                patient = torso(seed, shape=shape if len(shape) == 3 else (8, *shape))
                 image, mask = patient.volume.voxels, patient.organs
                 if len(shape) == 2:
-                    image, mask = image[16], mask[16]
+                    image, mask = image[4], mask[4]
                 if kind == "crop":
                     mask = (mask == ORGANS["liver"]).astype(np.uint8)
                 np.save(folder / f"image_{seed}.npy", image, allow_pickle=False)

@@ -30,8 +30,8 @@ LIBRARIES = ("monai", "torchio", "grain", "keras-hub")  # of the peers, in files
 SIZES = ("small", "medium", "usual", "large")  # all peers take part at the usual one
 LOOKED_AT = 2  # items of each contender that are checked voxel by voxel
 AHEAD = 4  # items before the clock starts, and after it stops: what a pipeline has made in advance
-SLOW_S = 0.1  # an item that takes longer is timed from the beginning
-VERY_SLOW_S = 1.0  # one of these is enough
+SLOW_S = 0.1  # of items that take longer, one before the clock and one after it do
+VERY_SLOW_S = 1.0  # peers that take longer are timed from the beginning
 PROBED = 8  # items that tell how long one takes
 MOST = 400  # items of a pass
 
@@ -47,6 +47,7 @@ class Row:
         kind: what its items are, which says how they are checked; see `_checks`.
         spared: by a quick run, which has a minute.
         everywhere: takes part at every size.
+        least: items of a pass, at least; 1 for what does one after the other.
         whole: time all of a pass, for a contender that would make it before the clock starts.
         items: of a pass, where their number is given.
         units: what a time of such a pass is divided by.
@@ -59,6 +60,7 @@ class Row:
     kind: str = "drawn"
     spared: bool = False
     everywhere: bool = False
+    least: int = 2
     whole: bool = False
     items: int = 0
     units: int = 1
@@ -205,15 +207,16 @@ def extent(row: Row, each_s: float, ask: Callable[..., float], pass_s: float) ->
         ask(row.items)  # for caches, compilers and lazy imports
         return row.items, row.ends, row.ends
     if each_s < 5 * SLOW_S:
-        each_s = ask(2) / 2
-    ends = 0 if each_s >= SLOW_S or row.whole else AHEAD
+        each_s = ask(2, 1) / 2  # without the first, which waits for an iterator
+    ends = AHEAD if each_s < SLOW_S else 1
+    if row.whole or (each_s > VERY_SLOW_S and "ours" not in row.file):
+        ends = 0
     if each_s < SLOW_S:
         each_s = ask(PROBED, ends, ends) / PROBED
-    alone = row.style in ("plain", "tuned")
-    if alone and each_s > VERY_SLOW_S:
-        return 1, 0, 0
     count = min(math.ceil(pass_s / each_s), MOST)
-    return max(count + count % 2, 2), ends, ends  # even: two workers have as much to do
+    if count <= row.least:
+        return row.least, ends * (row.least > 1), ends * (row.least > 1)
+    return count + count % 2, ends, ends  # even: two workers have as much to do
 
 
 def measure(part: Part, workers: Workers, look: Look, rounds: int, pass_s: float) -> Times:
@@ -304,7 +307,7 @@ def run(
     Raises:
         SystemExit: if a contender fails.
     """
-    rounds, pass_s = options.rounds or (2 if options.quick else 5), 0.05 if options.quick else 0.3
+    rounds, pass_s = options.rounds or (2 if options.quick else 5), 0.05 if options.quick else 0.2
     entries, letter = [], ""
     for part in parts:
         if part.letter not in options.parts.upper() or part.size not in options.sizes:

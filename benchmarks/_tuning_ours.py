@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -158,13 +159,13 @@ def python_batches(job: Mapping):
     """Threads that Keras starts, and the queue between them and `fit`, by what `fit` uses."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-    one = cases(job)
+    one, seeds = cases(job), itertools.count(SEED)  # each pass draws others
 
     def run(count: int) -> Iterator[tuple[np.ndarray, ...]]:
         batches = pipeline.PythonBatches(
             [one[i % len(one)] for i in range(count * job["batch"])],
             functools.partial(load_and_crop, job["crop"]), batch_size=job["batch"],
-            target="label", seeded=True, seed=SEED, workers=CALLS, max_queue_size=CALLS,
+            target="label", seeded=True, seed=next(seeds), workers=CALLS, max_queue_size=CALLS,
         )  # fmt: skip
         adapter = PyDatasetAdapter(batches)
         dataset = adapter.get_tf_dataset()

@@ -37,9 +37,9 @@ OURS, MONAI = "_augment_ours.py", "_augment_monai.py"
 TORCHIO, SCIPY = "_augment_torchio.py", "_augment_scipy.py"
 STAGE = "augment.stage"
 STYLES = {
-    "MONAI": {"everywhere": True},
+    "MONAI": {"least": 1, "everywhere": True},
     "MONAI, 2 workers": {"style": "workers", "spared": True},
-    "MONAI, tuned": {"style": "tuned", "everywhere": True},
+    "MONAI, tuned": {"style": "tuned", "least": 1, "everywhere": True},
     "MONAI, tuned, 2 workers": {"style": "tuned, workers", "everywhere": True},
 }
 IMAGE_COPIES = ("NumPy, fresh array", "NumPy, warm array")
@@ -69,14 +69,14 @@ def parts(quick: bool) -> list[Part]:
     floor = {"floor: cast and copied": Row(SCIPY, "copied", kind="copied", everywhere=True)}
     elastic = {
         **monai("elastic"),
-        "TorchIO, elastic alone": Row(TORCHIO, "elastic alone"),
+        "TorchIO, elastic alone": Row(TORCHIO, "elastic alone", least=1),
         "TorchIO, elastic alone, 2 workers": Row(TORCHIO, "elastic alone", **workers),
-        "TorchIO": Row(TORCHIO, "elastic"),
+        "TorchIO": Row(TORCHIO, "elastic", least=1),
         "TorchIO, 2 workers": Row(TORCHIO, "elastic", **workers),
-        "TorchIO, composed": Row(TORCHIO, "elastic, composed"),
+        "TorchIO, composed": Row(TORCHIO, "elastic, composed", least=1),
         "SciPy": Row(SCIPY, "elastic"),
         "SciPy, 2 threads": Row(SCIPY, "elastic", "threads"),
-        "SimpleITK": Row(SCIPY, "SimpleITK"),
+        "SimpleITK": Row(SCIPY, "SimpleITK", least=1),
     }
     affine = {
         **monai("affine"),
