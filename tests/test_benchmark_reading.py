@@ -27,7 +27,7 @@ from _harness import compare
 from _servers import checksum
 from _tuning_inputs import COUNTS, make, make_job, work_of, write_counted
 from _tuning_loads import Loads
-from _tuning_parts import ALONE, COUNTED, EPOCHS, FLOOR, MEMORY, NIFTI, OURS, RECORDS, Part, Row
+from _tuning_parts import ALONE, COUNTED, EPOCHS, MEMORY, NIFTI, OURS, RECORDS, Part, Row
 from _workload import arrays
 
 BENCHMARKS = Path(reading.__file__).parent
@@ -107,24 +107,6 @@ def test_pictures_are_read_bit_for_bit(job, tmp_path, monkeypatch):
             _checks.look(row.kind, name, [item[0] for item in items[:2]], few)
             Watch(name, row.kind, few).check([checksum(item) for item in items], 4)
     assert [one.elements for one in _tuning_parts.pictures()] == [32, 32]
-
-
-def test_the_floor_draws_every_start_and_every_volume(job):
-    for threads in ("plain", "2 threads"):
-        run, seen = run_of(Row(FLOOR, "memory", threads), job), set()
-        for (batch,) in run(60):
-            for number, example in enumerate(batch):
-                volume = arrays(job["volumes"])[number]
-                room = np.subtract(volume.shape, example.shape) + 1
-                starts = itertools.product(*map(range, room))
-                seen |= {
-                    (number, at)
-                    for at in starts
-                    if np.array_equal(volume[box(at, example.shape)], example)
-                }
-        assert {number for number, _ in seen} == set(range(5))
-        for axis, length in enumerate(room):
-            assert {place[axis] for _, place in seen} == set(range(length))
 
 
 def test_an_epoch_of_records_reads_each_of_them(job):
@@ -296,15 +278,3 @@ def test_the_picture_has_a_dot_for_each_row_and_the_floor(tmp_path):
     assert file.stat().st_size <= 80_000
     with pytest.raises(ValueError, match="A, B or C"):
         _tuning_picture.write(file, [])
-
-
-def test_wrong_voxels_end_a_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(_checks, "arrays", lambda _: [np.zeros((48, 128, 128))] * 5)
-    rows = {name: row for name, row in MEMORY.rows.items() if row.file == FLOOR}
-    part = dataclasses.replace(MEMORY, rows=rows, told=_tuning_inputs.SIZES["small"])
-    monkeypatch.setattr(reading, "parts", lambda quick: [part])
-    options = ["--quick", "--data-dir", tmp_path, "--peers", tmp_path / "none"]
-    monkeypatch.setattr(sys, "argv", ["reading.py", *map(str, options)])
-    with pytest.raises(SystemExit, match="crop 0, which is no box"):
-        reading.main()
-    assert not list(tmp_path.glob("benchmark_output*"))

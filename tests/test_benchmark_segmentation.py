@@ -44,90 +44,39 @@ def forward_and_both(layer, channels: int) -> tuple[int, int]:
     return count(graph_of(layer, shape)), count(graph_of(both, shape))
 
 
-# What one convolution takes, by hand: two operations for each position of the result, each tap,
-# each channel that comes in and each that goes out.
-LAYERS = {
-    "1x1": (keras.layers.Conv2D(7, 1), 5, 2 * B * H * W * 1 * 5 * 7),
-    "3x3": (keras.layers.Conv2D(7, 3, padding="same"), 5, 2 * B * H * W * 9 * 5 * 7),
-    "3x3, no padding": (keras.layers.Conv2D(7, 3), 5, 2 * B * (H - 2) * (W - 2) * 9 * 5 * 7),
-    "7x7, stride 2": (
-        keras.layers.Conv2D(7, 7, strides=2, padding="same"),
-        3,
-        2 * B * (H // 2) * (W // 2) * 49 * 3 * 7,
-    ),
-    "3x3, rate 2": (
-        keras.layers.Conv2D(7, 3, dilation_rate=2, padding="same"),
-        5,
-        2 * B * H * W * 9 * 5 * 7,
-    ),
-    "3x3, rate larger than the map": (
-        keras.layers.Conv2D(7, 3, dilation_rate=18, padding="same"),
-        5,
-        2 * B * H * W * 9 * 5 * 7,
-    ),
-    "3x3, rate 3, no padding": (
-        keras.layers.Conv2D(7, 3, dilation_rate=3),
-        5,
-        2 * B * (H - 6) * (W - 6) * 9 * 5 * 7,
-    ),
-    "depthwise": (keras.layers.DepthwiseConv2D(3, padding="same"), 6, 2 * B * H * W * 9 * 6),
-    "depthwise, stride 2, twice as many": (
-        keras.layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2),
-        6,
-        2 * B * (H // 2) * (W // 2) * 9 * 6 * 2,
-    ),
-    "depthwise, rate 5": (
-        keras.layers.DepthwiseConv2D(3, dilation_rate=5, padding="same"),
-        6,
-        2 * B * H * W * 9 * 6,
-    ),
-    "separable": (
-        keras.layers.SeparableConv2D(7, 3, padding="same"),
-        6,
-        2 * B * H * W * (9 * 6 + 6 * 7),
-    ),
-    "dense": (keras.layers.Dense(7), 5, 2 * B * H * W * 5 * 7),
-}
+def test_a_convolution_counts_as_by_hand_and_its_two_gradients_as_much_again():
+    conv, depthwise, same = keras.layers.Conv2D, keras.layers.DepthwiseConv2D, {"padding": "same"}
+    table = [  # layer, channels; positions of the result, and products at each of them
+        (conv(7, 1), 5, H * W, 5 * 7),
+        (conv(7, 3, **same), 5, H * W, 9 * 5 * 7),
+        (conv(7, 3), 5, (H - 2) * (W - 2), 9 * 5 * 7),
+        (conv(7, 7, strides=2, **same), 3, H // 2 * W // 2, 49 * 3 * 7),
+        (conv(7, 3, dilation_rate=2, **same), 5, H * W, 9 * 5 * 7),
+        (conv(7, 3, dilation_rate=18, **same), 5, H * W, 9 * 5 * 7),  # larger than the map
+        (conv(7, 3, dilation_rate=3), 5, (H - 6) * (W - 6), 9 * 5 * 7),
+        (depthwise(3, **same), 6, H * W, 9 * 6),
+        (depthwise(3, strides=2, depth_multiplier=2, **same), 6, H // 2 * W // 2, 9 * 6 * 2),
+        (depthwise(3, dilation_rate=5, **same), 6, H * W, 9 * 6),
+        (keras.layers.SeparableConv2D(7, 3, **same), 6, H * W, 9 * 6 + 6 * 7),
+        (keras.layers.Dense(7), 5, H * W, 5 * 7),
+    ]
+    wrong = []
+    for number, (layer, channels, positions, products) in enumerate(table):
+        by_hand = 2 * B * positions * products
+        if forward_and_both(layer, channels) != (by_hand, 3 * by_hand):
+            wrong.append(number)
+    assert wrong == []
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_convolution_counts_as_by_hand_and_its_two_gradients_as_much_again(name):
-    layer, channels, by_hand = LAYERS[name]
-    assert forward_and_both(layer, channels) == (by_hand, 3 * by_hand)
-
-
-def test_products_of_matrices_count_whichever_way_they_lie():
-    by_hand = 2 * 4 * 3 * 5
+def test_what_results_need_counts_and_nothing_else():
     for left, right, turned in (((4, 3), (3, 5), False), ((3, 4), (3, 5), True)):
-        one = graph_of(lambda a, b, t=turned: tf.matmul(a, b, transpose_a=t), left, right)
-        assert count(one) == by_hand
-        many = graph_of(
-            lambda a, b, t=turned: tf.matmul(a, b, transpose_a=t), (6, *left), (6, *right)
-        )
-        assert count(many) == 6 * by_hand
-
-
-def test_what_is_no_convolution_and_no_product_does_not_count():
-    layers = keras.Sequential(
-        [keras.layers.BatchNormalization(), keras.layers.ReLU(), keras.layers.MaxPooling2D(2)]
-    )
+        for many in ((), (6,)):
+            shapes = ((*many, *left), (*many, *right))
+            graph = graph_of(lambda a, b, t=turned: tf.matmul(a, b, transpose_a=t), *shapes)
+            assert count(graph) == 2 * 4 * 3 * 5 * (many or (1,))[0]
+    layers = keras.Sequential([keras.layers.BatchNormalization(), keras.layers.MaxPooling2D(2)])
     assert count(graph_of(lambda x: layers(x, training=True), (B, H, W, 3))) == 0
 
-
-def test_work_that_would_be_missed_is_refused():
-    kernel = tf.ones((3, 3, 3, 2, 4))
-    with pytest.raises(ValueError, match="Conv3D"):
-        count(graph_of(lambda x: tf.nn.conv3d(x, kernel, [1] * 5, "SAME"), (1, 4, 4, 4, 2)))
-    inside = tf.function(lambda x: tf.matmul(x, x), autograph=False)
-    with pytest.raises(ValueError, match="PartitionedCall"):
-        count(graph_of(inside, (3, 3)))
-    with pytest.raises(ValueError, match="Einsum"):
-        count(graph_of(lambda x: tf.einsum("ij,jk->ik", x, x), (3, 3)))
-    with pytest.raises(ValueError, match="all sizes have to be known"):
-        count(graph_of(lambda x: tf.matmul(x, tf.ones((3, 2))), (None, 3)))
-
-
-def test_only_what_results_need_counts():
     def step(x):
         tf.matmul(x, x)
         return tf.matmul(x, x[:, :1])
@@ -139,6 +88,19 @@ def test_only_what_results_need_counts():
         state.assign(x @ x)
 
     assert count(graph_of(change, (3, 3))) == 2 * 27
+
+
+def test_work_that_would_be_missed_is_refused():
+    kernel = tf.ones((3, 3, 3, 2, 4))
+    inside = tf.function(lambda x: tf.matmul(x, x), autograph=False)
+    for step, shape, words in (
+        (lambda x: tf.nn.conv3d(x, kernel, [1] * 5, "SAME"), (1, 4, 4, 4, 2), "Conv3D"),
+        (inside, (3, 3), "PartitionedCall"),
+        (lambda x: tf.einsum("ij,jk->ik", x, x), (3, 3), "Einsum"),
+        (lambda x: tf.matmul(x, tf.ones((3, 2))), (None, 3), "all sizes have to be known"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            count(graph_of(step, shape))
 
 
 # The workers
