@@ -30,17 +30,9 @@ class Sizes:
 
 
 QUICK = Sizes(
-    volumes=8,
-    series=4,
-    slices=12,
-    pixels=256,
-    few=5,
-    many=25,
-    small_slices=4,
-    small_pixels=64,
-    repeats=2,
-    is_quick=True,
-)
+    volumes=8, series=4, slices=12, pixels=256, few=5, many=25, small_slices=4, small_pixels=64,
+    repeats=2, is_quick=True,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
