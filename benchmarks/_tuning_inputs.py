@@ -51,7 +51,7 @@ def make_job(quick: bool, scratch: Path) -> dict[str, object]:
     """
     job = {"subjects": 5, "record": (8, 32, 32), "patch": (16, 32, 32), "epochs": 2}
     if not quick:
-        job = {"subjects": 10, "record": (16, 128, 128), "patch": (32, 96, 96), "epochs": 3}
+        job = {"subjects": 10, "record": (16, 128, 128), "patch": (32, 96, 96), "epochs": 2}
     return job | {"batch": 5, "listed": 4, "counted": str(scratch / "counted")}
 
 
