@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,88 +12,60 @@ from tqdm import tqdm
 from helpers.phantoms import fresh_set, skin_lesions, torso
 from helpers.phantoms.torso import ORGANS
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """How much is measured; `QUICK` ends within a minute and is too small to quote.
-
-    Args:
-        edge: voxels along each axis of a volume to be warped.
-        volumes: of these, a multiple of the two that are worked on at a time.
-        slow_volumes: how many of them contenders get that take seconds for each.
-        pictures: skin lesions, a multiple of the batch.
-        crop_shape: voxels of a volume from which crops are cut.
-        crop: edge of a crop.
-        crop_passes: how often each of the two such volumes is cropped before the clock stops.
-        long: as many times the items for whoever is quick, so that what a pass costs however
-            short it is, such as making an iterator, weighs as little as in a real epoch.
-        rounds: that count.
-    """
-
-    edge: int = 128
-    volumes: int = 8
-    slow_volumes: int = 4
-    pictures: int = 256
-    crop_shape: tuple[int, int, int] = (160, 256, 256)
-    crop: int = 96
-    crop_passes: int = 16
-    long: int = 8
-    rounds: int = 5
-    is_quick: bool = False
-
-
-QUICK = Sizes(
-    edge=48,
-    volumes=4,
-    slow_volumes=2,
-    pictures=64,
-    crop_shape=(64, 96, 96),
-    crop=32,
-    crop_passes=4,
-    long=2,
-    rounds=2,
-    is_quick=True,
-)
 # The same in meaning for everybody, in degrees and voxels. Control points `grid` apart are moved by
-# up to `displacement` along each axis: TorchIO's default at this size. A cubic B-spline between
+# up to `displacement` along each axis: TorchIO's default at 128 voxels. A cubic B-spline between
 # them moves voxels by 1.4 rms along each axis; more than 12.8 could fold tissue over itself.
 AMOUNTS = {"degrees": 15.0, "zoom": 0.1, "shift": 10.0, "displacement": 7.5, "grid": 32.0}
-PICTURE, BATCH = 256, 32  # edge in pixels, pictures in a batch
-CROPS, CROPPED_VOLUMES = 4, 2  # crops of a volume; volumes
+JOB = {"amounts": AMOUNTS, "volumes": 4, "batch": 32, "crops": 4}
+# Edges of volumes and pictures; images from which crops are cut, and the crops.
+VOLUMES = {
+    size: {"edge": edge}
+    for size, edge in (("small", 48), ("medium", 96), ("usual", 128), ("large", 160))
+}
+PICTURES = {
+    size: {"picture": edge} for size, edge in (("small", 64), ("usual", 256), ("large", 512))
+}
+CROPS = {
+    "small": {"whole": (64, 96, 96), "crop": (32, 32, 32)},
+    "medium": {"whole": (96, 160, 160), "crop": (64, 64, 64)},
+    "usual": {"whole": (160, 256, 256), "crop": (96, 96, 96)},
+}
+PICTURE_CROPS = {
+    "small": {"whole": (64, 64), "crop": (32, 32)},
+    "usual": {"whole": (256, 256), "crop": (128, 128)},
+    "large": {"whole": (512, 512), "crop": (256, 256)},
+}
 
 
-def make_job(sizes: Sizes, data_dir: Path) -> dict[str, object]:
-    """Make the input unless it is there, and say where it lies and what is asked for.
+def make(told: Mapping, data_dir: Path, quick: bool) -> dict[str, object]:
+    """Make the input of a size unless it is there, and say where it lies.
 
     Returns:
-        What the workers are told, of plain numbers, strings and lists. `warp` and `crop` are
-        folders with `image_0.npy` (int16 `[z, y, x]`) and `mask_0.npy` (uint8); `pairs` are paths
-        of pictures and masks.
+        What the workers are told. `folder` has `image_0.npy` (int16 `[z, y, x]` or `[y, x]`),
+        `mask_0.npy` (uint8) and so on; `pairs` are paths of pictures and masks.
     """
-    cube = (sizes.edge,) * 3
-    pairs = make_pictures(sizes.pictures, data_dir)
-    return dataclasses.asdict(sizes) | {
-        "warp": str(make_volumes("warp", max(sizes.volumes, 2), cube, data_dir)),
-        "crops_from": str(make_volumes("crop", CROPPED_VOLUMES, sizes.crop_shape, data_dir)),
-        "pairs": [[str(image), str(mask)] for image, mask in pairs],
-        "picture": PICTURE,
-        "batch": BATCH,
-        "crops": CROPS,
-        "amounts": AMOUNTS,
-    }
+    if "picture" in told:
+        pairs = make_pictures(64 if quick else 256, data_dir)
+        return {**told, "pairs": [[str(image), str(mask)] for image, mask in pairs]}
+    shape = tuple(told.get("whole", (told.get("edge"),) * 3))
+    folder = make_volumes("crop" if "crop" in told else "warp", shape, data_dir)
+    return {**told, "folder": str(folder)}
 
 
-def make_volumes(kind: str, count: int, shape: tuple[int, int, int], data_dir: Path) -> Path:
-    """Torsos in Hounsfield units. To warp, with all organs; to crop, with the liver alone."""
+def make_volumes(kind: str, shape: tuple[int, ...], data_dir: Path) -> Path:
+    """Torsos, or a slice of each. To warp, with all organs; to crop, with the liver alone."""
+    count = JOB["volumes"]
     name = f"benchmark_augmentation_{kind}_{'x'.join(map(str, shape))}_{count}"
-    with fresh_set(data_dir, name, 1, {"count": count, "shape": list(shape)}) as folder:
+    with fresh_set(data_dir, name, 3, {"count": count, "shape": list(shape)}) as folder:
         if folder:
             for seed in tqdm(range(count), f"{name}, once", file=sys.stderr):
-                patient = torso(seed, shape=shape)
-                mask = patient.organs
+                patient = torso(seed, shape=shape if len(shape) == 3 else (8, *shape))
+                image, mask = patient.volume.voxels, patient.organs
+                if len(shape) == 2:
+                    image, mask = image[4], mask[4]
                 if kind == "crop":
                     mask = (mask == ORGANS["liver"]).astype(np.uint8)
-                np.save(folder / f"image_{seed}.npy", patient.volume.voxels, allow_pickle=False)
+                np.save(folder / f"image_{seed}.npy", image, allow_pickle=False)
                 np.save(folder / f"mask_{seed}.npy", mask, allow_pickle=False)
     return data_dir / name
 
@@ -105,8 +77,8 @@ def make_pictures(count: int, data_dir: Path) -> list[tuple[Path, Path]]:
     return [(path, root / "masks" / f"{path.stem}_segmentation.png") for path in images]
 
 
-def load(folder: str, number: int) -> tuple[np.ndarray, np.ndarray]:
+def load(job: Mapping, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask of one volume."""
     names = (f"image_{number}.npy", f"mask_{number}.npy")
-    image, mask = (np.load(Path(folder, name), allow_pickle=False) for name in names)
+    image, mask = (np.load(Path(job["folder"], name), allow_pickle=False) for name in names)
     return image, mask

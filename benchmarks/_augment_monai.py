@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
+from _peers_torch import SEED, Item, passes
 from monai.data import CacheDataset, DataLoader, Dataset, set_track_meta
 from monai.transforms import (
     CastToTyped,
@@ -35,7 +35,6 @@ ORDERS = ("bilinear", "nearest")
 # between control points, are as smooth as Gaussians of 18; that would cost MONAI more.
 SIGMA = (5.0, 8.0)
 SPLINE = (151 / 315) ** 1.5  # rms of a cubic B-spline surface over that of its control points
-SEED = 1
 
 
 def magnitude(displacement: float, sigma: float) -> float:
@@ -47,8 +46,8 @@ def magnitude(displacement: float, sigma: float) -> float:
     return displacement * SPLINE * math.sqrt((4 * math.pi) ** 1.5 * sigma**3)
 
 
-def paths(folder: str, count: int) -> list[dict[str, str]]:
-    return [{key: f"{folder}/{key}_{i}.npy" for key in KEYS} for i in range(count)]
+def paths(job: Mapping) -> list[dict[str, str]]:
+    return [{key: f"{job['folder']}/{key}_{i}.npy" for key in KEYS} for i in range(job["volumes"])]
 
 
 def load_volumes() -> list:
@@ -88,27 +87,18 @@ def seeded(transforms: list) -> Compose:
     return Compose(transforms).set_random_state(seed=SEED)
 
 
-def arrays(batch: Mapping) -> tuple[np.ndarray, ...]:
+def arrays(batch: Mapping) -> Item:
     return tuple(batch[key].numpy() for key in KEYS if key in batch)
 
 
-def passes(dataset, job: Mapping, batch_size: int, repeats: int = 1):
-    """A function that goes once through the dataset, `repeats` times for small ones."""
-    options = {"num_workers": 2, "persistent_workers": True} if "workers" in job["style"] else {}
-    loader = DataLoader(dataset, batch_size=batch_size, **options)
-
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
-        for _ in range(repeats):
-            for batch in loader:
-                yield arrays(batch)
-
-    return run
+def loaded(dataset, job: Mapping, batch_size: int = 1):
+    """A function that gives batches of MONAI's own loader."""
+    return passes(dataset, job, arrays, batch_size, DataLoader)
 
 
 def warped(job: Mapping, transform):
-    data = paths(job["warp"], job["volumes"])
-    dataset = CacheDataset(data, seeded([*load_volumes(), transform]), progress=False)
-    return passes(dataset, job, batch_size=1)
+    dataset = CacheDataset(paths(job), seeded([*load_volumes(), transform]), progress=False)
+    return loaded(dataset, job)
 
 
 def flip_and_rotate(job: Mapping, tuned: bool) -> list:
@@ -136,13 +126,13 @@ def picture_pairs(job: Mapping) -> list[dict[str, str]]:
 
 def from_files(job: Mapping, tuned: bool):
     transforms = seeded([*load_pictures(job), *flip_and_rotate(job, tuned)])
-    return passes(Dataset(picture_pairs(job), transforms), job, job["batch"])
+    return loaded(Dataset(picture_pairs(job), transforms), job, job["batch"])
 
 
 def from_cache(job: Mapping, tuned: bool):
     narrow = CastToTyped(KEYS, dtype=torch.uint8)
     transforms = seeded([*load_pictures(job), narrow, *flip_and_rotate(job, tuned)])
-    return passes(CacheDataset(picture_pairs(job), transforms, progress=False), job, job["batch"])
+    return loaded(CacheDataset(picture_pairs(job), transforms, progress=False), job, job["batch"])
 
 
 def cropped(job: Mapping, pairs: bool, tuned: bool):
@@ -150,7 +140,7 @@ def cropped(job: Mapping, pairs: bool, tuned: bool):
 
     Images anywhere, or images and masks by indices that are found once, before the cache.
     """
-    keys, size = KEYS if pairs else KEYS[:1], (job["crop"],) * 3
+    keys, size = KEYS if pairs else KEYS[:1], tuple(job["crop"])
     narrow = [LoadImaged(keys), EnsureChannelFirstd(keys, channel_dim="no_channel")]
     narrow.append(CastToTyped(keys, dtype=(torch.int16, torch.uint8)[: len(keys)]))
     if pairs:
@@ -162,8 +152,7 @@ def cropped(job: Mapping, pairs: bool, tuned: bool):
     else:
         crop = RandSpatialCropSamplesd(keys, size, num_samples=job["crops"], random_size=False)
     transforms, copy = seeded([*narrow, crop, Only(keys)]), {"copy_cache": not tuned}
-    dataset = CacheDataset(paths(job["crops_from"], 2), transforms, progress=False, **copy)
-    return passes(dataset, job, batch_size=1, repeats=job["crop_passes"])
+    return loaded(CacheDataset(paths(job), transforms, progress=False, **copy), job)
 
 
 class Only:

@@ -2,7 +2,7 @@
 
 Beside what is timed there is what the results are checked with: `... positions` sends images that
 hold their own coordinates through the same stage with the same seed, and so tells where each voxel
-of a result comes from; `pictures` are those that a stage gets.
+of a result comes from.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def flip_and_rotate(amounts: Mapping[str, float]) -> list:
 
 
 def passes(dataset: tf.data.Dataset):
-    """A function that goes once through the dataset, which is finite: nobody works on after it."""
+    """A function that gives the first elements of an endless dataset; nobody works on after it."""
 
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
-        for element in dataset.as_numpy_iterator():
+    def run(count: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for element in dataset.take(count).as_numpy_iterator():
             yield tuple(element[key] for key in ("image", "mask") if key in element)
 
     return run
@@ -52,19 +52,21 @@ def coordinates(shape: tuple[int, ...]) -> np.ndarray:
     return np.moveaxis(np.indices(shape, np.float32), 0, -1)
 
 
-def volumes(job: Mapping, positions: bool) -> tf.data.Dataset:
-    pairs = [load(job["warp"], i) for i in range(job["volumes"])]
-    masks = np.stack([mask[..., None] for _, mask in pairs])
+def elements(job: Mapping, keys: tuple[str, ...] = ("image", "mask")) -> dict[str, np.ndarray]:
+    """All images, and masks, with an axis for channels."""
+    pairs = [load(job, i) for i in range(job["volumes"])]
+    fields = {key: [pair[i][..., None] for pair in pairs] for i, key in enumerate(keys)}
+    return {key: np.stack(arrays) for key, arrays in fields.items()}
+
+
+def warped(job: Mapping, transforms: list, positions: bool = False):
+    whole = elements(job)
+    dataset = tf.data.Dataset.from_tensor_slices(whole)
     if positions:
-        place = tf.constant(coordinates(pairs[0][0].shape))
-        return tf.data.Dataset.from_tensor_slices(masks).map(lambda m: {"image": place, "mask": m})
-    images = np.stack([image[..., None] for image, _ in pairs])
-    return tf.data.Dataset.from_tensor_slices({"image": images, "mask": masks})
-
-
-def warped(job: Mapping, pieces: list, positions: bool = False):
-    stage = augment.stage(pieces, seed=SEED, num_parallel_calls=CALLS)
-    return passes(volumes(job, positions).repeat(job["long"]).apply(stage))
+        place = tf.constant(coordinates(whole["mask"].shape[1:-1]))
+        dataset = dataset.map(lambda element: element | {"image": place})
+    stage = augment.stage(transforms, seed=SEED, num_parallel_calls=CALLS)
+    return passes(dataset.repeat().apply(stage))
 
 
 def read_pair(pair: tf.Tensor, edge: int) -> dict[str, tf.Tensor]:
@@ -75,40 +77,59 @@ def read_pair(pair: tf.Tensor, edge: int) -> dict[str, tf.Tensor]:
     return {"image": image, "mask": tf.image.resize(mask, (edge, edge), "nearest")}
 
 
-def pictures(job: Mapping, repeats: int = 1) -> tf.data.Dataset:
-    pairs = tf.data.Dataset.from_tensor_slices(np.array(job["pairs"])).repeat(repeats)
-    return pairs.map(lambda pair: read_pair(pair, job["picture"]), num_parallel_calls=CALLS)
-
-
-def augmented_pictures(job: Mapping, dataset: tf.data.Dataset):
-    stage = augment.stage(
-        flip_and_rotate(job["amounts"]), seed=SEED, batched=True, num_parallel_calls=CALLS
-    )
-    return passes(dataset.batch(job["batch"], drop_remainder=True).apply(stage))
-
-
-def picture_positions(job: Mapping):
+def pictures(job: Mapping, cached: bool, augmented: bool = True, positions: bool = False):
+    """Batches of pictures, from files or from a cache of bytes."""
     edge = job["picture"]
-    mask = tf.zeros((edge, edge, 1), tf.uint8)
-    place = {"image": tf.constant(coordinates((edge, edge))), "mask": mask}
-    dataset = tf.data.Dataset.range(len(job["pairs"])).map(lambda _: place)
-    return augmented_pictures(job, dataset)
+    dataset = tf.data.Dataset.from_tensor_slices(np.array(job["pairs"]))
+    if not cached:
+        dataset = dataset.repeat()
+    dataset = dataset.map(lambda pair: read_pair(pair, edge), num_parallel_calls=CALLS)
+    if cached:
+        dataset = dataset.cache().repeat()
+    if positions:
+        place = tf.constant(coordinates((edge, edge)))
+        dataset = dataset.map(lambda element: element | {"image": place})
+    dataset = dataset.batch(job["batch"], drop_remainder=True)
+    if augmented:
+        transforms = flip_and_rotate(job["amounts"])
+        stage = augment.stage(transforms, seed=SEED, batched=True, num_parallel_calls=CALLS)
+        dataset = dataset.apply(stage)
+    return passes(dataset)
 
 
 def cropped(job: Mapping, pairs: bool):
     """Images anywhere, or images and masks by places that are found once, before the cache."""
-    both = [load(job["crops_from"], i) for i in range(2)]
-    keys = ("image", "mask") if pairs else ("image",)
-    whole = {key: np.stack([pair[i][..., None] for pair in both]) for i, key in enumerate(keys)}
+    whole = elements(job, ("image", "mask") if pairs else ("image",))
     dataset = tf.data.Dataset.from_tensor_slices(whole)
     options = {"per_image": job["crops"], "seed": SEED, "num_parallel_calls": CALLS}
-    size = (job["crop"],) * 3
     if pairs:
         dataset = dataset.apply(crops.locate())
-        stage = crops.pos_neg(size, **options)
-    else:
-        stage = crops.random(size, **options)
-    return passes(dataset.cache().repeat(job["crop_passes"] * job["long"]).apply(stage))
+    stage = (crops.pos_neg if pairs else crops.random)(job["crop"], **options)
+    return passes(dataset.cache().repeat().apply(stage))
+
+
+def cropped_by_hand(job: Mapping):
+    """The same as `crops.random`, as one would write it for this size alone, without a check."""
+    size, number = job["crop"], job["crops"]
+    room = tf.constant(np.subtract(job["whole"], size) + 1, tf.float32)
+
+    def cut(element: dict, one: tf.Tensor) -> dict:
+        drawn = tf.random.stateless_uniform([number, len(size)], tf.stack([one, 0])) * room
+        starts = tf.unstack(tf.pad(tf.cast(drawn, tf.int32), [[0, 0], [0, 1]]))
+        parts = [tf.slice(element["image"], start, [*size, 1]) for start in starts]
+        return {"image": tf.stack(parts)}
+
+    dataset = tf.data.Dataset.from_tensor_slices(elements(job, ("image",))).cache().repeat()
+    numbers = tf.data.Dataset.random(seed=SEED, rerandomize_each_iteration=True)
+    both = tf.data.Dataset.zip(dataset, numbers)
+    return passes(both.map(cut, num_parallel_calls=CALLS, deterministic=True))
+
+
+def cropped_from_memory(job: Mapping):
+    whole = [{"image": load(job, i)[0][..., None]} for i in range(job["volumes"])]
+    order = tf.data.Dataset.range(len(whole)).repeat()
+    stage = crops.random(job["crop"], per_image=job["crops"], seed=SEED)
+    return passes(crops.from_memory(whole, stage, indices=order, batch_size=1))
 
 
 def contenders(job: Mapping) -> dict:
@@ -118,12 +139,14 @@ def contenders(job: Mapping) -> dict:
         "elastic positions": lambda: warped(job, elastic(amounts), positions=True),
         "affine": lambda: warped(job, affine(amounts)),
         "affine positions": lambda: warped(job, affine(amounts), positions=True),
-        "files": lambda: augmented_pictures(job, pictures(job, job["long"])),
-        "cache": lambda: augmented_pictures(job, pictures(job).cache().repeat(job["long"])),
-        # Two, as the second pass of one would draw other numbers.
-        "files positions": lambda: picture_positions(job),
-        "cache positions": lambda: picture_positions(job),
-        "pictures": lambda: passes(pictures(job).batch(job["batch"])),
+        "files": lambda: pictures(job, cached=False),
+        "files positions": lambda: pictures(job, cached=False, positions=True),
+        "files, not augmented": lambda: pictures(job, cached=False, augmented=False),
+        "cache": lambda: pictures(job, cached=True),
+        "cache positions": lambda: pictures(job, cached=True, positions=True),
+        "cache, not augmented": lambda: pictures(job, cached=True, augmented=False),
         "crops": lambda: cropped(job, pairs=False),
         "crops of pairs": lambda: cropped(job, pairs=True),
+        "crops by hand": lambda: cropped_by_hand(job),
+        "crops from memory": lambda: cropped_from_memory(job),
     }

@@ -1,7 +1,7 @@
 """SciPy and SimpleITK in the augmentation benchmark, and plain copies of crops with NumPy.
 
-`job["style"]`: "plain" one volume after the other; "workers" two at a time, in threads, as SciPy
-lets go of the interpreter's lock.
+`job["style"]`: "plain" one volume after the other; "threads" two at a time, as SciPy lets go of the
+interpreter's lock.
 """
 
 from __future__ import annotations
@@ -107,59 +107,58 @@ def simpleitk(image: np.ndarray, mask: np.ndarray, drawn: Draw) -> tuple[np.ndar
     return sitk.GetArrayFromImage(warped), sitk.GetArrayFromImage(moved)
 
 
-def passes(job: Mapping, function: Callable, count: int, threads: int):
-    volumes = [load(job["warp"], i) for i in range(count)]
+def copied(image: np.ndarray, mask: np.ndarray, drawn: Draw) -> tuple[np.ndarray, np.ndarray]:
+    """The floor: nothing moves, but the image becomes float32 and both are new."""
+    return image.astype(np.float32), mask.copy()
+
+
+def passes(job: Mapping, function: Callable):
+    volumes = [load(job, i) for i in range(job["volumes"])]
     sequence = np.random.SeedSequence(SEED)
+    pool = ThreadPoolExecutor(2) if "threads" in job["style"] else None
 
-    def work(volume: tuple, seed: np.random.SeedSequence) -> tuple[np.ndarray, np.ndarray]:
-        drawn = draw(np.random.default_rng(seed), job["amounts"], volume[0].shape)
-        return function(*volume, drawn)
+    def work(number: int, seed: np.random.SeedSequence) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = volumes[number % len(volumes)]
+        drawn = None
+        if function is not copied:
+            drawn = draw(np.random.default_rng(seed), job["amounts"], image.shape)
+        return function(image, mask, drawn)
 
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
+    def run(count: int) -> Iterator[tuple[np.ndarray, ...]]:
         seeds = sequence.spawn(count)  # others each time
-        if threads == 1:
-            yield from map(work, volumes, seeds)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(work, volumes, seeds)
+        yield from (pool.map if pool else map)(work, range(count), seeds)
 
     return run
 
 
-def copies(job: Mapping, fields: int, warm: bool):
+def crops(job: Mapping, fields: int, warm: bool):
     """What a crop comes down to: the bytes of uniformly placed boxes, put into one array."""
-    names = ("image", "mask")[:fields]
-    sources = [load(job["crops_from"], i)[:fields] for i in range(2)]
-    size = (job["crops"], *(job["crop"],) * 3)
-    rng = np.random.default_rng(SEED)
-    room = np.array(job["crop_shape"]) - job["crop"] + 1
-    kept = [np.empty(size, sources[0][j].dtype) for j in range(len(names))]
+    sources = [load(job, i)[:fields] for i in range(job["volumes"])]
+    number, size = job["crops"], tuple(job["crop"])
+    rng, room = np.random.default_rng(SEED), np.subtract(job["whole"], size) + 1
+    kept = [np.empty((number, *size), array.dtype) for array in sources[0]]
 
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
-        for _ in range(job["crop_passes"] * job["long"]):
-            for arrays in sources:
-                starts = rng.integers(0, room, (job["crops"], 3))
-                out = kept if warm else [np.empty(size, array.dtype) for array in arrays]
-                for number, start in enumerate(starts):
-                    box = tuple(slice(a, a + job["crop"]) for a in start)
-                    for array, into in zip(arrays, out, strict=True):
-                        into[number] = array[box]
-                yield tuple(out)
+    def run(count: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for turn in range(count):
+            arrays = sources[turn % len(sources)]
+            out = kept if warm else [np.empty_like(array) for array in kept]
+            for i, start in enumerate(rng.integers(0, room, (number, len(size)))):
+                box = tuple(map(slice, start, start + size))
+                for array, into in zip(arrays, out, strict=True):
+                    into[i] = array[box]
+            yield tuple(out)
 
     return run
 
 
 def contenders(job: Mapping) -> dict:
-    threads = 1 if job["style"] == "plain" else 2
-    count, slow = job["volumes"], job["slow_volumes"]
-    table = {
-        "elastic": lambda: passes(job, elastic, count, threads),
-        "affine": lambda: passes(job, affine, count, threads),
+    return {
+        "elastic": lambda: passes(job, elastic),
+        "affine": lambda: passes(job, affine),
+        "SimpleITK": lambda: passes(job, simpleitk),
+        "copied": lambda: passes(job, copied),
+        "crops, fresh": lambda: crops(job, 1, warm=False),
+        "crops, warm": lambda: crops(job, 1, warm=True),
+        "crops of pairs, fresh": lambda: crops(job, 2, warm=False),
+        "crops of pairs, warm": lambda: crops(job, 2, warm=True),
     }
-    if threads == 1:  # SimpleITK has threads of its own
-        table["SimpleITK"] = lambda: passes(job, simpleitk, slow, 1)
-        for fields, name in ((1, "crops"), (2, "crops of pairs")):
-            for warm in (False, True):
-                key = f"{name}, {'warm' if warm else 'fresh'}"
-                table[key] = lambda f=fields, w=warm: copies(job, f, w)
-    return table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -125,43 +124,6 @@ def peak_of_tree(command: Sequence[str], cwd: Path | None = None) -> tuple[int, 
     return peaks.pop(process.pid), sorted(peaks.values(), reverse=True)
 
 
-def in_fresh_processes(
-    commands: Mapping[str, Sequence[str]],
-    repeats: int,
-    label: str = "",
-    env: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, list[dict]]:
-    """Run every command once a round, each in a process of its own, in another order each round.
-
-    Args:
-        commands: name -> command; the last line that it prints is JSON.
-        repeats: rounds.
-        label: shown on the progress bar.
-        env: name -> variables that are added to the environment.
-
-    Returns:
-        name -> what the command printed, one for each round.
-
-    Raises:
-        SystemExit: if a command fails.
-    """
-    results: dict[str, list[dict]] = {name: [] for name in commands}
-    names = list(commands)
-    with tqdm(total=repeats * len(names), desc=label, leave=False) as bar:
-        for round_number in range(repeats):
-            first = round_number % len(names)
-            for name in names[first:] + names[:first]:
-                variables = os.environ | dict((env or {}).get(name, {}))
-                done = subprocess.run(
-                    commands[name], capture_output=True, text=True, check=False, env=variables
-                )
-                if done.returncode:
-                    raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-                results[name].append(json.loads(done.stdout.splitlines()[-1]))
-                bar.update()
-    return results
-
-
 def entry(
     name: str, value: float, unit: str, against: str, against_value: float
 ) -> dict[str, object]:
@@ -188,31 +150,41 @@ def compare(
     ]
 
 
+def digits(value: float) -> str:
+    """Three of them, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def print_times(
     title: str,
     names: Sequence[str],
     times_ms: Mapping[str, Sequence[float]],
     ours: str,
-    memory: Mapping[str, float] | None = None,
+    columns: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
-    """Print medians, spread and how far `ours` is ahead; names without times are not installed."""
-    width = max(map(len, names))
+    """Print medians, spread and how far `ours` is ahead; names without times are not installed.
+
+    Args:
+        title: of the table.
+        names: of its rows.
+        times_ms: name -> milliseconds of each round.
+        ours: the row of the course.
+        columns: further ones: heading -> name -> number.
+    """
+    width, columns = max(map(len, names)), columns or {}
     our_median = statistics.median(times_ms[ours])
-    print(f"\n{title}")
-    head = f"  {'':{width}}  median ms   min to max ms   {ours} is ahead"
-    print(head + ("   peak memory, x voxels" if memory else ""))
+    heads = [f"{'':{width}}", "median ms", "    min to max ms", f"{ours} is ahead", *columns]
+    print(f"\n{title}\n  " + "  ".join(heads))
     for name in names:
         if name not in times_ms:
             print(f"  {name:{width}}  not installed")
             continue
         times = times_ms[name]
         median = statistics.median(times)
-        spread = f"{min(times):.0f} to {max(times):.0f}"
-        ahead = "" if name == ours else f"{median / our_median:.2f} x"
-        line = f"  {name:{width}}  {median:9.1f}  {spread:>14}  {ahead:>{len(ours) + 10}}"
-        if memory and name in memory:
-            line += f"  {memory[name]:>22.2f}"
-        print(line)
+        cells = [f"{name:{width}}", digits(median), f"{digits(min(times))} to {digits(max(times))}"]
+        cells.append("" if name == ours else f"{median / our_median:.2f} x")
+        cells += [digits(column[name]) if name in column else "" for column in columns.values()]
+        print("  " + "  ".join(f"{x:>{len(head)}}" for x, head in zip(cells, heads, strict=True)))
 
 
 def write_json(path: str | Path, entries: Sequence[Mapping[str, object]]) -> None:

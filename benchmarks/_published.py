@@ -72,21 +72,6 @@ def float_list(work: Workload, *, as_in_2018: bool) -> tf.data.Dataset:
     return dataset
 
 
-def float_list_in_session(work: Workload) -> Callable[[], np.ndarray]:
-    """Method 2 down to its session, which hands out NumPy arrays; switches this process to graphs.
-
-    Returns:
-        A function that gives the next batch.
-    """
-    v1 = tf.compat.v1
-    v1.disable_eager_execution()
-    iterator = v1.data.make_initializable_iterator(float_list(work, as_in_2018=True))
-    features, labels = iterator.get_next()
-    session = v1.train.MonitoredTrainingSession()
-    session.run(iterator.initializer)
-    return lambda: session.run([features, labels])[0]
-
-
 def generator(work: Workload) -> tf.data.Dataset:
     """Method 3: a Python generator that reads the image again for each example."""
     with open(work.table, newline="", encoding="utf-8") as file:

@@ -36,9 +36,9 @@ def smaller(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def batches(job: Mapping) -> tf.data.Dataset:
     """The lesson's input: cached, shuffled, flipped and scaled, without end."""
-    pieces = [augment.Flip("x"), augment.Flip("y"), augment.Zoom(LESSON["zoom"])]
+    transforms = [augment.Flip("x"), augment.Flip("y"), augment.Zoom(LESSON["zoom"])]
     stage = augment.stage(
-        pieces,
+        transforms,
         seed=SEED,
         fill=LESSON["fill"],
         mask_fill=LESSON["mask_fill"],
@@ -61,7 +61,6 @@ class Lesson:
 
     def __init__(self, job: Mapping) -> None:
         keras.utils.set_random_seed(SEED)
-        self.items = job["lead"] + job["lesson_steps"] + job["trail"]
         self.batches = batches(job)
         batch = next(iter(self.batches.take(1)))
         self.repeated = tf.data.Dataset.from_tensors(batch).repeat()
@@ -76,7 +75,8 @@ class Lesson:
             alpha=LESSON["alpha"],
             rates=LESSON["rates"],
         )
-        loss, optimizer = deeplab.loss(), keras.optimizers.Adam(RATE)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+        optimizer = keras.optimizers.Adam(RATE)
         optimizer.build(network.trainable_variables)
 
         def step(images, masks):
@@ -89,22 +89,22 @@ class Lesson:
         specs = [tf.TensorSpec(one.shape, one.dtype) for one in batch]
         self.step = tf.function(step, autograph=False).get_concrete_function(*specs)
 
-    def train(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray]]:
+    def train(self, dataset: tf.data.Dataset, count: int) -> Iterator[tuple[np.ndarray]]:
         """The loss of each step; the dataset ends, so nobody works on after it."""
-        for images, masks in dataset.take(self.items):
+        for images, masks in dataset.take(count):
             # Eight bytes: the checksum of fewer is the sum of single bytes.
             yield (self.step(images, masks).numpy().astype(np.float64),)
 
-    def look(self, dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
+    def look(self, dataset: tf.data.Dataset, count: int) -> Iterator[tuple[np.ndarray, ...]]:
         """Batches alone, as they come."""
-        yield from dataset.take(self.items).as_numpy_iterator()
+        yield from dataset.take(count).as_numpy_iterator()
 
 
 def contenders(job: Mapping) -> dict:
     made = functools.cache(lambda: Lesson(job))
     return {
-        "real batches": lambda: lambda: made().train(made().batches),
-        "one batch repeated": lambda: lambda: made().train(made().repeated),
-        "batches alone": lambda: lambda: made().look(made().batches),
-        "repeated alone": lambda: lambda: made().look(made().repeated),
+        "real batches": lambda: lambda count: made().train(made().batches, count),
+        "one batch repeated": lambda: lambda count: made().train(made().repeated, count),
+        "batches alone": lambda: lambda count: made().look(made().batches, count),
+        "repeated alone": lambda: lambda count: made().look(made().repeated, count),
     }

@@ -9,7 +9,8 @@ stdin and stdout, so there is no port and nothing to unpickle; what its librarie
 stderr. It ends when its stdin does, that is, at the latest with its parent.
 
 A file of contenders has `contenders(job)`, which gives name -> prepare; `prepare()` gives run, and
-each `run()` yields what one pass over the job makes, item by item, as tuples of arrays.
+each `run(count)` yields what one pass makes, `count` items, as tuples of arrays. Then it is done:
+nobody works on after the answer. A question may tell more of the job, a size for instance.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 Item = tuple[np.ndarray, ...]
-Run = Callable[[], Iterator[Item]]
+Run = Callable[[int], Iterator[Item]]
+NOTHING: Mapping = {}
 LAST_WORDS = 2000  # characters
 ENDS_WITHIN_S = 10
 
@@ -54,12 +56,21 @@ def checksum(item: Sequence[np.ndarray]) -> int:
     return total % 2**64
 
 
-def timed(run: Run, lead: int = 0, trail: int = 0) -> tuple[float, list[int]]:
-    """Seconds of one pass, every byte of it looked at, and the checksum of each item.
+class Pass(NamedTuple):
+    """One pass: its seconds, those until its first item, and the checksum of each item."""
+
+    seconds: float
+    first_s: float
+    checksums: list[int]
+
+
+def timed(run: Run, count: int, lead: int = 0, trail: int = 0) -> Pass:
+    """Seconds that `count` items take, every byte looked at.
 
     Args:
         run: gives the items of one pass.
-        lead, trail: so many items at the beginning, and at the end, are looked at outside of the
+        count: items for which the clock runs.
+        lead, trail: so many more at the beginning, and at the end, are looked at outside of the
             clock: it is to show a pipeline that runs, not one that starts.
 
     Raises:
@@ -67,42 +78,53 @@ def timed(run: Run, lead: int = 0, trail: int = 0) -> tuple[float, list[int]]:
     """
     gc.collect()
     stamps, checksums = [time.perf_counter()], []
-    for item in run():
+    for item in run(lead + count + trail):
         checksums.append(checksum(item))
         stamps.append(time.perf_counter())
     if len(checksums) <= lead + trail:
         raise ValueError(f"{len(checksums)} items, of which {lead} + {trail} are not timed")
-    return stamps[-1 - trail] - stamps[lead], checksums
+    return Pass(stamps[-1 - trail] - stamps[lead], stamps[1] - stamps[0], checksums)
 
 
-def answer(question: Mapping, prepared: dict[str, Run], table: Mapping[str, Callable]) -> dict:
-    """What a worker says to `{"run": name}` or `{"keep": name, "count": n, "folder": path}`.
+class Prepared:
+    """A worker's contenders, each prepared when it is first asked for."""
 
-    `run` times a pass, without its first `lead` and last `trail` items if it is told so. `keep`
-    writes the first items of a pass to files, item 0's second array as `0_1.npy`, outside of any
-    clock.
+    def __init__(self, contenders: Callable[[Mapping], Mapping], job: Mapping) -> None:
+        self.contenders, self.job, self.told = contenders, job, None
+
+    def __call__(self, name: str, told: Mapping) -> Run:
+        """The contender of that name; those for another size are forgotten."""
+        if told != self.told:
+            self.told, self.ready = told, {}
+            self.table = self.contenders({**self.job, **told})
+        if name not in self.ready:
+            self.ready[name] = self.table[name]()
+        return self.ready[name]
+
+
+def answer(question: Mapping, prepared: Prepared) -> dict:
+    """What a worker says to a question: to time a pass, or to keep the items of one.
+
+    Kept items are written to files of a `folder`, item 0's second array as `0_1.npy`, outside of
+    any clock; `seconds` are those of the last item.
     """
-    name = question.get("run") or question["keep"]
-    if name not in prepared:
-        prepared[name] = table[name]()
-    if "run" in question:
-        outside = (question.get("lead", 0), question.get("trail", 0))
-        seconds, checksums = timed(prepared[name], *outside)
-        return {"seconds": seconds, "checksums": checksums}
-    arrays = 0
-    for i, item in enumerate(prepared[name]()):  # to its end: nobody works on after the answer
-        for j, array in enumerate(item if i < question["count"] else ()):
+    run, count = prepared(question["name"], question["told"]), question["count"]
+    if "folder" not in question:
+        return timed(run, count, question["lead"], question["trail"])._asdict()
+    start, seconds = time.perf_counter(), 0.0
+    for i, item in enumerate(run(count)):
+        seconds = time.perf_counter() - start
+        for j, array in enumerate(item):
             np.save(Path(question["folder"], f"{i}_{j}.npy"), array, allow_pickle=False)
-            arrays += 1
-    return {"arrays": arrays}
+        start = time.perf_counter()
+    return {"seconds": seconds}
 
 
-def serve(table: Mapping[str, Callable], questions: Iterable[str], answers: TextIO) -> None:
+def serve(prepared: Prepared, questions: Iterable[str], answers: TextIO) -> None:
     """Answer one line for each line, until there are no more; an error is an answer, too."""
-    prepared: dict[str, Run] = {}
     for number, line in enumerate(questions):
         try:
-            reply = answer(json.loads(line), prepared, table)
+            reply = answer(json.loads(line), prepared)
         except Exception:  # whatever a library may raise: the parent has to hear of it
             reply = {"error": traceback.format_exc()}
         if not number:
@@ -138,7 +160,7 @@ class Server:
             env=os.environ | dict(env or {}),
         )
 
-    def _ask(self, name: str, question: Mapping) -> dict:
+    def _ask(self, question: Mapping) -> dict:
         try:
             print(json.dumps(question), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
@@ -147,12 +169,13 @@ class Server:
         if not line:
             code = self.process.wait()
             raise ContenderFailedError(
-                f"{name}: the worker of {self.label} has died (exit code {code}). Its last "
-                f"words:\n{self._last_words()}"
+                f"{question['name']}: the worker of {self.label} has died (exit code {code}). Its "
+                f"last words:\n{self._last_words()}"
             )
         reply = json.loads(line)
         if "error" in reply:
-            raise ContenderFailedError(f"{name}: {reply['error']}{self._last_words()}")
+            words = f"{question['name']}: {reply['error']}{self._last_words()}"
+            raise ContenderFailedError(words)
         return reply
 
     def _last_words(self) -> str:
@@ -161,32 +184,37 @@ class Server:
         self._words.seek(0)
         return self._words.read()[-LAST_WORDS:]
 
-    def run(self, name: str, lead: int = 0, trail: int = 0) -> tuple[float, list[int]]:
-        """One pass of a contender: its seconds and the checksum of each item.
+    def run(
+        self, name: str, count: int, lead: int = 0, trail: int = 0, told: Mapping = NOTHING
+    ) -> Pass:
+        """One pass of a contender.
 
         Args:
             name: of the contender.
+            count: items for which the clock runs.
             lead, trail: items at the beginning and at the end that are not timed.
+            told: more of the job, a size for instance.
 
         Raises:
             ContenderFailedError: if the contender raises or its worker is dead.
         """
-        reply = self._ask(name, {"run": name, "lead": lead, "trail": trail})
-        return reply["seconds"], reply["checksums"]
+        question = {"name": name, "told": told, "count": count, "lead": lead, "trail": trail}
+        return Pass(**self._ask(question))
 
-    def keep(self, name: str, count: int) -> list[Item]:
-        """The first items of a pass of a contender, to be looked at.
+    def keep(self, name: str, count: int, told: Mapping = NOTHING) -> tuple[list[Item], float]:
+        """The items of a short pass, to be looked at, and the seconds that the last one took.
 
         Raises:
             ContenderFailedError: if the contender raises or its worker is dead.
         """
         with tempfile.TemporaryDirectory() as folder:
-            self._ask(name, {"keep": name, "count": count, "folder": folder})
+            question = {"name": name, "told": told, "count": count, "folder": folder}
+            seconds = self._ask(question)["seconds"]
             items: dict[int, dict[int, np.ndarray]] = {}
             for path in Path(folder).glob("*.npy"):
                 i, j = map(int, path.stem.split("_"))
                 items.setdefault(i, {})[j] = np.load(path, allow_pickle=False)
-            return [tuple(items[i][j] for j in sorted(items[i])) for i in sorted(items)]
+            return [tuple(items[i][j] for j in sorted(items[i])) for i in sorted(items)], seconds
 
     def close(self) -> None:
         """End the worker; calling it twice is harmless."""
@@ -203,31 +231,6 @@ class Server:
         self._words.close()
 
     def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-
-class Running:
-    """Workers that have been started; a context ends them all.
-
-    Args:
-        job: what they work on.
-        peers: interpreter of the environment that has the others.
-    """
-
-    def __init__(self, job: Mapping, peers: Path) -> None:
-        self.job, self.peers = job, peers
-        self.running: dict[object, Server] = {}
-
-    def close(self) -> None:
-        """End all of them."""
-        for server in self.running.values():
-            server.close()
-        self.running.clear()
-
-    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -268,7 +271,8 @@ def main() -> None:
     os.dup2(empty, 0)  # processes that a library starts do not read the questions
     sys.path.insert(0, str(source.parent))
     # An import under its own name, so that what a library pickles for its workers is found there.
-    serve(importlib.import_module(source.stem).contenders(job), questions, answers)
+    module = importlib.import_module(source.stem)
+    serve(Prepared(module.contenders, job), questions, answers)
 
 
 if __name__ == "__main__":

@@ -21,41 +21,18 @@ class Sizes:
     series: int = 12
     slices: int = 100
     pixels: int = 512
-    subjects: int = 10
-    head: tuple[int, int, int] = (180, 240, 240)
-    crop: tuple[int, int, int] = (128, 224, 224)
-    small: tuple = (40, (48, 128, 128), (32, 112, 112))  # subjects, volume, crop; () for none
-    pictures: tuple[tuple[int, int], ...] = ((4096, 64), (1024, 256))  # how many, and their side
-    batches: int = 30
-    slow_batches: int = 4
     few: int = 50
     many: int = 500
     small_slices: int = 8
     small_pixels: int = 256
     repeats: int = 5
-    processes: int = 5
     is_quick: bool = False
 
 
 QUICK = Sizes(
-    volumes=8,
-    series=4,
-    slices=12,
-    pixels=256,
-    subjects=5,
-    head=(48, 128, 128),
-    crop=(32, 112, 112),
-    small=(),
-    pictures=((512, 64),),
-    batches=10,
-    few=5,
-    many=25,
-    small_slices=4,
-    small_pixels=64,
-    repeats=2,
-    processes=1,
-    is_quick=True,
-)
+    volumes=8, series=4, slices=12, pixels=256, few=5, many=25, small_slices=4, small_pixels=64,
+    repeats=2, is_quick=True,
+)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from _tuning_inputs import arrays, batches_in_a_pass
-from _workload import cropped
+from _workload import arrays, cropped
 
 from helpers.memory import aligned
 
 Item = tuple[np.ndarray, ...]
 SEED = 1
-THIN = 64  # voxels apart, of those that are looked at where batches are not
+THIN = 64  # voxels of each example that are looked at where batches are not
 
 
 def thin(batch: np.ndarray) -> np.ndarray:
@@ -26,58 +25,48 @@ def thin(batch: np.ndarray) -> np.ndarray:
     return batch[:, :: max(batch.shape[1] // THIN, 1)].copy()
 
 
-def passes(job: Mapping, copies: Callable[[], Sequence[np.ndarray]], looked_at: bool = True):
-    """A function that makes the batches of a pass, each from as many arrays as it has examples."""
+def passes(job: Mapping, sources: Callable[[int], Sequence[np.ndarray]], looked_at: bool = True):
+    """A function that makes batches; `sources(n)` gives the arrays of which batch n consists."""
     out = aligned(np.zeros((job["batch"], *job["crop"]), np.float32))
-    pool = ThreadPoolExecutor(2) if job["style"] == "2 threads" else None
+    pool = ThreadPoolExecutor(2) if "threads" in job["style"] else None
 
-    def run() -> Iterator[Item]:
-        for _ in range(batches_in_a_pass(job)):
-            both = out, copies()
-            list((pool.map if pool else map)(np.copyto, *both))
+    def run(count: int) -> Iterator[Item]:
+        for number in range(count):
+            list((pool.map if pool else map)(np.copyto, out, sources(number)))
             yield (out if looked_at else thin(out),)
 
     return run
 
 
+def in_turn(several: Sequence, job: Mapping, number: int) -> list:
+    """The arrays for batch `number`, all in turn."""
+    first = number * job["batch"]
+    return [several[(first + i) % len(several)] for i in range(job["batch"])]
+
+
 def from_memory(job: Mapping, looked_at: bool = True):
     """Random crops: the volumes in turn, each start as likely as any other."""
     volumes, rng = arrays(job["volumes"]), np.random.default_rng(SEED)
-    room, done = np.subtract(job["head"], job["crop"]) + 1, 0
+    room = np.subtract(job["head"], job["crop"]) + 1
 
-    def copies() -> list[np.ndarray]:
-        nonlocal done
+    def sources(number: int) -> list[np.ndarray]:
         starts = rng.integers(room, size=(job["batch"], 3))
-        chosen = [volumes[(done + i) % len(volumes)] for i in range(job["batch"])]
-        done += job["batch"]
-        return [cropped(one, at, job["crop"]) for one, at in zip(chosen, starts, strict=True)]
+        pairs = zip(in_turn(volumes, job, number), starts, strict=True)
+        return [cropped(one, at, job["crop"]) for one, at in pairs]
 
-    return passes(job, copies, looked_at)
+    return passes(job, sources, looked_at)
 
 
 def from_files(job: Mapping):
     """Stored crops: files of int16 that are mapped into memory, one after the other."""
-    files, done = arrays(job["stored"], mapped=True), 0
-
-    def copies() -> list[np.ndarray]:
-        nonlocal done
-        chosen = [files[(done + i) % len(files)] for i in range(job["batch"])]
-        done += job["batch"]
-        return chosen
-
-    return passes(job, copies)
+    files = arrays(job["stored"], mapped=True)
+    return passes(job, lambda number: in_turn(files, job, number))
 
 
 def nothing(job: Mapping):
     """What looking at the bytes of a batch takes, by itself."""
     out = aligned(np.ones((job["batch"], *job["crop"]), np.float32))
-
-    def run() -> Iterator[Item]:
-        for number in range(batches_in_a_pass(job)):
-            out.flat[0] = number
-            yield (out,)
-
-    return run
+    return lambda count: ((out,) for _ in range(count))
 
 
 def contenders(job: Mapping) -> dict:

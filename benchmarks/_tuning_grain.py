@@ -7,13 +7,13 @@ two processes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grain
 import numpy as np
-from _tuning_inputs import arrays, batches_in_a_pass
-from _workload import cropped
+from _workload import arrays, cropped
 
 SEED = 1
 AHEAD = 2  # batches
@@ -64,15 +64,12 @@ class IntoWarmMemory:
 
 
 def passes(job: Mapping, source, crop: bool, own_batch_fn: bool = False):
-    """A function that goes through as many batches as a pass has, other ones each time."""
-    tuned, total = "tuned" in job["style"], batches_in_a_pass(job)
-    epochs = -(-total * job["batch"] // len(source))
-    number = 0
+    """A function that goes through as many batches as it is told, other ones each time."""
+    tuned, seeds = "tuned" in job["style"], itertools.count(SEED)
 
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
-        nonlocal number
-        number += 1
-        data = grain.MapDataset.source(source).seed(number).shuffle().repeat(epochs)
+    def run(total: int) -> Iterator[tuple[np.ndarray, ...]]:
+        epochs = -(-total * job["batch"] // len(source))
+        data = grain.MapDataset.source(source).seed(next(seeds)).shuffle().repeat(epochs)
         if crop:
             data = data.random_map(Crop(job["crop"], cast=not tuned))
         elif not tuned:
@@ -99,8 +96,6 @@ def passes(job: Mapping, source, crop: bool, own_batch_fn: bool = False):
 def contenders(job: Mapping) -> dict:
     return {
         "memory": lambda: passes(job, arrays(job["volumes"]), crop=True),
-        "memory, own batch_fn": lambda: passes(
-            job, arrays(job["volumes"]), crop=True, own_batch_fn=True
-        ),
+        "memory, own batch_fn": lambda: passes(job, arrays(job["volumes"]), True, True),
         "files": lambda: passes(job, Files(job["stored"]), crop=False),
     }

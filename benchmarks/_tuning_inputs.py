@@ -7,100 +7,89 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from _workload import SALT, Workload, cropped, load_crop, loaded, reading_workload, voxels_of
+from _workload import (
+    SALT,
+    Workload,
+    cropped,
+    load_crop,
+    loaded,
+    picture_workload,
+    reading_workload,
+    voxels_of,
+)
 
 from helpers.cases import Case, Found
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """How much is measured; `QUICK` ends within a minute and is too small to quote.
-
-    Args:
-        subjects: volumes, as many as fill whole batches.
-        head: voxels `(z, y, x)` of a volume.
-        crop: voxels of an example.
-        fast, medium, slow: batches for which the clock runs in a pass, by how long a row takes for
-            one. Whole epochs, and whole fillings of TorchIO's queue.
-        lead, trail: batches of a pass before the clock starts, and after it has stopped; whatever
-            a pipeline does ahead of its consumer, it does equally much of it at both ends.
-        counts: records of which reading has to cost the same each.
-        record: voxels of one of these.
-        patch: voxels of an example of the training step beside the smart cache.
-        listed: how often each volume stands in the list of the smart cache, so that what it loads
-            in an epoch takes long enough to be seen.
-        epochs: of a pass beside the smart cache.
-        rounds: that count.
-    """
-
-    subjects: int = 10
-    head: tuple[int, int, int] = (180, 240, 240)
-    crop: tuple[int, int, int] = (128, 224, 224)
-    fast: int = 60
-    medium: int = 20
-    slow: int = 4
-    lead: int = 4
-    trail: int = 4
-    counts: tuple[int, ...] = (10, 100, 1000)
-    record: tuple[int, int, int] = (16, 128, 128)
-    patch: tuple[int, int, int] = (32, 96, 96)
-    listed: int = 4
-    epochs: int = 3
-    rounds: int = 5
-    is_quick: bool = False
-
-
-QUICK = Sizes(
-    subjects=5,
-    head=(48, 128, 128),
-    crop=(32, 112, 112),
-    fast=10,
-    medium=10,
-    slow=2,
-    lead=2,
-    trail=2,
-    record=(8, 32, 32),
-    patch=(16, 32, 32),
-    epochs=2,
-    rounds=2,
-    is_quick=True,
-)
+# Volumes, and crops of them: `usual` is the size of 2018.
+SIZES = {
+    "small": {"head": (48, 128, 128), "crop": (32, 112, 112)},
+    "medium": {"head": (96, 192, 192), "crop": (64, 160, 160)},
+    "usual": {"head": (180, 240, 240), "crop": (128, 224, 224)},
+}
+# Thousands of small records: pictures of noise. A pass is two epochs, of which one is timed.
+PICTURES = {
+    "small": {"pictures": 4096, "side": 64, "items": 128},
+    "medium": {"pictures": 1024, "side": 256, "items": 32},
+}
+COUNTS = (10, 100, 1000)  # records of which reading has to cost the same each
 SHARDS = 4
 RECORDS_TOGETHER = 10  # records in a batch where their cost is looked at
 
 
-def make_job(sizes: Sizes, data_dir: Path, scratch: Path) -> dict[str, object]:
-    """Make the input and say where it lies.
+def make_job(quick: bool, scratch: Path) -> dict[str, object]:
+    """What all workers are told, whatever the size; of plain numbers, strings and lists.
 
     Args:
-        sizes: how much.
-        data_dir: folder of all data sets, where the heads are kept.
-        scratch: folder for what is made from them in each run.
+        quick: whether the run has to end within a minute.
+        scratch: folder for what is made in each run.
 
     Returns:
-        What the workers are told, of plain numbers, strings and lists. `work` is the folder of
-        `_workload.reading_workload`; `volumes` holds `0.npy` (int16 `[z, y, x]`) and so on,
-        `stored` the crops that float_list has; `records` those as records, `whole` the volumes as
-        records, and `counted/10` ten small ones.
+        `subjects`, volumes, as many as fill whole batches of `batch`; `counted`, the folder of
+        `write_counted`, with records of shape `record`; and, beside the smart cache, `patch`, the
+        shape of an example of its training step, `listed`, how often each volume stands in its
+        list, so that loading takes long enough to be seen, and `epochs` of a pass.
     """
-    work = reading_workload(data_dir, sizes.subjects, sizes.head, sizes.crop)
-    job = dataclasses.asdict(sizes) | {"work": str(work.folder), "batch": work.batch}
-    for name in ("volumes", "stored", "records", "whole", "counted"):
-        job[name] = str(scratch / name)
+    job = {"subjects": 5, "record": (8, 32, 32), "patch": (16, 32, 32), "epochs": 2}
+    if not quick:
+        job = {"subjects": 10, "record": (16, 128, 128), "patch": (32, 96, 96), "epochs": 2}
+    return job | {"batch": 5, "listed": 4, "counted": str(scratch / "counted")}
+
+
+def make(told: Mapping, job: Mapping, data_dir: Path, scratch: Path) -> dict[str, object]:
+    """Make the input of a size unless it is there.
+
+    Returns:
+        What workers are told of it. `work` is the folder of `_workload.reading_workload`; `volumes`
+        has `0.npy` (int16 `[z, y, x]`) and so on, `stored` the crops that float_list has, `records`
+        those as records and `whole` the volumes as records.
+    """
+    if "side" in told:
+        work = picture_workload(data_dir, told["pictures"], told["side"])
+        told = {**told, "crop": work.crop, "batch": work.batch, "subjects": len(work.subjects)}
+    else:
+        work = reading_workload(data_dir, job["subjects"], tuple(told["head"]), tuple(told["crop"]))
+    folder = scratch / "x".join(map(str, work.crop))
+    told = {**told, "work": str(work.folder)}
+    told |= {name: str(folder / name) for name in ("volumes", "stored", "records", "whole")}
+    if folder.exists():
+        return told
     for name in ("volumes", "stored"):
-        Path(job[name]).mkdir()
+        Path(told[name]).mkdir(parents=True)
     for number, one in enumerate(work.subjects):
         voxels = voxels_of(one.path)
         part = np.ascontiguousarray(cropped(voxels, one.start, work.crop))
-        np.save(Path(job["volumes"], f"{number}.npy"), voxels, allow_pickle=False)
-        np.save(Path(job["stored"], f"{number}.npy"), part, allow_pickle=False)
-    write_records(Path(job["records"]), work.found())
+        np.save(Path(told["volumes"], f"{number}.npy"), voxels, allow_pickle=False)
+        np.save(Path(told["stored"], f"{number}.npy"), part, allow_pickle=False)
+    schema = "classification" if "side" in told else "volume"
+    write_records(Path(told["records"]), work.found(), schema=schema)
+    if "side" in told:
+        return told
     whole = [
-        dataclasses.replace(case, source=(one.path, (0, 0, 0), sizes.head))
+        dataclasses.replace(case, source=(one.path, (0, 0, 0), told["head"]))
         for case, one in zip(work.found().cases, work.subjects, strict=True)
     ]
-    write_records(Path(job["whole"]), Found(tuple(whole)), load_with_mask, two_classes)
-    return job
+    write_records(Path(told["whole"]), Found(tuple(whole)), load_with_mask, two_classes)
+    return told
 
 
 def load_with_mask(case: Case) -> dict[str, np.ndarray]:
@@ -114,19 +103,19 @@ def two_classes(case: Case) -> frozenset[int]:
     return frozenset({0, 1})
 
 
-def write_records(folder: Path, found: Found, load=load_crop, survey=None) -> None:
+def write_records(folder: Path, found: Found, load=load_crop, survey=None, schema="volume") -> None:
     """Records in a few shards; the page cache holds them afterwards."""
     from helpers import records  # the peers' environment lacks what this imports
 
     records.write(
-        folder, found, "volume", load, survey=survey,
+        folder, found, schema, load, survey=survey,
         salt=SALT, classes=("male", "female"), shard_count=SHARDS, workers=1, progress=False,
     )  # fmt: skip
 
 
 def write_counted(job: Mapping) -> None:
     """Sets of 10, 100, 1,000 small records, one folder for each number, unless they are there."""
-    for count in job["counts"]:
+    for count in COUNTS:
         if Path(job["counted"], str(count)).exists():
             continue
         cases = [Case(str(i), (i, tuple(job["record"])), label=i % 2) for i in range(count)]
@@ -142,14 +131,3 @@ def noise(case: Case) -> dict[str, np.ndarray]:
 def work_of(job: Mapping) -> Workload:
     """The workload that a job speaks of."""
     return loaded(Path(job["work"]))
-
-
-def arrays(folder: str, mapped: bool = False) -> list[np.ndarray]:
-    """The int16 arrays of a folder, in the order of the subjects."""
-    files = sorted(Path(folder).glob("*.npy"), key=lambda file: int(file.stem))
-    return [np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False) for file in files]
-
-
-def batches_in_a_pass(job: Mapping) -> int:
-    """How many batches a worker's contenders give, those outside of the clock included."""
-    return job["lead"] + job["batches"] + job["trail"]

@@ -13,9 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
-from _tuning_inputs import batches_in_a_pass, work_of
+from _peers_torch import SEED, Item, passes
+from _tuning_inputs import work_of
 from monai.data import (
     CacheDataset,
     DataLoader,
@@ -32,10 +32,8 @@ from monai.transforms import (
     LoadImaged,
     RandSpatialCropd,
 )
-from torch.utils.data import RandomSampler
 
-Item = tuple[np.ndarray, ...]
-KEY, SEED = "image", 1
+KEY = "image"
 BETWEEN = 10  # batches from one exchange of the SmartCacheDataset to the next
 
 
@@ -61,42 +59,26 @@ def seeded(transforms: list) -> Compose:
     return Compose(transforms).set_random_state(seed=SEED)
 
 
-def as_float32(job: Mapping) -> Callable[[torch.Tensor], np.ndarray]:
+def as_float32(job: Mapping) -> Callable[[Mapping], Item]:
     """What makes a batch of a loader float32; plain ones are."""
     if "tuned" not in job["style"]:
-        return lambda batch: batch.numpy()
+        return lambda batch: (batch[KEY].numpy(),)
     warm = torch.zeros((job["batch"], 1, *job["crop"]))
-    return lambda batch: warm.copy_(batch).numpy()
+    return lambda batch: (warm.copy_(batch[KEY]).numpy(),)
 
 
-def loader_of(dataset, job: Mapping, loader=DataLoader, **options) -> DataLoader:
-    """A loader whose epochs are as long as a pass, however few items there are."""
-    if "workers" in job["style"]:
-        options |= {"num_workers": 2, "persistent_workers": True}
-    count = job["batch"] * options.pop("batches", batches_in_a_pass(job))
-    sampler = RandomSampler(dataset, num_samples=count)
-    return loader(dataset, batch_size=job["batch"], sampler=sampler, **options)
+def batches(dataset, job: Mapping, loader: type = DataLoader, **options: object):
+    return passes(dataset, job, as_float32(job), job["batch"], loader, shuffled=True, **options)
 
 
-def passes(dataset, job: Mapping, **options):
-    """A function that goes through as many batches as a pass has."""
-    loader, finish = loader_of(dataset, job, **options), as_float32(job)
-
-    def run() -> Iterator[Item]:
-        for batch in loader:
-            yield (finish(batch[KEY]),)
-
-    return run
-
-
-def cached(job: Mapping, **options):
+def cached(job: Mapping, **options: object):
     data, copy = paths(job["volumes"], job["subjects"]), "tuned" not in job["style"]
     transforms = seeded([*load(job), crop(job["crop"])])
     dataset = CacheDataset(data, transforms, copy_cache=copy, progress=False)
-    return passes(dataset, job, **options)
+    return batches(dataset, job, **options)
 
 
-def put_together(job: Mapping):
+def put_together(job: Mapping) -> Callable:
     """A `collate_fn` of one's own: each crop is cast straight into the warm batch."""
     warm = torch.zeros((job["batch"], 1, *job["crop"]))
 
@@ -108,11 +90,6 @@ def put_together(job: Mapping):
     return collate
 
 
-def cached_and_put_together(job: Mapping):
-    run = cached(job, collate_fn=put_together(job))
-    return run
-
-
 def smart_cached(job: Mapping):
     """One volume is outside of the cache; one is exchanged, in the background, now and then."""
     data, copy = paths(job["volumes"], job["subjects"]), "tuned" not in job["style"]
@@ -120,13 +97,12 @@ def smart_cached(job: Mapping):
         data, seeded([*load(job), crop(job["crop"])]), cache_num=len(data) - 1,
         replace_rate=1 / len(data), copy_cache=copy, progress=False,
     )  # fmt: skip
-    total, finish = batches_in_a_pass(job), as_float32(job)
+    some = batches(dataset, job)
 
-    def run() -> Iterator[Item]:
+    def run(count: int) -> Iterator[Item]:
         dataset.start()
-        for first in range(0, total, BETWEEN):
-            for batch in loader_of(dataset, job, batches=min(BETWEEN, total - first)):
-                yield (finish(batch[KEY]),)
+        for first in range(0, count, BETWEEN):
+            yield from some(min(BETWEEN, count - first))
             dataset.update_cache()
         dataset.shutdown()
 
@@ -136,12 +112,12 @@ def smart_cached(job: Mapping):
 def persistent(job: Mapping):
     """Stored crops in MONAI's own files, read for each batch."""
     folder = tempfile.mkdtemp(prefix="monai_", dir=Path(job["volumes"]).parent)
-    dataset = PersistentDataset(paths(job["stored"], job["subjects"]), load(job), folder)
-    return passes(dataset, job)
+    data = paths(job["stored"], job["subjects"])
+    return batches(PersistentDataset(data, load(job), folder), job)
 
 
 def from_nifti(job: Mapping):
-    return passes(Dataset(images(job), seeded([*load(job), crop(job["crop"][::-1])])), job)
+    return batches(Dataset(images(job), seeded([*load(job), crop(job["crop"][::-1])])), job)
 
 
 def contenders(job: Mapping) -> dict:
@@ -152,7 +128,7 @@ def contenders(job: Mapping) -> dict:
     return {
         "cache": lambda: cached(job),
         "cache, thread": lambda: cached(job, loader=ThreadDataLoader),
-        "cache, own collate_fn": lambda: cached_and_put_together(job),
+        "cache, own collate_fn": lambda: cached(job, collate_fn=put_together(job)),
         "smart cache": lambda: smart_cached(job),
         "persistent": lambda: persistent(job),
         "nifti": lambda: from_nifti(job),

@@ -3,131 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+
+from _contest import Asked, Part, Row, at_sizes
+from _tuning_inputs import COUNTS, PICTURES, RECORDS_TOGETHER, SIZES
 
 OURS, FLOOR, MONAI = "_tuning_ours.py", "_tuning_floor.py", "_tuning_monai.py"
-PUBLISHED, TORCHIO, GRAIN = "_tuning_published.py", "_tuning_torchio.py", "_tuning_grain.py"
-WHOLE, SMART, SMART_MONAI = "_tuning_whole.py", "_tuning_smart.py", "_tuning_smart_monai.py"
-PEERS = (MONAI, TORCHIO, GRAIN, SMART_MONAI)  # live in benchmarks/.venv
+TORCHIO, GRAIN = "_tuning_torchio.py", "_tuning_grain.py"
+SMART, SMART_MONAI = "_tuning_smart.py", "_tuning_smart_monai.py"
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One contender; in a full run it has a process of its own, in a quick one it may share.
-
-    Args:
-        file: of the contenders.
-        contender: its name there.
-        style: what its process is told.
-        pace: "fast", "medium" or "slow", which says how many batches a pass has.
-        kind: what its batches are: "drawn" crops, "generator", "stored" crops, "stored, whitened",
-            "thin" ones, of which a few voxels are looked at, or "" for anything else.
-        spared: by a quick run, which has a minute.
-        records: of one pass, which is an epoch, timed from its beginning; 0 for anything else.
-        whole: time all of a pass, for a contender that would make it before the clock starts.
-    """
-
-    file: str
-    contender: str
-    style: str = "plain"
-    pace: str = "fast"
-    kind: str = "drawn"
-    spared: bool = False
-    records: int = 0
-    whole: bool = False
-
-    @property
-    def among_peers(self) -> bool:
-        """Whether it lives in the environment of the peers."""
-        return self.file in PEERS
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What the course is to reach: at least `factor` times as quick as the quickest of some rows.
-
-    Args:
-        factor: below 1, the course may take longer.
-        rows: by their whole names.
-        against: what they are called together.
-    """
-
-    factor: float
-    rows: tuple[str, ...]
-    against: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One comparison.
-
-    Args:
-        letter: to choose it by; two parts may share one.
-        title: of the printed table.
-        name: of its entries in the JSON file, and so of a column of README's table.
-        rows: row -> contender, the course's first.
-        asked: what should come out.
-        unit: of the entries; those in plain "ms" share README's large table.
-    """
-
-    letter: str
-    title: str
-    name: str
-    rows: Mapping[str, Row]
-    asked: tuple[Asked, ...] = ()
-    unit: str = "ms"
-
-    @property
-    def ours(self) -> str:
-        """The row of the course."""
-        return next(iter(self.rows))
-
-    def contenders(self, quick: bool = False) -> dict[str, Row]:
-        """Row -> contender, of those that take part."""
-        return {name: row for name, row in self.rows.items() if not (quick and row.spared)}
-
-
+ALL, SPARED = {"everywhere": True}, {"spared": True}
 FLOOR_1, FLOOR_2 = "floor: NumPy, 1 thread", "floor: NumPy, 2 threads"
-TUNED = {
-    "MONAI CacheDataset, tuned": Row(MONAI, "cache", "tuned"),
-    "MONAI CacheDataset, tuned, 2 workers": Row(
-        MONAI, "cache", "tuned, workers", "medium", spared=True
-    ),
-    "MONAI ThreadDataLoader, tuned": Row(MONAI, "cache, thread", "tuned"),
-    "MONAI SmartCacheDataset, tuned": Row(MONAI, "smart cache", "tuned"),
-    "TorchIO Queue, 5 crops a volume": Row(TORCHIO, "memory", "tuned", "medium", spared=True),
-    "Grain, tuned": Row(GRAIN, "memory", "tuned"),
-    "Grain, tuned, 2 workers": Row(GRAIN, "memory", "tuned, workers", "medium", spared=True),
+FLOORS = {
+    FLOOR_1: Row(FLOOR, "memory", **ALL),
+    FLOOR_2: Row(FLOOR, "memory", "2 threads", **ALL),
 }
+TUNED = {
+    "MONAI CacheDataset, tuned": Row(MONAI, "cache", "tuned", **ALL),
+    "MONAI CacheDataset, tuned, 2 workers": Row(MONAI, "cache", "tuned, workers", **SPARED),
+    "MONAI ThreadDataLoader, tuned": Row(MONAI, "cache, thread", "tuned", **ALL),
+    "MONAI SmartCacheDataset, tuned": Row(MONAI, "smart cache", "tuned"),
+    "TorchIO Queue, 5 crops a volume": Row(TORCHIO, "memory", "tuned", **SPARED),
+    "Grain, tuned": Row(GRAIN, "memory", "tuned"),
+    "Grain, tuned, 2 workers": Row(GRAIN, "memory", "tuned, workers", **SPARED),
+}
+BATCH = "a batch of {batch} x {crop}"
 MEMORY = Part(
     "A",
-    "A. Random crops from memory, a batch of {batch} x {shape} float32 of int16 volumes",
+    f"A. Random crops from memory, {BATCH} float32 of int16 volumes",
     "from memory, random crops",
     {
-        "crops.from_memory": Row(OURS, "memory"),
-        "tf.data: crop, batch, cast": Row(OURS, "memory, stages"),
-        "MONAI CacheDataset": Row(MONAI, "cache", "plain", "medium"),
-        "MONAI CacheDataset, 2 workers": Row(MONAI, "cache", "workers", "medium", spared=True),
-        "MONAI SmartCacheDataset": Row(MONAI, "smart cache", "plain", "medium"),
-        "TorchIO Queue": Row(TORCHIO, "memory", "plain", "medium"),
-        "TorchIO Queue, 2 workers": Row(TORCHIO, "memory", "workers", "medium", spared=True),
-        "Grain": Row(GRAIN, "memory", "plain", "medium", whole=True),
+        "crops.from_memory": Row(OURS, "memory", **ALL),
+        "tf.data: crop, batch, cast": Row(OURS, "memory, stages", **ALL),
+        "MONAI CacheDataset": Row(MONAI, "cache", **ALL),
+        "MONAI CacheDataset, 2 workers": Row(MONAI, "cache", "workers", **SPARED),
+        "MONAI SmartCacheDataset": Row(MONAI, "smart cache"),
+        "TorchIO Queue": Row(TORCHIO, "memory"),
+        "TorchIO Queue, 2 workers": Row(TORCHIO, "memory", "workers", **SPARED),
+        "Grain": Row(GRAIN, "memory", whole=True),
         **TUNED,
-        "MONAI, batches put together by hand": Row(MONAI, "cache, own collate_fn", "tuned"),
+        "MONAI, batches put together by hand": Row(MONAI, "cache, own collate_fn", "tuned", **ALL),
         "Grain, batches put together by hand": Row(GRAIN, "memory, own batch_fn", "tuned"),
-        FLOOR_1: Row(FLOOR, "memory"),
-        FLOOR_2: Row(FLOOR, "memory", "2 threads"),
-        "looking at a batch": Row(FLOOR, "nothing", kind=""),
+        **FLOORS,
+        "looking at a batch": Row(FLOOR, "nothing", kind="", **ALL),
     },
     (
-        Asked(1 / 1.25, (FLOOR_1,), "the floor"),
+        Asked(1, (FLOOR_2,), "the floor with as many threads"),
         Asked(4, ("MONAI CacheDataset",), "MONAI at its defaults"),
         Asked(1.5, tuple(TUNED), "the best tuned peer"),
     ),
 )
+ONE_CALL = Part(
+    "A",
+    f"A. The same, one after the other, {BATCH}",
+    "from memory, 1 thread",
+    {"crops.from_memory": Row(OURS, "memory, 1 call", **ALL), FLOOR_1: FLOORS[FLOOR_1]},
+    (Asked(1, (FLOOR_1,), "the floor with as many threads"),),
+    unit="ms a batch",
+)
 ALONE = Part(
     "A",
-    "   The same, but nobody looks at the batches",
+    f"A. The same, but nobody looks at the batches, {BATCH}",
     "from memory, not looked at",
     {
         "crops.from_memory": Row(OURS, "memory, not looked at", kind="thin"),
@@ -135,104 +70,132 @@ ALONE = Part(
         FLOOR_1: Row(FLOOR, "memory, not looked at", kind="thin"),
         FLOOR_2: Row(FLOOR, "memory, not looked at", "2 threads", kind="thin"),
     },
-    (Asked(1 / 1.25, (FLOOR_1,), "the floor"),),
+    (Asked(1, (FLOOR_2,), "the floor with as many threads"),),
 )
 FLOAT_LIST, GENERATOR = "float_list, as in 2018", "generator, as in 2018"
-FLOOR_FILES = "floor: NumPy, mapped files"
+WHITENED, STORED = {"kind": "stored, whitened"}, {"kind": "stored"}
 RECORDS = Part(
     "B",
-    "B. Stored crops from the page cache, a batch of {batch} x {shape} float32",
+    f"B. Stored crops from the page cache, {BATCH} float32",
     "from records",
     {
-        "records, mapped": Row(OURS, "records, mapped", kind="stored, whitened"),
-        "records, streamed": Row(OURS, "records, streamed", kind="stored, whitened"),
-        FLOAT_LIST: Row(PUBLISHED, "float_list", pace="medium", kind="stored, whitened"),
-        "float_list, today's defaults": Row(
-            PUBLISHED, "float_list, today", pace="medium", kind="stored, whitened", spared=True
-        ),
-        GENERATOR: Row(PUBLISHED, "generator", pace="slow", kind="generator"),
-        "MONAI PersistentDataset": Row(MONAI, "persistent", "plain", "medium", "stored"),
-        "MONAI PersistentDataset, tuned": Row(MONAI, "persistent", "tuned", "medium", "stored"),
+        "records, mapped": Row(OURS, "records, mapped", **WHITENED, **ALL),
+        "records, streamed": Row(OURS, "records, streamed", **WHITENED, **ALL),
+        FLOAT_LIST: Row(OURS, "float_list", **WHITENED, **ALL),
+        "float_list, today's defaults": Row(OURS, "float_list, today", **WHITENED, **SPARED),
+        GENERATOR: Row(OURS, "generator", kind="generator"),
+        "MONAI PersistentDataset": Row(MONAI, "persistent", **STORED, **ALL),
+        "MONAI PersistentDataset, tuned": Row(MONAI, "persistent", "tuned", **STORED, **ALL),
         "MONAI PersistentDataset, tuned, 2 workers": Row(
-            MONAI, "persistent", "tuned, workers", "medium", "stored", spared=True
+            MONAI, "persistent", "tuned, workers", **STORED, **SPARED
         ),
-        "Grain, .npy files": Row(GRAIN, "files", "plain", "medium", "stored", whole=True),
-        "Grain, .npy files, tuned": Row(GRAIN, "files", "tuned", "medium", "stored"),
-        FLOOR_FILES: Row(FLOOR, "files", kind="stored"),
+        "Grain, .npy files": Row(GRAIN, "files", **STORED, whole=True),
+        "Grain, .npy files, tuned": Row(GRAIN, "files", "tuned", **STORED),
+        "floor: NumPy, mapped files": Row(FLOOR, "files", **STORED, **ALL),
     },
     (Asked(4, (FLOAT_LIST,), "float_list"), Asked(25, (GENERATOR,), "the generator")),
 )
-SLOW = {"pace": "slow"}
 NIFTI = Part(
     "C",
-    "C. Random crops from .nii.gz files, a batch of {batch} x {shape} float32",
+    f"C. Random crops from .nii.gz files, {BATCH} float32",
     "from NIfTI",
     {
-        "pipeline.classification": Row(WHOLE, "nifti", **SLOW),
-        "pipeline.classification, cached": Row(WHOLE, "nifti, cached"),
-        "pipeline.PythonBatches, 2 workers": Row(WHOLE, "nifti, Python", spared=True, **SLOW),
-        GENERATOR: Row(PUBLISHED, "generator", kind="generator", **SLOW),
-        "MONAI Dataset": Row(MONAI, "nifti", **SLOW),
-        "MONAI Dataset, 2 workers": Row(MONAI, "nifti", "workers", spared=True, **SLOW),
-        "TorchIO Queue": Row(TORCHIO, "nifti", **SLOW),
-        "TorchIO Queue, 2 workers": Row(TORCHIO, "nifti", "workers", spared=True, **SLOW),
+        "pipeline.classification": Row(OURS, "nifti"),
+        "pipeline.classification, cached": Row(OURS, "nifti, cached"),
+        "pipeline.PythonBatches, 2 workers": Row(OURS, "nifti, Python", "2 workers", **SPARED),
+        GENERATOR: Row(OURS, "generator", kind="generator"),
+        "MONAI Dataset": Row(MONAI, "nifti"),
+        "MONAI Dataset, 2 workers": Row(MONAI, "nifti", "workers", **SPARED),
+        "TorchIO Queue": Row(TORCHIO, "nifti"),
+        "TorchIO Queue, 2 workers": Row(TORCHIO, "nifti", "workers", **SPARED),
     },
 )
 UNCHANGED = "the same, nothing replaced"
 EPOCHS = tuple(
     Part(
         "D",
-        f"{mark} An epoch of training on crops from {name}",
+        f"D. An epoch of training on crops from {name}",
         f"epoch with {name}",
         {name: Row(file, "smart cache", kind=""), UNCHANGED: Row(file, "plain cache", kind="")},
         (Asked(1 / 1.1, (UNCHANGED,), "a cache that replaces nothing"),) if file == SMART else (),
+        item="an epoch",
         unit="ms an epoch",
     )
-    for mark, name, file in (
-        ("D.", "SmartCache", SMART),
-        ("  ", "MONAI SmartCacheDataset", SMART_MONAI),
-    )
+    for name, file in (("SmartCache", SMART), ("MONAI SmartCacheDataset", SMART_MONAI))
 )
 BY_HAND = "the same stages by hand"
 FUNCTIONS = tuple(
     Part(
         "E",
-        f"{mark} `pipeline.{function}` {words}, a batch of {{batch}} x {{shape}} float32",
+        f"E. `pipeline.{function}` {words}, {BATCH} float32",
         f"pipeline.{function} {words}",
         {
-            f"pipeline.{function}": Row(WHOLE, words, kind=kind),
-            BY_HAND: Row(WHOLE, f"{words}, by hand", kind=kind),
+            f"pipeline.{function}": Row(OURS, words, kind=kind),
+            BY_HAND: Row(OURS, f"{words}, by hand", kind=kind),
         },
-        (Asked(1 / 1.05, (BY_HAND,), "the same stages by hand"),),
+        (Asked(1 / 1.05, (BY_HAND,), BY_HAND),),
         unit="ms a batch",
     )
-    for mark, function, words, kind in (
-        ("E.", "segmentation", "from memory", "drawn"),
-        ("  ", "classification", "from records", "stored"),
+    for function, words, kind in (
+        ("segmentation", "from memory", "drawn"),
+        ("classification", "from records", "stored"),
     )
 )
 COUNTED = tuple(
     Part(
         "F",
-        f"{mark} Records of {{small}} int16, {kind}: opened, checked, read once as float32",
+        f"F. Records of {{record}} int16, {kind}: opened, checked, read once as float32",
         f"an epoch of 1,000 records, {kind}",
         {
-            f"{count:,} records": Row(OURS, f"{count}, {kind}", kind="", records=count)
-            for count in (1000, 100, 10)
+            f"{count:,} records": Row(
+                OURS, f"{count}, {kind}", kind="", items=count // RECORDS_TOGETHER
+            )
+            for count in reversed(COUNTS)
         },
+        item="an epoch",
         unit="ms an epoch",
     )
-    for mark, kind in (("F.", "mapped"), ("  ", "streamed"))
+    for kind in ("mapped", "streamed")
 )
+NOT_RECORDED = "not recorded"
 RECORDED = Part(
     "G",
-    "G. `crops.random` and `batch` with and without a Timeline, a batch of {batch} x {shape}",
+    f"G. `crops.random` and `batch` with and without a Timeline, {BATCH}",
     "with a Timeline",
-    {
-        "recorded": Row(WHOLE, "recorded"),
-        "not recorded": Row(WHOLE, "not recorded"),
-    },
-    (Asked(1 / 1.03, ("not recorded",), "the same, not recorded"),),
+    {"recorded": Row(OURS, "recorded", **ALL), NOT_RECORDED: Row(OURS, "not recorded", **ALL)},
+    (Asked(1 / 1.03, (NOT_RECORDED,), "the same, not recorded"),),
     unit="ms a batch",
 )
-PARTS = (MEMORY, ALONE, RECORDS, NIFTI, *EPOCHS, *FUNCTIONS, *COUNTED, RECORDED)
+ORDER = (MEMORY, ONE_CALL, ALONE, RECORDS, NIFTI, *EPOCHS, *FUNCTIONS, *COUNTED, RECORDED)
+AT_SIZES = (MEMORY, ONE_CALL, RECORDS, RECORDED)  # the others at the usual one alone
+
+
+def parts(quick: bool) -> list[Part]:
+    """All comparisons at all sizes, those of a letter together."""
+    made = []
+    for part in ORDER:
+        sizes = SIZES if part in AT_SIZES or quick else {"usual": SIZES["usual"]}
+        elements = 1 if part.letter in "DF" else 5
+        made += at_sizes(dataclasses.replace(part, elements=elements), sizes, quick)
+        if part is RECORDS and not quick:
+            made += pictures()
+    named = (f"{one.name}, {{batch}} x {{crop}}" for one in made)
+    return [
+        one if one.size == "usual" else dataclasses.replace(one, name=name)
+        for one, name in zip(made, named, strict=True)
+    ]
+
+
+def pictures() -> list[Part]:
+    """Part B for thousands of small records."""
+    made = []
+    for size, told in PICTURES.items():
+        items = {"items": told["items"], "units": told["items"], "ends": told["items"] // 2}
+        rows = {
+            name: dataclasses.replace(row, **items)
+            for name, row in RECORDS.rows.items()
+            if row.everywhere and row.file != MONAI
+        }
+        one = dataclasses.replace(RECORDS, rows=rows, elements=32)
+        made.append(one.at(size, told, quick=False))
+    return made

@@ -36,9 +36,9 @@ def batches(entries: Sequence[Mapping], name: str) -> dict[str, float]:
 
     The entries do not name it: it is the row that `_tuning_parts` has first.
     """
-    from _tuning_parts import PARTS
+    from _tuning_parts import ORDER
 
-    part = next(part for part in PARTS if part.name == name)
+    part = next(part for part in ORDER if part.name == name)
     found = [entry for entry in entries if entry["name"] == name]
     if not found:
         return {}

@@ -74,7 +74,7 @@ def calibration(job: Mapping):
         action()
         return time.perf_counter() - start
 
-    def run() -> Iterator[Item]:
+    def run(count: int) -> Iterator[Item]:
         loads = statistics.median(seconds(lambda path=path: kept(path)) for path in paths[:TRIED])
         steps = min(seconds(lambda: step(image).numpy()) for _ in range(TRIED))
         yield (np.array([loads, steps]),)
@@ -101,8 +101,8 @@ def epochs(job: Mapping, replace_rate: float):
     options.autotune.enabled = False
     batches = batches.with_options(options)
 
-    def run() -> Iterator[Item]:
-        for _ in range(job["epochs"]):
+    def run(count: int) -> Iterator[Item]:
+        for _ in range(count // job["steps"]):
             if cache.replace_num:
                 swap = cache.swap()
                 exchanges.append((swap.waited_s, swap.swapped_s))
@@ -121,5 +121,5 @@ def contenders(job: Mapping) -> dict:
         "calibration": lambda: calibration(job),
         "plain cache": lambda: epochs(job, 0.0),
         "smart cache": lambda: epochs(job, job["replace_rate"]),
-        "exchanges": lambda: lambda: iter([(np.array(exchanges),)]),
+        "exchanges": lambda: lambda count: iter([(np.array(exchanges),)]),
     }

@@ -62,7 +62,7 @@ def calibration(job: Mapping):
         action()
         return time.perf_counter() - start
 
-    def run() -> Iterator[Item]:
+    def run(count: int) -> Iterator[Item]:
         loads = statistics.median(seconds(lambda one=one: dataset(one)) for one in data[:TRIED])
         steps = min(seconds(lambda: step(image)) for _ in range(TRIED))
         yield (np.array([loads, steps]),)
@@ -86,8 +86,8 @@ def epochs(job: Mapping, smart: bool):
     sampler = RandomSampler(range(number), num_samples=BATCH * job["steps"])
     loader = DataLoader(dataset, batch_size=BATCH, sampler=sampler)
 
-    def run() -> Iterator[Item]:
-        for _ in range(job["epochs"]):
+    def run(count: int) -> Iterator[Item]:
+        for _ in range(count // job["steps"]):
             if smart:
                 start = time.perf_counter()
                 dataset.update_cache()
@@ -108,5 +108,5 @@ def contenders(job: Mapping) -> dict:
         "calibration": lambda: calibration(job),
         "plain cache": lambda: epochs(job, smart=False),
         "smart cache": lambda: epochs(job, smart=True),
-        "exchanges": lambda: lambda: iter([(np.array(exchanges),)]),
+        "exchanges": lambda: lambda count: iter([(np.array(exchanges),)]),
     }

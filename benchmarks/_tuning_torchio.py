@@ -10,12 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 import torchio
-from _tuning_inputs import arrays, batches_in_a_pass, work_of
+from _peers_torch import SEED, Item
+from _tuning_inputs import work_of
+from _workload import arrays
 
-SEED = 1
 QUEUED = 2  # batches
 EACH = 5  # crops of a volume, where it is tuned
 
@@ -33,23 +33,20 @@ def in_files(job: Mapping) -> list[torchio.Subject]:
 
 
 def passes(job: Mapping, subjects: list[torchio.Subject], size: tuple[int, ...]):
-    """A function that goes through as many batches as a pass has."""
+    """A function that goes through a queue, which is filled from as many volumes as it needs."""
     each = EACH if "tuned" in job["style"] else 1
-    examples = job["batch"] * batches_in_a_pass(job)
-    # The same subjects again and again: an epoch is as long as a pass.
-    listed = [subjects[i % len(subjects)] for i in range(-(-examples // each))]
-    queue = torchio.Queue(
-        torchio.SubjectsDataset(listed),
-        max_length=QUEUED * job["batch"],
-        samples_per_volume=each,
-        sampler=torchio.UniformSampler(size),
-        num_workers=2 if "workers" in job["style"] else 0,
-        start_background=False,
-    )
-    loader = torchio.SubjectsLoader(queue, batch_size=job["batch"])
 
-    def run() -> Iterator[tuple[np.ndarray, ...]]:
-        for batch in loader:
+    def run(count: int) -> Iterator[Item]:
+        listed = [subjects[i % len(subjects)] for i in range(-(-job["batch"] * count // each))]
+        queue = torchio.Queue(
+            torchio.SubjectsDataset(listed),
+            max_length=QUEUED * job["batch"],
+            samples_per_volume=each,
+            sampler=torchio.UniformSampler(size),
+            num_workers=2 if "workers" in job["style"] else 0,
+            start_background=False,
+        )
+        for batch in torchio.SubjectsLoader(queue, batch_size=job["batch"]):
             yield (batch["image"][torchio.DATA].float().numpy(),)
 
     return run

@@ -1,4 +1,4 @@
-"""What `records.py` measures with: synthetic volumes, the same for everybody, made once.
+"""What records and reading are measured with: synthetic volumes, made once, the same for everybody.
 
 No TensorFlow here: worker processes import this module.
 """
@@ -76,11 +76,6 @@ class Workload:
         return self.folder / "float_list.tfrecord"
 
     @property
-    def float_bytes(self) -> Path:
-        """Whitened crops as raw float32 bytes, one file."""
-        return self.folder / "float_bytes.tfrecord"
-
-    @property
     def table(self) -> Path:
         """Column 0 id, column 1 sex (1 or 2)."""
         return self.folder / "demographic_HH.csv"
@@ -121,7 +116,7 @@ def reading_workload(
         if folder:
             print(f"Making {subjects} heads and their float32 files, once ...", file=sys.stderr)
             _write_subjects(folder, subjects, volume, crop)
-            _write_float32(loaded(folder))
+            _write_float_list(loaded(folder))
     return loaded(data_dir / name)
 
 
@@ -155,10 +150,11 @@ def picture_workload(data_dir: Path, pictures: int, side: int, batch: int = 32) 
                 made.append(dataclasses.asdict(Subject(*one)))
             content = {"crop": (side, side), "batch": batch, "subjects": made}
             (folder / "workload.json").write_text(json.dumps(content), encoding="utf-8")
-            _write_float32(loaded(folder))
+            _write_float_list(loaded(folder))
     return loaded(data_dir / name)
 
 
+@functools.cache
 def loaded(folder: Path) -> Workload:
     """The workload that `reading_workload` has made in this folder."""
     made = json.loads((folder / "workload.json").read_text(encoding="utf-8"))
@@ -197,23 +193,12 @@ def _write_subjects(folder: Path, count: int, shape, crop) -> None:
         csv.writer(file).writerows([("IXI_ID", "SEX_ID (1=m, 2=f)"), *rows])
 
 
-def _write_float32(work: Workload) -> None:
+def _write_float_list(work: Workload) -> None:
     quiet.tensorflow_greeting()
-    import tensorflow as tf
     from _published import write_float_list
 
     examples = ((work.whitened(one, one.start), one.label) for one in work.subjects)
     write_float_list(work.float_list, examples)
-    with tf.io.TFRecordWriter(str(work.float_bytes)) as writer:
-        for one in work.subjects:
-            voxels = tf.train.BytesList(value=[work.whitened(one, one.start).tobytes()])
-            label = tf.train.Int64List(value=[one.label])
-            feature = {
-                "image": tf.train.Feature(bytes_list=voxels),
-                "label": tf.train.Feature(int64_list=label),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
 
 
 def voxels_of(path: Path) -> np.ndarray:
@@ -226,6 +211,13 @@ def voxels_of(path: Path) -> np.ndarray:
 def cropped(voxels: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """A part of an array, as a view."""
     return voxels[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
+
+
+@functools.cache
+def arrays(folder: str, mapped: bool = False) -> list[np.ndarray]:
+    """The int16 arrays of a folder, `0.npy` and so on, in the order of their numbers."""
+    files = sorted(Path(folder).glob("*.npy"), key=lambda file: int(file.stem))
+    return [np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False) for file in files]
 
 
 def load_crop(case: Case) -> dict:

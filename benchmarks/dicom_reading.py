@@ -375,7 +375,7 @@ def main() -> None:
             if name in times_ms
         }
         title = f"Folder to sorted volume, {count} x 512 x 512, {encoding}"
-        print_times(title, names, times_ms, OURS, memory)
+        print_times(title, names, times_ms, OURS, {"peak memory, x voxels": memory})
         entries += compare(f"{OURS}, {encoding}, {count} slices", times_ms, OURS)
         entries += compare_memory(f"{OURS}, {encoding}, peak memory", memory)
         if native:

@@ -6,7 +6,7 @@ Runs in the course's own environment and asks keras-hub in benchmarks/.venv, eac
 worker process that runs when it is its turn. Parts:
 
 A  MobileNetV2: steps of training, forward and backward, beside keras-hub's DeepLabV3+
-B  the same with ResNet50
+B  the same with ResNet50; not in a quick run
 C  the lesson's training with real batches, beside one batch that is repeated
 
 README.md says how it is kept fair.
@@ -14,51 +14,65 @@ README.md says how it is kept fair.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from _harness import entry, write_json
+from _checks import need
+from _contest import Part, Row, Workers, arguments, measure, run
+from _harness import digits, entry
 from _segmentation_inputs import (
     CLASSES,
     LEARNT_IN,
+    LESSON,
     OUTPUT_STRIDE,
-    QUICK,
+    SIZES,
     WIDTH,
-    Sizes,
+    make_records,
 )
-from _segmentation_lesson import measure_lesson, report_lesson
-from _servers import ContenderFailedError, Running, Server, take_turns
-from tqdm import tqdm
+from _servers import checksum
 
-HERE = Path(__file__).resolve().parent
-DATA_DIR = HERE.parent / "data"
-PEERS = HERE / ".venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
 OURS = "helpers.deeplab"
 SAME, LEAVES_OUT = "keras-hub, our encoder", "keras-hub, its encoder"
 EXAMPLE = "keras-hub, output stride 32"
-# Backbone -> row -> how its network is built. Those of keras-hub live among the peers.
-PARTS = {
-    "A": ("MobileNetV2", {OURS: "ours", SAME: "same encoder"}),
-    "B": (
-        "ResNet50",
-        {OURS: "ours", LEAVES_OUT: "stride 16", SAME: "same encoder", EXAMPLE: "stride 32"},
-    ),
+NETWORKS = {
+    "A": ("MobileNetV2", (OURS, SAME)),
+    "B": ("ResNet50", (OURS, LEAVES_OUT, SAME, EXAMPLE)),
 }
-ASKED_WORK = 1.0
-LEAD = 1  # steps of a pass that are not timed: the caches were another network's
 PHASES = ("forward", "backward", "both")
+PASS_S = 0.8  # backward is a difference, which needs longer passes
 HAS_KERAS_HUB = "import importlib.util as u, sys; sys.exit(not u.find_spec('keras_hub'))"
-NETWORKS_CHECKED = """\
-Networks were checked: a logit for each class and pixel, losses that fall on one
-batch, none twice in training."""
-BATCHES_CHECKED = "Batches were checked: whole, no ids in between, each another one."
+REAL, REPEATED, ALONE = "real batches", "one batch repeated", "batches alone"
+LESIONS, STEPS, ENDS = 600, 16, 3  # pictures; steps of a pass; and those that are not timed
+ASKED_STEP = 1.05
+
+
+def parts(quick: bool) -> list[Part]:
+    """All comparisons; a row of a network is one of its two graphs."""
+    made = []
+    for letter, (backbone, names) in NETWORKS.items():
+        rows = {}
+        for name in names:
+            style = "ours" if name == OURS else name
+            for graph, kind in (("forward", ""), ("training", "drawn")):
+                rows[f"{name}: {graph}"] = Row("_segmentation_models.py", graph, style, kind)
+        told = {**SIZES["small" if quick else "usual"], "backbone": backbone}
+        made += [Part(letter, backbone, backbone, rows, told=told)]
+    if quick:
+        del made[1]  # its networks take half a minute to build
+    steps = {"items": 6 if quick else STEPS, "units": 6 if quick else STEPS, "ends": ENDS}
+    rows = {
+        name: Row("_segmentation_pipeline.py", name, kind="drawn", **steps)
+        for name in (REAL, REPEATED, ALONE)
+    }
+    return [*made, Part("C", "the lesson", "the lesson", rows)]
+
+
+# Networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +84,18 @@ class Facts:
     stride: int
 
     @classmethod
-    def of(cls, row: str, arrays: Sequence[np.ndarray], size: Sequence[int], batch: int) -> Facts:
+    def of(cls, row: str, arrays: Sequence[np.ndarray], told: Mapping) -> Facts:
         """From what a worker tells.
 
         Raises:
             SystemExit: if it makes no logit for each pixel and class.
         """
         (forward, both, parameters), logits, features = arrays
-        if tuple(logits) != (batch, *size, len(CLASSES)):
-            raise SystemExit(f"{row}: logits of shape {tuple(logits)} for images of {size}")
-        gflop = {"forward": forward, "backward": both - forward, "both": both}
-        per_image = {phase: int(number) / batch / 1e9 for phase, number in gflop.items()}
-        return cls(per_image, int(parameters), round(size[0] / int(features[0])))
+        right = tuple(logits) == (told["batch"], *told["size"], len(CLASSES))
+        need(right, row, f"gives logits of shape {tuple(logits)} for images of {told['size']}")
+        counted = {"forward": forward, "backward": both - forward, "both": both}
+        gflop = {phase: int(number) / told["batch"] / 1e9 for phase, number in counted.items()}
+        return cls(gflop, int(parameters), round(told["size"][0] / int(features[0])))
 
 
 def check_learning(row: str, losses: Sequence[float]) -> None:
@@ -90,201 +104,174 @@ def check_learning(row: str, losses: Sequence[float]) -> None:
     Raises:
         SystemExit: if they do not.
     """
-    if not np.isfinite(losses).all() or not losses[-1] < losses[0]:
-        raise SystemExit(f"{row}: losses of {', '.join(f'{one:.4g}' for one in losses)}")
-
-
-def check_moving(row: str, checksums: Sequence[int], before: set[int]) -> None:
-    """No two steps of training may have the same loss: weights have moved in between.
-
-    Raises:
-        SystemExit: if they have.
-    """
-    if len({*checksums}) < len(checksums) or before & {*checksums}:
-        raise SystemExit(f"{row}: two steps of training gave the same loss")
-    before.update(checksums)
-
-
-def check_times(row: str, phase: str, times_ms: Sequence[float]) -> None:
-    """A median has to be above 0. Backward is a difference, and less than noise in a short run.
-
-    Raises:
-        SystemExit: if it is not.
-    """
-    median = statistics.median(times_ms)
-    if not median > 0:
-        raise SystemExit(
-            f"{row}, {phase}: a median of {median:.3g} ms, which is noise; run longer: without "
-            "--quick, or with more steps and rounds in _segmentation_inputs.Sizes"
-        )
+    learns = np.isfinite(losses).all() and losses[-1] < losses[0]
+    need(bool(learns), row, f"has losses of {', '.join(f'{one:.4g}' for one in losses)}")
 
 
 def has_keras_hub(python: Path) -> bool:
     """Whether there is such a Python and it has keras-hub; importing it would take seconds."""
-    if not python.exists():
-        return False
-    return not subprocess.run([python, "-c", HAS_KERAS_HUB], check=False).returncode
+    command = [python, "-c", HAS_KERAS_HUB]
+    return python.exists() and not subprocess.run(command, check=False).returncode
 
 
-def measure_networks(
-    letter: str, sizes: Sizes, peers: Path
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, Facts]]:
-    """Milliseconds of a step, by phase and row, and what the networks are.
+def by_phase(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, list[float]]]:
+    """Phase -> network -> milliseconds of a step.
 
-    The backward phase is the difference between a step of training and a forward step in the same
-    round; the optimizer's update belongs to it.
-    """
-    backbone, rows = PARTS[letter]
-    job = {"backbone": backbone, "size": sizes.size, "batch": sizes.batch, "lead": LEAD}
-    job["steps"] = sizes.steps[backbone]
-    if not has_keras_hub(peers):
-        rows = {OURS: rows[OURS]}
-    with Running(job, peers) as workers:
-        for row, build in rows.items():  # several at a time: their imports take seconds
-            python = sys.executable if build == "ours" else peers
-            workers.running[row] = Server(
-                python, HERE / "_segmentation_models.py", job | {"build": build}
-            )
-        facts: dict[str, Facts] = {}
-        seen: dict[str, set[int]] = {row: set() for row in rows}
-        with tqdm(total=(2 * sizes.rounds + 3) * len(rows), desc=letter, leave=False) as bar:
-            for row in rows:
-                (arrays,) = workers.running[row].keep("facts", 1)
-                facts[row] = Facts.of(row, arrays, sizes.size, sizes.batch)
-                bar.update()
-                items = workers.running[row].keep("learning", LEARNT_IN)
-                check_learning(row, [float(loss) for (loss,) in items])
-                bar.update()
-                workers.running[row].run("forward", LEAD)
-                bar.update()
-
-            def runs(row: str, contender: str):
-                def run() -> float:
-                    seconds, checksums = workers.running[row].run(contender, LEAD)
-                    if contender == "training":
-                        check_moving(row, checksums, seen[row])
-                    return 1000 * seconds / job["steps"]
-
-                return run
-
-            turns = {(row, one): runs(row, one) for row in rows for one in ("forward", "training")}
-            times = take_turns(turns, sizes.rounds, bar.update)
-    forward = {row: times[row, "forward"] for row in rows}
-    both = {row: times[row, "training"] for row in rows}
-    backward = {
-        row: [whole - part for whole, part in zip(both[row], forward[row], strict=True)]
-        for row in rows
-    }
-    return {"forward": forward, "backward": backward, "both": both}, facts
-
-
-def report_networks(
-    letter: str, times: Mapping[str, Mapping], facts: Mapping[str, Facts], sizes: Sizes
-) -> list[dict]:
-    """Print a part's tables and give its entries for the JSON file.
+    Backward is the difference between a step of training and a forward step in the same round; the
+    optimizer's update belongs to it.
 
     Raises:
-        SystemExit: for times that are noise.
+        SystemExit: for a median that is not above 0: the difference is less than noise.
     """
-    for phase in PHASES:
-        for row, ms in times[phase].items():
-            check_times(row, phase, ms)
-    backbone, rows = PARTS[letter]
-    width = max(map(len, rows))
+    found: dict[str, dict[str, list[float]]] = {phase: {} for phase in PHASES}
+    for name in dict.fromkeys(row.rpartition(":")[0] for row in times):
+        forward, both = times[f"{name}: forward"], times[f"{name}: training"]
+        backward = [whole - part for whole, part in zip(both, forward, strict=True)]
+        for phase, several in zip(PHASES, (forward, backward, both), strict=True):
+            median = statistics.median(several)
+            words = f"has a median of {median:.3g} ms {phase}, which is noise; run longer"
+            need(median > 0, name, words)
+            found[phase][name] = several
+    return found
+
+
+def compare_networks(part: Part, workers: Workers, rounds: int) -> list[dict]:
+    """Parts A and B: measure and report them."""
+    if not has_keras_hub(workers.peers):
+        rows = {name: row for name, row in part.rows.items() if not row.among_peers}
+        part = dataclasses.replace(part, rows=rows)
+    facts: dict[str, Facts] = {}
+
+    def look(name: str, row: Row, items: Sequence) -> None:
+        if row.contender == "training":
+            network = name.rpartition(":")[0]
+            arrays = workers[row].keep("facts", 1, part.told)[0][0]
+            facts[network] = Facts.of(network, arrays, part.told)
+            more, _ = workers[row].keep("training", LEARNT_IN, part.told)
+            check_learning(network, [float(loss) for (loss,) in [*items, *more]])
+
+    times = measure(part, workers, look, rounds, PASS_S)
+    return report_networks(part, by_phase(times.items_ms), facts)
+
+
+def report_networks(part: Part, times: Mapping, facts: Mapping[str, Facts]) -> list[dict]:
+    """Print a part's tables and give its entries for the JSON file."""
+    backbone, names = NETWORKS[part.letter]
+    batch, (height, width_px) = part.told["batch"], part.told["size"]
+    width = max(map(len, names))
     print(
-        f"\n{letter}. DeepLabV3+ on {backbone}, batches of {sizes.batch} x {sizes.size[0]}x"
-        f"{sizes.size[1]} pixels, {WIDTH} channels, output stride {OUTPUT_STRIDE}"
+        f"\n{part.letter}. DeepLabV3+ on {backbone}, batches of {batch} x {height}x{width_px} "
+        f"pixels, {WIDTH} channels, output stride {OUTPUT_STRIDE}\n"
+        f"  {'':{width}}  stride  parameters  GFLOP an image: forward, backward"
     )
-    print(f"  {'':{width}}  stride  parameters  GFLOP an image: forward, backward")
-    for row in rows:
-        if row not in facts:
-            print(f"  {row:{width}}  not installed")
+    for name in names:
+        if name not in facts:
+            print(f"  {name:{width}}  not installed")
             continue
-        one = facts[row]
+        one = facts[name]
         work = f"{one.gflop['forward']:9.2f} {one.gflop['backward']:9.2f}"
-        print(f"  {row:{width}}  {one.stride:6}  {one.parameters:10,}  {work}")
+        print(f"  {name:{width}}  {one.stride:6}  {one.parameters:10,}  {work}")
     entries = []
     for phase in PHASES:
+        words = phase if phase != "both" else "forward and backward"
         print(
-            f"  {phase if phase != 'both' else 'forward and backward'}\n  {'':{width}}  images/s  "
-            f"{'min to max':>14}  GFLOP/s   ahead: in images  in work"
+            f"  {words}\n  {'':{width}}  images/s      min to max  GFLOP/s   "
+            "ahead: in images  in work"
         )
-        medians = {row: statistics.median(ms) for row, ms in times[phase].items()}
-        for row, median in medians.items():
-            ms, gflop = times[phase][row], facts[row].gflop[phase]
+        medians = {name: statistics.median(ms) for name, ms in times[phase].items()}
+        ours = medians[OURS], medians[OURS] / batch / facts[OURS].gflop[phase]
+        for name, median in medians.items():
             # A difference of one round may be noise, and bounds no rate.
-            rates = sorted(1000 * sizes.batch / one if one > 0 else math.inf for one in ms)
-            line = f"  {row:{width}}  {1000 * sizes.batch / median:8.1f}  "
-            line += f"{f'{rates[0]:.1f} to {rates[-1]:.1f}':>14}  "
-            line += f"{1000 * sizes.batch / median * gflop:7.1f}"
-            if row != OURS:
-                per_flop = median / gflop / (medians[OURS] / facts[OURS].gflop[phase])
-                line += f"   {median / medians[OURS]:14.2f} x  {per_flop:5.2f} x"
+            rates = [1000 * batch / one if one > 0 else math.inf for one in times[phase][name]]
+            spread = f"{digits(min(rates))} to {digits(max(rates))}"
+            each = median / batch / facts[name].gflop[phase]
+            line = (
+                f"  {name:{width}}  {1000 * batch / median:8.1f}  {spread:>14}  {1000 / each:7.1f}"
+            )
+            if name != OURS:
+                line += f"   {median / ours[0]:14.2f} x  {each / ours[1]:5.2f} x"
+                entries.append(entry(f"{backbone}, {words}", ours[0], "ms", name, median))
+                entries.append(entry(f"{backbone}, {words}", ours[1], "ms a GFLOP", name, each))
             print(line)
-        entries += _entries(backbone, phase, medians, facts, sizes.batch)
-    _say_what_was_asked(entries, backbone)
+    if entries:
+        print("  asked for: at least 1 x the work a second of each but the last")
+    print("  checked: a logit for each class and pixel, losses that fall on one batch, none twice")
     return entries
 
 
-def _entries(
-    backbone: str, phase: str, medians: Mapping[str, float], facts: Mapping, batch: int
-) -> list[dict]:
-    """Time of a batch, time of a GFLOP and, once, GFLOPs of an image."""
-    made = []
-    name = f"{backbone}, {phase if phase != 'both' else 'forward and backward'}"
-    for row in (row for row in medians if row != OURS):
-        pair = (OURS, row)
-        made.append(entry(name, medians[OURS], "ms", row, medians[row]))
-        each = [medians[one] / batch / facts[one].gflop[phase] for one in pair]
-        made.append(entry(name, each[0], "ms a GFLOP", row, each[1]))
-        work = [facts[one].gflop[phase] for one in pair]
-        made.append(entry(name, work[0], "GFLOP an image", row, work[1]))
-    return made
+# The lesson
 
 
-def _say_what_was_asked(entries: Sequence[Mapping], backbone: str) -> None:
-    """Whether as much work a second is done, on the same backbone and output stride."""
-    rows: dict[str, list[str]] = {}
-    for one in entries:
-        if one["unit"] == "ms a GFLOP" and one["against"] != EXAMPLE:
-            phase = one["name"].removeprefix(f"{backbone}, ")
-            rows.setdefault(one["against"], []).append(f"{phase} {one['ratio']:.2f} x")
-    for row, came in rows.items():
-        print(
-            f"  asked for: at least {ASKED_WORK:g} x the work a second of {row}; came out: "
-            f"{', '.join(came)}"
-        )
+def check_batches(real: Sequence[Sequence[np.ndarray]], repeated: Sequence) -> None:
+    """Real batches are whole, each another one; the repeated one is whole, and always the same.
+
+    It is none of the real ones: each pass over the pipeline draws anew.
+
+    Raises:
+        SystemExit: if anything is wrong.
+    """
+    shape, name = (LESSON["batch"], *LESSON["size"]), "the lesson's pipeline"
+    for images, masks in [*real, *repeated]:
+        right = images.shape == (*shape, 3) and masks.shape == (*shape, 1)
+        need(right, name, f"gives batches of {images.shape} and {masks.shape}; expected {shape}")
+        right = images.dtype == np.float32 and 0 <= images.min() <= images.max() <= 255
+        need(right, name, "gives images that are not float32 from 0 to 255")
+        strange = {*np.unique(masks).tolist()} - {0, 1, LESSON["mask_fill"]}
+        need(not strange, name, f"gives masks with ids {strange}")
+    new = len({checksum(pair) for pair in real}) == len(real)
+    need(new, name, "gives two real batches that are the same: the input is frozen")
+    same = len({checksum(pair) for pair in repeated}) == 1
+    need(same, name, "gives a repeated batch that is not always the same")
+
+
+def compare_lesson(part: Part, workers: Workers, rounds: int, data_dir: Path) -> list[dict]:
+    """Part C: measure and report it."""
+    count = part.rows[REAL].items
+    records = make_records(LESIONS if count == STEPS else 64, data_dir)
+    part = dataclasses.replace(part, told={"records": str(records)})
+    row = part.rows[REAL]
+    workers.start([row])
+    looked = [workers[row].keep(name, count, part.told)[0] for name in (ALONE, "repeated alone")]
+    check_batches(*looked)
+    # Less of a difference matters here than elsewhere.
+    return report_lesson(measure(part, workers, lambda *_: None, 2 * rounds, PASS_S).items_ms)
+
+
+def report_lesson(times_ms: Mapping[str, Sequence[float]]) -> list[dict]:
+    """Print part C's table and give its entries."""
+    size, width = LESSON["size"], max(map(len, times_ms))
+    print(
+        f"\nC. The lesson's training: {LESSON['backbone']} of width {LESSON['alpha']:g}, batches "
+        f"of {LESSON['batch']} x {size[0]}x{size[1]}, flipped and scaled\n  {'':{width}}  ms a "
+        f"step   min to max ms   x {REPEATED}"
+    )
+    base, entries = statistics.median(times_ms[REPEATED]), []
+    for row, times in times_ms.items():
+        median = statistics.median(times)
+        spread = f"{min(times):.1f} to {max(times):.1f}"
+        print(f"  {row:{width}}  {median:9.1f}  {spread:>14}   {median / base:.3f}")
+        if row != REPEATED:
+            entries.append(entry(row, median, "ms a step", REPEATED, base))
+    came = statistics.median(times_ms[REAL]) / base
+    rounds = [a / b for a, b in zip(times_ms[REAL], times_ms[REPEATED], strict=True)]
+    print(
+        f"  asked for: at most {ASKED_STEP:g} x {REPEATED}; came out: {came:.3f} x (round by "
+        f"round: median {statistics.median(rounds):.3f}, {min(rounds):.3f} to {max(rounds):.3f})\n"
+        "  checked: batches are whole, without ids in between, each another one"
+    )
+    return entries
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small run, within a minute")
-    parser.add_argument("--parts", default="", help="which parts to run (default ABC; quick: AC)")
-    parser.add_argument("--json", metavar="PATH", help="write the comparisons to this file")
-    parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="where the input is kept")
-    parser.add_argument("--peers", type=Path, default=PEERS, help="Python that has the peers")
-    options = parser.parse_args()
-    sizes = QUICK if options.quick else Sizes()
-    asked = set(options.parts.upper() or ("AC" if options.quick else "ABC"))
-    known = {letter for letter in PARTS if PARTS[letter][0] in sizes.steps} | {"C"}
-    if not asked <= known:
-        parser.error(f"parts are {', '.join(sorted(known))}")
-    entries = []
-    try:
-        for letter in sorted(asked - {"C"}):
-            times, facts = measure_networks(letter, sizes, options.peers)
-            entries += report_networks(letter, times, facts, sizes)
-        if "C" in asked:
-            entries += report_lesson(measure_lesson(sizes, options.data_dir))
-    except ContenderFailedError as error:
-        raise SystemExit(str(error)) from error
-    print()
-    if asked - {"C"}:
-        print(NETWORKS_CHECKED)
-    if "C" in asked:
-        print(BATCHES_CHECKED)
-    if options.json:
-        write_json(options.json, entries)
+    options = arguments(__doc__.splitlines()[0], "ABC").parse_args()
+    with Workers({}, options.peers) as workers:
+
+        def contest(part: Part, rounds: int, _: float) -> list[dict]:
+            if part.letter == "C":
+                return compare_lesson(part, workers, rounds, options.data_dir)
+            return compare_networks(part, workers, rounds)
+
+        run(options, parts(options.quick), workers, contest)
 
 
 if __name__ == "__main__":

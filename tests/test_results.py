@@ -38,11 +38,21 @@ def test_only_what_stands_between_the_markers_is_replaced():
 
 
 def test_comparisons_of_another_kind_have_a_table_of_their_own():
-    other = {"name": "d", "unit": "ms an epoch", "against": "z"}
-    run = [*RUN, other | {"value": 1234.5, "against_value": 98.76, "ratio": 0.08}]
-    assert results.table(run) == results.table(RUN)
-    assert results.others(run).splitlines()[2:] == ["| d | 1,234 ms an epoch | z | 98.8 | 0.08 |"]
-    assert results.others(RUN) == ""
+    rows = [("d", 1234.5, "y", 2), ("d", 1234.5, "z", 0.084), ("e", 9.87, "y", 1), ("f", 1, "y", 3)]
+    keys = ("name", "value", "against", "ratio")
+    made = [{"unit": "ms an epoch"} | dict(zip(keys, row, strict=True)) for row in rows]
+    run = [*RUN, *made]
+    assert results.table(run) == results.table(RUN) and results.others(RUN) == ""
+    assert results.others(run).splitlines() == [
+        "| | here | y | z |",
+        "|---|---:|---:|---:|",
+        "| d | 1,234 ms an epoch | 2.00 | 0.08 |",
+        "",
+        "| | here | y |",
+        "|---|---:|---:|",
+        "| e | 9.87 ms an epoch | 1.00 |",
+        "| f | 1 ms an epoch | 3.00 |",
+    ]
     text = "<!-- run -->old<!-- /run --> <!-- run, others -->old<!-- /run, others -->"
     written = results.with_table(text, "run", run)
     assert "old" not in written and "| x | 2.50 |" in written and "| d | 1,234 ms" in written

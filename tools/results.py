@@ -24,10 +24,7 @@ PICTURE = "docs/images/reading.png"
 
 
 def table(comparisons: list[dict]) -> str:
-    """Markdown: one row for each thing compared with, one column for each kind of input.
-
-    Args:
-        comparisons: what a benchmark writes with --json; only times are taken.
+    """Markdown of times in plain ms: a row for each thing compared with, a column for each input.
 
     Cells are how many times as long the other takes, so above 1 means that the course is ahead.
     """
@@ -45,15 +42,21 @@ def table(comparisons: list[dict]) -> str:
 
 
 def others(comparisons: list[dict]) -> str:
-    """Markdown: one row for each comparison of another kind, such as "ms an epoch"."""
-    lines = ["| | | beside | | times as long |", "|---|---:|---|---:|---:|"]
+    """Markdown: comparisons of another kind, such as "ms an epoch" or sizes beside the usual one.
+
+    A row for each thing that was measured, a table for all that were compared with the same others.
+    """
+    named: dict[tuple[str, str], dict[str, float]] = {}
     for row in comparisons:
         if row["unit"].startswith("ms "):
-            value, beside = (_digits(row[key]) for key in ("value", "against_value"))
-            line = [row["name"], f"{value} {row['unit']}", row["against"], beside]
-            line.append(f"{row['ratio']:.2f}")
-            lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+            what = row["name"], f"{_digits(row['value'])} {row['unit']}"
+            named.setdefault(what, {})[row["against"]] = row["ratio"]
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for what, ratios in named.items():
+        head = ["| | here | " + " | ".join(ratios) + " |", "|---|---:|" + "---:|" * len(ratios)]
+        cells = [*what, *(f"{ratio:.2f}" for ratio in ratios.values())]
+        tables.setdefault(tuple(ratios), head).append("| " + " | ".join(cells) + " |")
+    return "\n\n".join("\n".join(lines) for lines in tables.values())
 
 
 def _digits(value: float) -> str:
@@ -86,9 +89,7 @@ def picture(comparisons: list[dict]) -> str:
     times = {(row["name"], row["against"]): row["against_value"] for row in comparisons}
     ours = {row["name"]: row["value"] for row in comparisons}
     memory, records, nifti = "from memory, random crops", "from records", "from NIfTI"
-    floor, default = (
-        times[memory, row] for row in ("floor: NumPy, 1 thread", "MONAI CacheDataset")
-    )
+    floor, default = times[memory, "floor: NumPy, 1 thread"], times[memory, "MONAI CacheDataset"]
     lists, generator = (times[records, f"{row}, as in 2018"] for row in ("float_list", "generator"))
     cached = times[nifti, "pipeline.classification, cached"]
     alt = (
