@@ -153,5 +153,5 @@ class Timeline:
 
 
 def _pinned(value):
-    # Without it TensorFlow's optimiser moves a cast behind the end of its function, out of the call.
+    # Or else TensorFlow's optimiser moves a cast behind the end of its function, out of the call.
     return tf.ensure_shape(value, value.shape) if tf.is_tensor(value) else value
