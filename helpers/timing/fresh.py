@@ -15,7 +15,8 @@ def held_mb(dataset: tf.data.Dataset) -> float:
 
     A process that has worked before has memory to use again, and what it takes on top says little.
     So the dataset's graph goes to a new process, which takes a few elements, holds each for as long
-    as a slow step would, and looks. It takes some seconds to start.
+    as a slow step would, and looks. That takes some seconds. A script calls this under its
+    `if __name__ == "__main__":`, since the new process imports the script.
 
     Args:
         dataset: one that calls no Python, since that cannot leave this process.
@@ -37,7 +38,7 @@ def _held(graph: bytes, spec) -> float:
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
     dataset = tf.data.experimental.from_variant(variant, spec)
     highest = before = psutil.Process().memory_info().rss
-    for _ in dataset.repeat().take(ELEMENTS):
+    for _ in dataset.take(ELEMENTS):
         time.sleep(STEP_S)
         highest = max(highest, psutil.Process().memory_info().rss)
     return (highest - before) / 1e6

@@ -68,7 +68,8 @@ def moving(like, *, stored=None, volume=None) -> Iterator[list]:
     for field in fields:
         if field.ndim == image.ndim and field.shape[:-1] == image.shape[:-1]:
             channels = field.shape[-1]
-            values = np.arange(101, dtype=stored if stored and field is image else field.dtype)
+            kind = stored if stored and field is image else field.dtype
+            values = np.arange(101).astype(kind)
             rows = np.ones_like(field).reshape(-1, *crop, channels)
             pairs.append((rows, np.resize(values, (VOLUMES, *whole, channels))))
     random = np.random.default_rng(0)

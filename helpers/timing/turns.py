@@ -116,20 +116,18 @@ def take_turns(contenders: Mapping, *, elements=None, repeats=5, lead_in=None, s
         settle()
         _lap(streams[name], each[name] and max(each[name], length), step)
 
-    names = list(streams)
-    laps = {name: [] for name in names}
+    names, results = list(streams), {}
+    times = dict.fromkeys(names, ())
     for _ in range(repeats):
         for name in names:
             if len(names) > 1:
                 settle()
                 if each[name]:
                     _lap(streams[name], lead_in or (each[name] + 1) // 2, step)
-            laps[name].append(_lap(streams[name], each[name], step))
+            ms, count, mb = _lap(streams[name], each[name], step)
+            times[name] += (ms,)
+            results[name] = Throughput(times[name], count, mb)
         names = names[1:] + names[:1]  # another one begins the next round
-    results = {}
-    for name, rows in laps.items():
-        ms, counts, mb = zip(*rows, strict=True)
-        results[name] = Throughput(ms, counts[-1], mb[-1])
     return results
 
 
