@@ -21,6 +21,9 @@ from tensorflow.core.protobuf import config_pb2  # noqa: E402
 from tensorflow.python.framework import meta_graph  # noqa: E402
 from tensorflow.python.grappler import tf_optimizer  # noqa: E402
 
+AS_WRITTEN = tf.data.Options()  # nothing is read ahead
+AS_WRITTEN.experimental_optimization.inject_prefetch = False
+
 
 class Log:
     """When Python was inside a function that a pipeline calls, by the clock of the system."""
@@ -35,17 +38,14 @@ class Log:
         return np.int64(number + 0 * total)
 
     def graph(self, number):
-        # Declared to be without side effects, as decoding is: functions of a graph keep the rest in
-        # order of their own accord.
-        done = tf.numpy_function(self.work, [number], tf.int64, stateful=False)
-        return tf.ensure_shape(done, [])
+        # As decoding it has no side effects; what has some is kept in order by TensorFlow itself.
+        return tf.numpy_function(self.work, [number], tf.int64, stateful=False)
 
-    def source(self, count=8, added=False):
-        """Numbers from a generator that writes down when each was asked for and when given."""
-        spec, options = tf.TensorSpec([], tf.int64), tf.data.Options()
-        options.experimental_optimization.inject_prefetch = added  # by TensorFlow, at the end
-        numbers = lambda: map(self.work, range(count))  # noqa: E731
-        return tf.data.Dataset.from_generator(numbers, output_signature=spec).with_options(options)
+    def source(self, count=8):
+        """Numbers, one after the other when they are asked for."""
+        numbers = tf.data.Dataset.range(count)
+        told = numbers.map(lambda n: tf.numpy_function(self.work, [n], tf.int64))
+        return told.with_options(AS_WRITTEN)
 
 
 def mapped(line, function, name="f", calls=None):
@@ -78,71 +78,64 @@ def test_a_call_lasts_from_before_its_work_until_after_it():
     line, log, outside = Timeline(), Log(), tf.constant(5, tf.int64)
     # The work needs nothing of the argument, so nothing of it has to wait for that.
     dataset = mapped(line, lambda number: number + log.graph(outside))
-    gc.collect()
     assert consume(dataset) == list(range(5, 13))
     assert len(log.times) == 8 and hold(of(line, "f"), log.times)
 
 
 WORK = {
     "a wider type": lambda x: tf.cast(x, tf.float32),
-    "a narrower type": lambda x: tf.cast(x, tf.uint8),
     "a wider type, then a shape": lambda x: tf.reshape(tf.cast(x, tf.float32), [-1]),
-    "a shape, then a wider type": lambda x: tf.cast(tf.reshape(x, [-1]), tf.float32),
-    "turned, a wider type": lambda x: tf.cast(tf.transpose(x), tf.float32),
-    "scaled, beside the same": lambda x: {"image": x * 2, "same": x},
+    "beside the same": lambda x: {"image": tf.cast(x, tf.float32), "same": x},
     "from nothing": lambda x: tf.random.stateless_uniform([2], tf.stack([1, tf.size(x)])),
 }
 
 
 def test_the_optimiser_moves_no_work_out_of_its_call():
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1
     around = {"Placeholder", "Const", "Identity", "NoOp", "Timestamp", "QueueEnqueueV2"}
-    moved = []
     for kind, work in WORK.items():
-        function = tf.function(Timeline()._recorded("f", work), autograph=False)
+        recorded = Timeline()._recorded("f", work)
+        used = lambda x, f=recorded: tf.nest.map_structure(tf.identity, f(x))  # noqa: E731
+        function = tf.function(used, autograph=False)
         graph = function.get_concrete_function(tf.TensorSpec([4, 5, 6], tf.int16)).graph
         wanted = meta_graph.create_meta_graph_def(graph=graph)
         ends = [one.name for one in (*graph.outputs, *graph.control_outputs)]
         wanted.collection_def["train_op"].node_list.value.extend(ends)
-        config = config_pb2.ConfigProto()
-        config.graph_options.rewrite_options.min_graph_nodes = -1
-        nodes = tf_optimizer.OptimizeGraph(config, wanted).node
-        inputs = {n.name: [i.lstrip("^").split(":")[0] for i in n.input] for n in nodes}
+        nodes = {node.name: node for node in tf_optimizer.OptimizeGraph(config, wanted).node}
 
-        def before(name, inputs=inputs):
-            return set(inputs[name]).union(*(before(one, inputs) for one in inputs[name]))
+        def before(name, nodes=nodes):
+            above = {one.lstrip("^").split(":")[0] for one in nodes[name].input}
+            return above.union(*(before(one, nodes) for one in above))
 
-        start, stop = sorted((n.name for n in nodes if n.op == "Timestamp"), key=len)
-        inside = {n.name for n in nodes if start in before(n.name) and n.name in before(stop)}
-        moved += [f"{kind}: {n.op}" for n in nodes if n.op not in around and n.name not in inside]
-    assert not moved
+        start, stop = sorted((n for n in nodes if nodes[n].op == "Timestamp"), key=len)
+        inside = {name for name in before(stop) if start in before(name)}
+        assert all(nodes[name].op in around for name in nodes.keys() - inside), kind
 
 
-STRUCTURES = {
-    "scalar": lambda x: x + 1,
-    "tuple": lambda x: (x, tf.cast(x, tf.float32)),
-    "dict": lambda x: {"image": tf.fill([2, 3], x), "case": tf.strings.as_string(x)},
-    "unknown length": lambda x: tf.range(x),
-    "unknown rank": lambda x: tf.numpy_function(lambda v: v, [x], tf.int64),
-    "constant": lambda x: {"a": x, "b": 3, "c": "text"},
-    "ragged": lambda x: tf.RaggedTensor.from_row_lengths(tf.range(x), [x]),
-}
+def many(x):
+    ragged = tf.RaggedTensor.from_row_lengths(tf.range(x), [x])
+    return {
+        "a": ragged,
+        "b": tf.range(x),
+        "c": tf.strings.as_string(x),
+        "d": 3,
+        "e": tf.fill([2], x),
+    }
 
 
-@pytest.mark.parametrize("calls", [None, 2])
-def test_elements_their_order_their_number_and_their_spec_stay(calls):
-    wrong = []
-    for name, function in STRUCTURES.items():
-        line = Timeline()
-        plain = stage.mapped(tf.data.Dataset.range(8), function, name="f", num_parallel_calls=calls)
-        for after in (mapped(line, function, calls=calls), plain.apply(line.watch("w"))):
-            same = str(after.element_spec) == str(plain.element_spec)
-            if not same or str(list(after)) != str(list(plain)):
-                wrong.append(name)
-        if [len(of(line, one)) for one in "fw"] != [8, 8]:
-            wrong.append(f"{name}: {line.spans}")
-    assert not wrong
-    for dataset in (plain.repeat(), plain, plain.filter(lambda x: True)):
-        assert dataset.apply(Timeline().watch("w")).cardinality() == dataset.cardinality()
+@pytest.mark.parametrize("function", [many, lambda x: (x, x + 1), lambda x: x])
+def test_elements_their_order_their_number_and_their_spec_stay(function):
+    line = Timeline()
+    plain = stage.mapped(tf.data.Dataset.range(8), function, name="f", num_parallel_calls=2)
+    for after in (mapped(line, function, calls=2), plain.apply(line.watch("w"))):
+        assert str(after.element_spec) == str(plain.element_spec)
+        assert str(list(after)) == str(list(plain))
+    assert [len(of(line, one)) for one in "fw"] == [8, 8]
+    for dataset in (plain.repeat(), plain, plain.filter(lambda *x: True)):
+        watched = dataset.apply(Timeline().watch("w"))  # which outlives the name of its Timeline
+        gc.collect()
+        assert watched.cardinality() == dataset.cardinality() and next(iter(watched)) is not None
 
 
 def test_a_block_records_the_stages_applied_in_it_and_none_after_it():
@@ -160,10 +153,10 @@ def test_a_block_records_the_stages_applied_in_it_and_none_after_it():
     for one, other in zip(consume(dataset), expected, strict=True):
         np.testing.assert_array_equal(one["image"], other["image"])
     consume(build())
-    calls = [of(line, name) for name in line.stages]
-    for crop, noise, end in zip(*calls, strict=True):
-        assert crop.stop_s <= noise.start_s and noise.stop_s <= end.stop_s
-    assert len(line.spans) == 18
+    crop, noise, end = (of(line, name) for name in line.stages)
+    ends = [sorted(span.stop_s for span in one) for one in (crop, noise, end)]
+    assert np.less_equal(ends[0], [span.start_s for span in noise]).all()
+    assert np.less_equal(ends[1], ends[2]).all() and len(line.spans) == 18
     line.clear()
     assert line.spans == ()
     for name in ("wait", "train"):
@@ -194,8 +187,6 @@ def test_each_step_is_a_wait_and_then_its_work():
     line.run(reading.source(6), lambda n: seen.append(int(log.work(n.numpy()))), steps=5)
     assert seen == [0, 1, 2, 3, 4, 5, 0, 1]  # 3 before, and the dataset begins anew
     assert [span.stage for span in line.spans] == ["wait", "train"] * 5
-    edges = [edge for span in line.spans for edge in (span.start_s, span.stop_s)]
-    assert edges == sorted(edges)
     assert hold(of(line, "train"), log.times[3:]) and hold(of(line, "wait"), reading.times[3:8])
 
 
@@ -230,7 +221,7 @@ def test_no_element_is_kept_while_the_next_one_is_made():
         return np.full(1000, number)
 
     dataset = tf.data.Dataset.range(6).map(lambda n: tf.numpy_function(generate, [n], tf.int64))
-    dataset = dataset.with_options(Log().source().options())
+    dataset = dataset.with_options(AS_WRITTEN)
     line.run(dataset, lambda element: seen.append(weakref.ref(element)), steps=3)
     assert len(alive) == 5 and not any(alive)
 
