@@ -27,9 +27,9 @@ class Timeline:
     """A record of when the stages of a pipeline, and the training step, were at work.
 
     Times come from the clock of the system (`tf.timestamp`): a call that had to wait for a core
-    lasts longer for it. A record costs some 15 microseconds, a watch some 50, and each of them a
-    few milliseconds when an iterator starts. TensorFlow fuses no recorded map with the `batch`
-    behind it, and keeps it in order.
+    lasts longer for it. A record costs some 10 to 20 microseconds, a watch some 100, and each of
+    them a few milliseconds when an iterator starts. TensorFlow does not fuse a recorded map with
+    the `batch` behind it.
 
     Attributes:
         stages: names of what is recorded, in the order in which the pipeline was built.
