@@ -13,9 +13,10 @@ import dataclasses
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from helpers import figures, panels, spans
+from helpers import figures, panels
 from helpers.figures import PALETTE, TEXT_POINTS, figure
-from helpers.spans import STEP, WAIT, Span
+from helpers.timing import spans
+from helpers.timing.spans import STEP, WAIT, Span
 
 WRAP = 24  # characters of a row's name on one line
 CHARACTER_INCHES = 0.078

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from helpers import figures, gantt, show, spans
+from helpers import figures, gantt, show
+from helpers.timing import spans
 from tests.drawn_figures import assert_readable, outputs
 
 # Two turns: wait 30 ms and 10 ms, train 20 ms and 40 ms; two crops overlap for 10 ms.
