@@ -76,7 +76,8 @@ class Lesson:
             alpha=LESSON["alpha"],
             rates=LESSON["rates"],
         )
-        loss, optimizer = deeplab.loss(), keras.optimizers.Adam(RATE)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+        optimizer = keras.optimizers.Adam(RATE)
         optimizer.build(network.trainable_variables)
 
         def step(images, masks):

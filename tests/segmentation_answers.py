@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from helpers import deeplab, quiet
+from helpers import deeplab, evaluation, quiet
 from helpers.augment import warp
 
 quiet.tensorflow_greeting()
@@ -441,12 +441,12 @@ def in_a_loop(empty=np.nan, ignored=255, measure=None):
 
 
 def with_deeplab(truth, predicted):
-    return deeplab.dice(deeplab.confusion(truth, predicted, 2, per_case=True))[:, 1]
+    return evaluation.dice(evaluation.confusion(truth, predicted, 2, per_case=True))[:, 1]
 
 
 def with_deeplab_of(classes):
-    return lambda truth, predicted: deeplab.dice(
-        deeplab.confusion(truth, predicted, 2, per_case=True)
+    return lambda truth, predicted: evaluation.dice(
+        evaluation.confusion(truth, predicted, 2, per_case=True)
     )[:, classes].squeeze()
 
 

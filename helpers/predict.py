@@ -1,0 +1,101 @@
+"""Prediction of what is larger, or lies otherwise, than what a network was trained with.
+
+def predict(windows):                                   # int16 [b, 96, 96, 96, 1]
+    return model(tf.cast(windows, tf.float32) / 1000)
+
+found = predict.sliding_window(predict, volume.voxels[..., None], (96, 96, 96))
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from helpers.errors import need
+
+AXES = {"x": -2, "y": -3, "z": -4}  # the last axis holds channels
+
+
+def sliding_window(predict, image, size, *, overlap=0.5, blend="constant", batch=4):
+    """Predict a whole image window by window, and average where windows overlap.
+
+    Windows stand at equal steps; the last on each axis is moved inward to end with the image. An
+    image smaller than a window is padded with its border on both sides, and the prediction is cut
+    back. DLTK's `SlidingWindow`, with the averaging.
+
+    Args:
+        predict: gets windows `[b, *size, c]` in the image's dtype, b up to `batch`, and returns
+            `[b, *size, k]`, array or tensor: a Keras model's `__call__` or `predict_on_batch`, for
+            instance. k is up to it, but always the same.
+        image: `[z, y, x, c]` or `[y, x, c]`, array or tensor.
+        size: of a window, in voxels.
+        overlap: of neighbouring windows, as a fraction of their size, from 0 to below 1.
+        blend: "constant" averages evenly; "gaussian" trusts the middle of a window more, with a
+            standard deviation of an eighth of the window, as MONAI does.
+        batch: windows in a call.
+
+    Returns:
+        float32 `[z, y, x, k]` or `[y, x, k]`.
+
+    Raises:
+        ValueError: for bad arguments, and if `predict` returns another shape.
+        CourseDataError: `NOT_FINITE` if a prediction holds NaN or infinities.
+
+    Taught in: augmentation
+    """
+    if not 0 <= overlap < 1 or blend not in ("constant", "gaussian"):
+        raise ValueError('an overlap lies from 0 to below 1, a blend is "constant" or "gaussian"')
+    image, starts, bells = np.asarray(image), [], []
+    missing = np.maximum(np.subtract(size, image.shape[:-1]), 0)
+    before, after = missing // 2, missing - missing // 2
+    padded = np.pad(image, [*zip(before, after, strict=True), (0, 0)], mode="edge")
+    for length, width in zip(padded.shape, size, strict=False):
+        step = max(1, math.floor(width * (1 - overlap) + 1e-6))  # 20 x (1 - 0.9) is 2, not 1.99...
+        starts.append([*range(0, length - width, step), length - width])
+        x = np.linspace(4 / width - 4, 4 - 4 / width, width)
+        bells.append(np.exp(-0.5 * x**2 * (blend == "gaussian")).astype(np.float32))
+    weight = math.prod(np.ix_(*bells))[..., np.newaxis]
+    corners, total = itertools.product(*starts), None
+    covered = np.zeros((*padded.shape[:-1], 1), np.float32)
+    while group := list(itertools.islice(corners, batch)):
+        places = [tuple(map(slice, one, np.add(one, size))) for one in group]
+        found = np.asarray(predict(np.stack([padded[one] for one in places])), np.float32)
+        if total is None:
+            total = np.zeros((*padded.shape[:-1], *found.shape[-1:]), np.float32)
+        if found.shape != (len(group), *size, total.shape[-1]):
+            raise ValueError(f"predict returned {found.shape} for {len(group)} windows of {size}")
+        need(np.isfinite(found).all(), "NOT_FINITE", f"the prediction for windows at {group}")
+        for place, one in zip(places, found, strict=True):
+            total[place] += one * weight
+            covered[place] += weight
+    kept = tuple(map(slice, before, before + image.shape[:-1]))
+    return total[kept] / covered[kept]
+
+
+def flipped(predict, images, axes):
+    """Test-time augmentation: the mean of the predictions for all mirror images.
+
+    Args:
+        predict: takes a batch `[b, (z,) y, x, c]`, returns a map of the same spatial shape.
+        images: such a batch, of any dtype.
+        axes: to mirror, of "z", "y", "x"; n axes make 2 ** n predictions. Leave out the ones that
+            training never mirrored: the network knows no patient with the heart on the right.
+
+    Returns:
+        float32 `[b, (z,) y, x, k]`, each prediction turned back before it counts.
+
+    Raises:
+        ValueError: if the prediction has another spatial shape.
+        CourseDataError: `NOT_FINITE` if it holds NaN or infinities.
+
+    Taught in: augmentation
+    """
+    images, found = np.asarray(images), []
+    for count in range(len(axes) + 1):
+        for mirrored in itertools.combinations([AXES[axis] for axis in axes], count):
+            one = np.flip(predict(np.flip(images, mirrored)), mirrored)
+            if one.shape[:-1] != images.shape[:-1]:
+                raise ValueError(f"predict returned {one.shape} for {images.shape}")
+            found.append(one)
+    need(np.isfinite(found).all(), "NOT_FINITE", "a prediction holds NaN or infinities")
+    return np.mean(found, axis=0, dtype=np.float64).astype(np.float32)

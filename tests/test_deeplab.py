@@ -1,0 +1,435 @@
+"""DeepLabV3+: strides that became rates change nothing where both can be compared."""
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from helpers import deeplab  # noqa: E402
+from helpers.deeplab.encoders import BACKBONES, atrous, stride_to_rate  # noqa: E402
+from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization  # noqa: E402
+
+APPLICATIONS = keras.applications
+PREPROCESS = {
+    "MobileNetV2": APPLICATIONS.mobilenet_v2.preprocess_input,
+    "ResNet50": APPLICATIONS.resnet.preprocess_input,
+    "Xception": APPLICATIONS.xception.preprocess_input,
+    "EfficientNetV2B0": lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+}
+# Channels at stride 4 and at the end, counted in the papers of the networks; the weights of what
+# serves classes only (the last 1x1 convolution and its normalisation), which is left out; and the
+# receptive field, from the tables of windows in the papers.
+WIDTHS = {
+    "MobileNetV2": (144, 320, 320 * 1280 + 4 * 1280, 491),
+    "ResNet50": (256, 2048, 0, 483),
+    "Xception": (256, 2048, 0, 1083),
+    "EfficientNetV2B0": (32, 192, 192 * 1280 + 4 * 1280, 763),
+}
+SMALL = {
+    "alpha": 0.35,
+    "aspp_width": 8,
+    "decoder_width": 6,
+    "low_level_width": 4,
+    "batch_norm_momentum": 0.9,
+}
+POLICIES = {"float32": 1e-5, "mixed_float16": 0.01, "mixed_bfloat16": 0.05}  # error allowed
+LOSS = {"from_logits": True, "ignore_class": 255}
+
+
+def images(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
+
+
+def enliven(model, given=None) -> None:
+    """Weights that carry a signal through: with Keras' own, a network's end forgets its image."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        values = []
+        for variable in layer.weights:
+            name, shape = variable.name, tuple(variable.shape)
+            if "kernel" in name:
+                taps = shape[0] * shape[1] * (1 if "depthwise" in variable.path else shape[2])
+                values.append(random.normal(0, np.sqrt(2 / taps), shape))
+            elif name in ("gamma", "moving_variance"):
+                values.append(random.uniform(0.7, 1.3, shape))
+            else:
+                values.append(random.normal(0, 0.1, shape))
+        layer.set_weights(values)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    # Averages as they come, or squeeze-and-excitation and many layers fade the image away.
+    model(given or random.normal(size=(4, *model.input.shape[1:])), training=True)
+
+
+class Network:
+    """A network of `keras.applications` with lively weights, and what was made of it."""
+
+    def __init__(self, name: str, folder) -> None:
+        self.name, (self.low_level, self.last, *_) = name, BACKBONES[name]
+        self.options = {"include_preprocessing": False} if "Efficient" in name else {}
+        self.options |= {"weights": None, "include_top": False}
+        # At a size of 32 k + 1, or one whose map is so after Xception's first two convolutions.
+        side = 71 if name == "Xception" else 65
+        self.theirs = getattr(APPLICATIONS, name)(input_shape=(side, side, 3), **self.options)
+        enliven(self.theirs)
+        self.base = getattr(APPLICATIONS, name)(input_shape=(224, 224, 3), **self.options)
+        self.base.set_weights(self.theirs.get_weights())
+        self.file = folder / f"{name}.weights.h5"
+        self.base.save_weights(self.file)
+        self.made = {}
+
+    def at(self, stride: int, *names: str, start: str | None = None):
+        """The maps of these layers at that output stride, as a model of what `start` gives."""
+        if stride not in self.made:
+            input_ = keras.Input((None, None, 3))
+            self.made[stride] = input_, atrous(self.base, input_, stride, {"momentum": 0.9})
+        input_, made = self.made[stride]
+        if start:
+            input_ = made[id(self.base.get_layer(start).output)]
+        maps = [made[id(self.base.get_layer(one).output)] for one in names]
+        return keras.Model(input_, maps if len(maps) > 1 else maps[0])
+
+
+@pytest.fixture(scope="module", params=list(BACKBONES))
+def network(request, tmp_path_factory):
+    made = Network(request.param, tmp_path_factory.mktemp("weights"))
+    yield made
+    made.file.unlink()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return deeplab.model(2, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return deeplab.model(21, input_shape=(513, 513, 3))
+
+
+def far(one, other) -> float:
+    """The largest error, in units of how much features differ from place to place."""
+    one, other = np.asarray(one), np.asarray(other)
+    return float(np.abs(one - other).max() / other.std(axis=(1, 2)).mean())
+
+
+def test_at_odd_sizes_an_encoder_is_the_one_of_keras_applications(network):
+    # Without padding Xception's first two convolutions shift the image, but no more than that.
+    start = "block1_conv2_act" if network.name == "Xception" else None
+    theirs = network.theirs.get_layer(start).output if start else network.theirs.input
+    truth = keras.Model(theirs, network.theirs.get_layer(network.last).output)
+    x = np.random.default_rng(1).normal(size=(2, *truth.input.shape[1:])).astype(np.float32)
+    expected = truth(x)
+    assert far(truth(x[::-1]), expected) > 0.5  # the features tell images apart
+    assert far(network.at(32, network.last, start=start)(x), expected) < 1e-3
+
+
+def test_a_dilated_encoder_has_the_features_of_the_strided_one_and_more_in_between(network):
+    x = images(2, 65, 46, 3) / 127.5 - 1
+    made = {stride: network.at(stride, network.last) for stride in (32, 16, 8)}
+    for layer in (one for model in made.values() for one in model.layers):
+        if layer.name.endswith("se_expand"):  # a mean over the map, the one thing that does change
+            kernel, bias = layer.get_weights()
+            layer.set_weights([np.zeros_like(kernel), bias])
+    strided = made[32](x).numpy()
+    for stride, step in ((16, 2), (8, 4)):
+        dilated = made[stride](x).numpy()
+        assert dilated.shape[1:3] == (-(-65 // stride), -(-46 // stride))
+        assert far(dilated[:, ::step, ::step], strided) < 1e-3
+        aside = dilated[:, 1::step, 1::step]
+        assert far(aside, strided[:, : aside.shape[1], : aside.shape[2]]) > 0.5
+
+
+def test_a_stride_that_is_left_out_becomes_the_rate_of_every_window_after_it():
+    table = {  # before, after, output stride: stride, rate
+        (1, 2, 8): (2, 1), (8, 16, 16): (2, 1), (8, 16, 8): (1, 1), (16, 16, 8): (1, 2),
+        (16, 32, 16): (1, 1), (16, 32, 8): (1, 2), (32, 32, 16): (1, 2), (32, 32, 8): (1, 4),
+        (32, 32, 32): (1, 1), (16, 32, 32): (2, 1),
+    }  # fmt: skip
+    assert {case: stride_to_rate(*case) for case in table} == table
+
+
+def test_an_encoder_takes_photographs_as_they_are_and_gives_the_two_maps_of_the_paper(network):
+    encoder = deeplab.encoder(network.name, weights=network.file)
+    x = images(2, 64, 80, 3)
+    found = encoder(x)
+    ready = PREPROCESS[network.name](x.astype(float)).astype(np.float32)
+    expected = network.at(16, network.low_level, network.last)(ready)
+    if network.name == "ResNet50":  # its own weights are for blue, green, red
+        theirs = network.base.get_layer("conv1_conv").get_weights()[0]
+        ours = encoder.get_layer("conv1_conv").get_weights()[0]
+        np.testing.assert_array_equal(ours, theirs[:, :, ::-1])
+    low_level, last, left_out, side = WIDTHS[network.name]
+    assert found["low_level"].shape == (2, 16, 20, low_level)
+    assert found["features"].shape == (2, 4, 5, last)
+    assert far(found["low_level"], expected[0]) < 1e-3
+    if "Efficient" not in network.name:  # many layers make much of its rounding
+        assert far(found["features"], expected[1]) < 1e-2
+    assert network.base.count_params() - left_out == encoder.count_params()
+    assert deeplab.receptive_field(encoder, network.last) == side
+    norms = [one for one in encoder.layers if "BatchNorm" in type(one).__name__]
+    assert {(type(one), one.momentum) for one in norms} == {(FusedBatchNormalization, 0.9997)}
+    # An epsilon belongs to its weights.
+    assert {n.epsilon for n in norms} == {
+        n.epsilon for n in network.base.layers if "BatchNorm" in type(n).__name__
+    }
+
+
+def test_layers_have_the_same_names_in_every_session():
+    first = [one.name for one in deeplab.encoder("Xception").layers]
+    keras.layers.Conv2D(1, 1), keras.layers.Add(), keras.layers.BatchNormalization()
+    assert [one.name for one in deeplab.encoder("Xception").layers] == first
+    assert len({*first}) == len(first)
+
+
+def test_a_grey_image_is_to_trained_weights_what_the_same_image_in_rgb_is(tmp_path):
+    file = tmp_path / "a.weights.h5"
+    options = {"include_top": False, "alpha": 0.35, "input_shape": (96, 96, 3), "weights": None}
+    base = APPLICATIONS.MobileNetV2(**options)
+    enliven(base)
+    base.save_weights(file)
+    grey = images(2, 50, 48, 1)
+    rgb = deeplab.encoder(alpha=0.35, weights=str(file))(np.repeat(grey, 3, -1))["low_level"]
+    one = {"alpha": 0.35, "weights": file, "input_shape": (None, None, 1)}
+    np.testing.assert_array_equal(deeplab.encoder(**one)(grey)["low_level"], rgb)
+    ct = deeplab.encoder(**one, value_range=(-1.0, 1.0))
+    assert far(ct(grey / 127.5 - 1)["low_level"], rgb) < 1e-4
+    # In half precision white of 16 bits would be infinite.
+    wide = under("mixed_float16", lambda: deeplab.encoder(**one, value_range=(0, 65535)))
+    normalised = keras.Model(wide.input, wide.get_layer("normalisation").output)
+    white = normalised(np.full((1, 40, 40, 1), 65535, np.float32))
+    np.testing.assert_allclose(white, np.ones((1, 40, 40, 3)), rtol=1e-6)
+
+
+def test_without_weights_one_channel_is_one_channel_in_its_own_range(small):
+    model = deeplab.model(2, input_shape=(None, None, 1), value_range=(0, 1), **SMALL)
+    assert model.get_layer("Conv1").kernel.shape == (3, 3, 1, 16)
+    photographs = deeplab.model(2, input_shape=(None, None, 1), **SMALL)
+    photographs.set_weights(model.get_weights())
+    # In inference random weights without statistics may hardly react: compare the first layer.
+    first = [keras.Model(m.input, m.get_layer("Conv1").output) for m in (model, photographs)]
+    image = images(1, 40, 40, 1)
+    expected = first[1](image).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(first[0](image / 255), expected, atol=1e-5)
+    for network, channels in ((model, 3), (small, 4)):
+        with pytest.raises(ValueError, match=r"expected (axis -1|shape)"):
+            network(images(1, 40, 40, channels))
+    # Grey for RGB is the same grey three times, nothing else.
+    np.testing.assert_array_equal(small(image), small(np.repeat(image, 3, -1)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"backbone": "VGG16"}, {"output_stride": 4}, {"output_stride": 12}]
+)
+def test_other_networks_and_strides_are_refused(wrong):
+    with pytest.raises(ValueError, match="MobileNetV2, ResNet50, Xception, EfficientNetV2B0 at"):
+        deeplab.model(2, **wrong)
+
+
+# The pyramid and the decoder
+
+
+def test_pyramid_and_decoder_have_the_numbers_and_shapes_of_the_paper(full):
+    def numbers(beginning):
+        return sum(one.count_params() for one in full.layers if one.name.startswith(beginning))
+
+    norm, deep, width = 4, 320, 256  # a channel: scale, shift, mean, variance
+    separable = 9 * deep + norm * deep + deep * width + norm * width
+    expected = {
+        "aspp_1x1": deep * width + norm * width,
+        **{f"aspp_rate_{rate}_": separable for rate in (6, 12, 18)},
+        "aspp_image": deep * width + norm * width,
+        "aspp_projection": 5 * width * width + norm * width,
+        "decoder_low_level": 144 * 48 + norm * 48,
+        "decoder_1": 13 * 304 + 304 * width + norm * width,
+        "decoder_2": 13 * width + width * width + norm * width,
+        "logits": width * 21 + 21,
+    }
+    assert {beginning: numbers(beginning) for beginning in expected} == expected
+    # Keras' MobileNetV2 without its top has 2,257,984, of which 414,720 serve classes only.
+    assert full.count_params() == 2_257_984 - 414_720 + sum(expected.values()) == 2_764_357
+    shapes = {
+        "block_16_project_BN": (33, 33, 320), "aspp_rate_12_depthwise_conv": (33, 33, 320),
+        "aspp_image_pool": (1, 1, 320), "aspp_image_spread": (33, 33, 256),
+        "aspp_concat": (33, 33, 1280), "aspp_dropout": (33, 33, 256),
+        "decoder_upsampling": (129, 129, 256), "decoder_concat": (129, 129, 304),
+        "logits_stride_4": (129, 129, 21), "logits": (513, 513, 21),
+    }  # fmt: skip
+    assert {name: full.get_layer(name).output.shape[1:] for name in shapes} == shapes
+    kernels = [full.get_layer(f"{n}_depthwise_conv") for n in ("aspp_rate_6", "decoder_1")]
+    for kernel in (one.get_weights()[0] for one in kernels):  # a variance of one over nine taps
+        assert 0.25 < kernel.std() < 0.33 and abs(kernel).max() <= 0.66
+
+
+@pytest.mark.parametrize(("stride", "rates"), [(32, (3, 6, 9)), (8, (12, 24, 36)), (16, (1, 2))])
+def test_rates_double_where_the_stride_halves_and_settings_reach_every_layer(stride, rates):
+    given = {"rates": np.array(rates)} if stride == 16 else {}
+    model = deeplab.model(2, output_stride=stride, **SMALL, **given)
+    found = [one for one in model.layers if one.name.endswith("depthwise_conv")]
+    assert [one.dilation_rate[0] for one in found] == [*rates, 1, 1]
+    norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    assert {(type(n), n.momentum, n.epsilon) for n in norms} == {
+        (FusedBatchNormalization, 0.9, 1e-5)
+    }
+    assert len(norms) == 51 + 3 + 2 * len(rates) + 1 + 4  # the encoder's, the pyramid's, ...
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 65), (50, 77), (17, 130)])
+def test_images_of_any_size_give_logits_of_their_size(small, size):
+    logits = small(images(2, *size, 3))
+    assert logits.shape == (2, *size, 2) and np.isfinite(logits).all()
+
+
+def test_at_sizes_like_the_paper_s_a_flipped_image_gives_flipped_logits():
+    # Only with symmetric kernels does the network commute with flips; then the grid has to as well.
+    model = deeplab.model(2, **SMALL)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.weights and "kernel" in layer.weights[0].name:
+            kernel, *rest = layer.get_weights()
+            kernel = random.normal(0, np.sqrt(2 / kernel[..., 0].size), kernel.shape)
+            layer.set_weights([kernel + kernel[:, ::-1], *rest])
+    for size, same in ((65, True), (64, False)):
+        image = images(1, size, size, 3)
+        logits = model(image).numpy()
+        flipped = model(image[:, :, ::-1]).numpy()[:, :, ::-1]
+        assert np.allclose(flipped, logits, atol=1e-3 * logits.std()) == same
+
+
+@pytest.mark.parametrize("backbone", list(BACKBONES))
+def test_a_gradient_reaches_every_variable(tf, backbone):
+    # EfficientNet leaves out up to a fifth of its blocks an image (stochastic depth): with few
+    # images and an unlucky draw, a block is left out of all of them and has no gradient.
+    keras.utils.set_random_seed(0)
+    narrow = {key: value for key, value in SMALL.items() if key != "alpha"}
+    narrow |= {"alpha": 0.35} if backbone == "MobileNetV2" else {}
+    model = deeplab.model(3, backbone=backbone, **narrow)
+    mask = np.random.default_rng(0).integers(0, 3, (6, 65, 65, 1))
+    with tf.GradientTape() as tape:
+        value = deeplab.masked_loss(mask, model(images(6, 65, 65, 3), training=True))
+    variables = model.trainable_variables
+    gradients = [np.asarray(one) for one in tape.gradient(value, variables)]
+    still = [v.path for v, g in zip(variables, gradients, strict=True) if not np.abs(g).max() > 0]
+    # A bias in front of a batch normalisation is subtracted again: only rounding is left of it.
+    assert {n for n in still if not n.endswith("/bias") or n.startswith("logits")} == set()
+    assert all(np.isfinite(one).all() for one in gradients) and len(gradients) > 100
+
+
+def head_of(model):
+    """From the two maps and the image's size to logits; sixty layers before would blur it all."""
+    ends = [model.get_layer(name).output for name in BACKBONES["MobileNetV2"][:2]]
+    return keras.Model([model.input, *ends], model.output)
+
+
+def under(policy: str, make):
+    """What `make()` gives with that dtype policy."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        return make()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_logits_are_float32_and_those_of_float32_whatever_the_policy(policy, small):
+    model = under(policy, lambda: deeplab.model(2, **SMALL))
+    assert model(images(2, 40, 37, 3)).dtype == "float32"
+    assert {one.dtype for one in model.trainable_variables} == {"float32"}
+    compute = model.get_layer("decoder_2_pointwise_relu").compute_dtype
+    assert compute == policy.removeprefix("mixed_")
+    exact, head, random = head_of(small), head_of(model), np.random.default_rng(0)
+    sizes = zip(head.inputs, ((40, 37), (10, 10), (3, 3)), strict=True)
+    given = [random.normal(size=(6, *s, one.shape[-1])).astype(np.float32) for one, s in sizes]
+    weights = exact.get_weights()
+    enliven(exact, given)
+    head.set_weights(exact.get_weights())
+    expected = exact(given).numpy()
+    exact.set_weights(weights)
+    error = np.abs(head(given) - expected).mean() / expected.std()
+    other = np.abs(expected[::-1] - expected).mean() / expected.std()  # that of another image
+    assert error < POLICIES[policy] < 0.5 < other
+
+
+def narrow():
+    """A small network with every layer of ours, each at least once."""
+    image, norm = keras.Input((33, 29, 3)), {"momentum": 0.9, "epsilon": 1e-5}
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(image)
+    x = fine = CentredMaxPooling2D(pool_size=3, strides=2)(FusedBatchNormalization()(x))
+    x = CentredMaxPooling2D(pool_size=3, strides=1, dilation_rate=2)(x)
+    x = deeplab.network.aspp(x, 4, (1, 2), norm)
+    x = keras.layers.Concatenate()([deeplab.Upsampling(1)([x, fine]), fine])
+    x = keras.layers.Conv2D(2, 1, dtype="float32")(x)
+    return keras.Model(image, deeplab.Upsampling(4, dtype="float32")([x, image]))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_layer_of_ours_takes_a_step_under_xla_as_without_it(policy):
+    image, after = images(2, 33, 29, 3), []
+    mask = (image[..., :1] > 128).astype(np.uint8)
+    for compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = under(policy, narrow)
+        model.get_layer("aspp_dropout").rate = 0.0
+        loss = keras.losses.SparseCategoricalCrossentropy(**LOSS)
+        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=compiled)
+        values = [float(model.train_on_batch(image, mask)) for _ in range(2)]
+        after.append([*values, *model.get_weights()[-1]])
+    assert after[0][0] != after[0][1] and 0.1 < after[0][0] < 5
+    np.testing.assert_allclose(after[1], after[0], rtol=10 * POLICIES[policy], atol=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["MobileNetV2", "Xception"])
+def test_a_saved_model_is_the_same_model_with_all_that_it_was_compiled_with(tmp_path, backbone):
+    narrow = SMALL if backbone == "MobileNetV2" else {"aspp_width": np.int64(8)}
+    model = deeplab.model(np.int64(2), backbone=backbone, output_stride=8, **narrow)
+    if backbone == "Xception":
+        pools = [one for one in model.layers if isinstance(one, CentredMaxPooling2D)]
+        assert [(one.strides[0], one.dilation_rate[0]) for one in pools] == [
+            (2, 1), (2, 1), (1, 1), (1, 2)
+        ]  # fmt: skip
+    rate = keras.optimizers.schedules.PolynomialDecay(1e-3, 100, 0, 0.9)
+    miou = keras.metrics.MeanIoU(2, ignore_class=255, sparse_y_pred=False)
+    loss = keras.losses.SparseCategoricalCrossentropy(**LOSS)
+    model.compile(keras.optimizers.SGD(rate), loss, metrics=[miou], run_eagerly=True)
+    image = images(2, 40, 50, 3)
+    mask = (image[..., :1] > 128).astype(np.uint8)
+    model.train_on_batch(image, mask)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(image), model(image))
+    assert again.evaluate(image, mask, verbose=0) == model.evaluate(image, mask, verbose=0)
+    assert float(again.optimizer.learning_rate) == pytest.approx(1e-3 * 0.99**0.9)
+
+
+# What a feature sees
+
+
+def test_a_receptive_field_is_what_a_gradient_finds(tf):
+    # Kernels of ones: every pixel that is seen has a gradient.
+    image = keras.Input((None, None, 1))
+    x = keras.layers.Conv2D(1, 3, strides=2, padding="same", kernel_initializer="ones")(image)
+    x = CentredMaxPooling2D(pool_size=1, strides=1)(x)
+    ones = {"padding": "same", "depthwise_initializer": "ones"}
+    x = keras.layers.DepthwiseConv2D(3, dilation_rate=3, **ones)(x)
+    y = keras.layers.Conv2D(1, 3, padding="same", kernel_initializer="ones", name="other")(x)
+    model = keras.Model(image, keras.layers.Add(name="sum")([x, y]))
+    pixels = tf.Variable(np.random.default_rng(0).uniform(1, 2, (1, 65, 65, 1)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        value = model(pixels)[0, 16, 16, 0]
+    seen = np.flatnonzero(tape.gradient(value, pixels)[0, :, :, 0].numpy().any(0))
+    # 1 + 2 * 1 + 2 * 3 * 2 + 2 * 2
+    assert deeplab.receptive_field(model, "sum") == 19 == seen[-1] - seen[0] + 1
+
+
+def test_a_rate_widens_the_receptive_field_by_two_windows_of_its_stride(small):
+    end = deeplab.receptive_field(small, "block_16_project_BN")
+    for rate in (6, 12, 18):
+        seen = deeplab.receptive_field(small, f"aspp_rate_{rate}_depthwise_conv")
+        assert seen == end + 2 * rate * 16
+    # Left-out strides change what is seen next to nothing: they are dilation now.
+    fine = deeplab.encoder(output_stride=8, alpha=0.35)
+    assert deeplab.receptive_field(fine, "block_16_project_BN") == end
+    for layer in ("decoder_concat", "logits", "x"):
+        with pytest.raises(ValueError, match="before the decoder"):
+            deeplab.receptive_field(small, layer)
