@@ -39,13 +39,14 @@ def checked(labels, scores, *, both=True, probabilities=False):
     need(labels.size, "EMPTY_LIST", "there is no case to evaluate")
     if labels.ndim != 1 or scores.shape != labels.shape:  # [n] against [n, 1] would broadcast
         raise ValueError(f"scores have the shape {scores.shape}, labels {labels.shape}, not [n]")
-    wrong = np.setdiff1d(labels, (0, 1)).tolist()
-    need(not wrong, "UNKNOWN_LABEL", f"labels are 0 or 1, not {listed(wrong)}")
+    found = f"labels are 0 or 1, not {listed(np.setdiff1d(labels, (0, 1)).tolist())}"
+    need(np.isin(labels, (0, 1)).all(), "UNKNOWN_LABEL", found)
     found = f"all of {len(labels)} cases have the label {labels[0]:g}"
     need(not both or 0 < labels.mean() < 1, "EMPTY_CLASS", found)
-    wrong = np.count_nonzero(~np.isfinite(scores))
-    if wrong:
-        raise ValueError(f"{wrong} of {len(scores)} cases have a score that is NaN or infinite")
+    good = np.isfinite(scores)
+    if not good.all():
+        found = f"{(~good).sum()} of {len(scores)} cases have a score that is NaN or infinite"
+        raise ValueError(found)
     if probabilities and not 0 <= scores.min() <= scores.max() <= 1:
         raise ValueError("probabilities lie between 0 and 1; of logits take a sigmoid")
     return labels.astype(int), scores
@@ -328,12 +329,12 @@ def reliability(labels, probabilities, *, bins=10, strategy="quantile"):
     return table.join(pd.DataFrame(ends))
 
 
-def confusion(truth, predicted, classes, ignore=255, *, per_case=False):
+def confusion(truth, predicted, classes, ignore=255):
     """How many pixels of each class were given to each class.
 
     Matrices of several cases or batches can be added: `iou` and `dice` take the sum.
 
-    >>> confusion([[0, 1, 1, 255]], [[0, 1, 0, 1]], 2).tolist()
+    >>> confusion([0, 1, 1, 255], [0, 1, 0, 1], 2).tolist()
     [[1, 0], [1, 1]]
 
     Args:
@@ -341,10 +342,9 @@ def confusion(truth, predicted, classes, ignore=255, *, per_case=False):
         predicted: class ids of the same shape: `logits.argmax(-1)`.
         classes: how many there are.
         ignore: the id in `truth` that is no class.
-        per_case: a matrix for each entry of the first axis.
 
     Returns:
-        int64 `[classes, classes]`, truth along the first axis; with `per_case` `[n, ...]` of them.
+        int64 `[classes, classes]`, truth along the first axis.
 
     Raises:
         CourseDataError: `MASK_MISMATCH` for shapes that differ, `UNKNOWN_LABEL` for what is neither
@@ -352,9 +352,6 @@ def confusion(truth, predicted, classes, ignore=255, *, per_case=False):
 
     Taught in: segmentation with DeepLab
     """
-    if per_case:
-        pairs = zip(truth, predicted, strict=True)
-        return np.stack([confusion(*pair, classes, ignore) for pair in pairs])
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     found = f"the truth has shape {truth.shape}, the prediction {predicted.shape}"
     need(truth.shape == predicted.shape, "MASK_MISMATCH", found)
@@ -408,6 +405,6 @@ def dice(matrix):
 def _groups(groups):
     """The groups in ascending order, and the number of that of each case."""
     named = pd.Series(groups)
-    if named.isna().any() or named.isin(["", b""]).any():
+    if (named.isna() | (named == "")).any():
         raise ValueError("some cases belong to a group, or a patient, without a name")
     return np.unique(groups, return_inverse=True)

@@ -45,27 +45,32 @@ def sliding_window(predict, image, size, *, overlap=0.5, blend="constant", batch
     """
     if not 0 <= overlap < 1 or blend not in ("constant", "gaussian"):
         raise ValueError('an overlap lies from 0 to below 1, a blend is "constant" or "gaussian"')
-    image, starts, bells = np.asarray(image), [], []
+    image, spans, bells = np.asarray(image), [], []
     missing = np.maximum(np.subtract(size, image.shape[:-1]), 0)
-    before, after = missing // 2, missing - missing // 2
-    padded = np.pad(image, [*zip(before, after, strict=True), (0, 0)], mode="edge")
+    before = missing // 2
+    sides = [*zip(before, missing - before, strict=True), (0, 0)]
+    padded = np.pad(image, sides, mode="edge")
     for length, width in zip(padded.shape, size, strict=False):
         step = max(1, math.floor(width * (1 - overlap) + 1e-6))  # 20 x (1 - 0.9) is 2, not 1.99...
-        starts.append([*range(0, length - width, step), length - width])
+        starts = [*range(0, length - width, step), length - width]
+        spans.append([slice(start, start + width) for start in starts])
         x = np.linspace(4 / width - 4, 4 - 4 / width, width)
-        bells.append(np.exp(-0.5 * x**2 * (blend == "gaussian")).astype(np.float32))
+        bell = np.exp(-0.5 * x**2) if blend == "gaussian" else np.ones(width)
+        bells.append(bell.astype(np.float32))
     weight = math.prod(np.ix_(*bells))[..., np.newaxis]
-    corners, total = itertools.product(*starts), None
     covered = np.zeros((*padded.shape[:-1], 1), np.float32)
-    while group := list(itertools.islice(corners, batch)):
-        places = [tuple(map(slice, one, np.add(one, size))) for one in group]
-        found = np.asarray(predict(np.stack([padded[one] for one in places])), np.float32)
+    places, total = itertools.product(*spans), None
+    while group := list(itertools.islice(places, batch)):
+        windows = np.stack([padded[place] for place in group])
+        found = np.asarray(predict(windows), np.float32)
         if total is None:
             total = np.zeros((*padded.shape[:-1], *found.shape[-1:]), np.float32)
         if found.shape != (len(group), *size, total.shape[-1]):
             raise ValueError(f"predict returned {found.shape} for {len(group)} windows of {size}")
-        need(np.isfinite(found).all(), "NOT_FINITE", f"the prediction for windows at {group}")
-        for place, one in zip(places, found, strict=True):
+        need(
+            np.isfinite(found).all(), "NOT_FINITE", f"the prediction for windows from {group[0]} on"
+        )
+        for place, one in zip(group, found, strict=True):
             total[place] += one * weight
             covered[place] += weight
     kept = tuple(map(slice, before, before + image.shape[:-1]))

@@ -47,12 +47,11 @@ def check(dataset, classes, *, channels=3):
     counts, images, sides, values = np.zeros(256, np.int64), 0, [], []
     for batch in (dataset if batched else dataset.batch(1)).as_numpy_iterator():
         alone = alone and len(batch["image"]) == 1
-        for number, (image, mask) in enumerate(zip(batch["image"], batch["mask"], strict=True)):
+        for number, image in enumerate(batch["image"]):
             name = f"case {images}, counted from 0"
             if "case" in batch:
                 name = f"case {batch['case'][number].decode(errors='replace')}"
-            _check_pair(name, image, mask, classes, channels)
-            counts += np.bincount(mask.ravel(), minlength=256)
+            counts += _pixels(name, image, batch["mask"][number], classes, channels)
             images += 1
             sides.append(image.shape[:2])
             values += [image.min(), image.max()]
@@ -71,8 +70,8 @@ def check(dataset, classes, *, channels=3):
     )
 
 
-def _check_pair(name, image, mask, classes, channels):
-    """Refuse an image and a mask that the network could not be trained with."""
+def _pixels(name, image, mask, classes, channels):
+    """How many pixels have each id, if the network can be trained with image and mask."""
     found = f"{name}: the image has shape {image.shape}, the mask {mask.shape}"
     wanted = f"images of {channels} channels and {SMALLEST} x {SMALLEST} pixels or more"
     fits = image.shape[-1] == channels and min(image.shape[:2]) >= SMALLEST
@@ -83,3 +82,4 @@ def _check_pair(name, image, mask, classes, channels):
     found = f"{name}: the mask has the ids {listed(strange, most=5)}"
     wanted = f"0 to {classes - 1}, or {IGNORE} to be ignored; others come from interpolation"
     need(not strange, "UNKNOWN_LABEL", f"{found}; expected {wanted}")
+    return np.bincount(mask.ravel(), minlength=256)

@@ -96,9 +96,9 @@ def encoder(
     if backbone == "ResNet50" and weights is not None:  # it was trained on blue, green, red
         kernel, *rest = base.get_layer("conv1_conv").get_weights()
         base.get_layer("conv1_conv").set_weights([kernel[:, :, ::-1], *rest])
-    made = atrous(base, given, output_stride, norm)
-    ends = {"low_level": low_level, "features": features}
-    outputs = {end: made[id(base.get_layer(name).output)] for end, name in ends.items()}
+    ends = [base.get_layer(name).output for name in (low_level, features)]
+    made = atrous(keras.Model(base.input, ends), given, output_stride, norm)
+    outputs = dict(zip(("low_level", "features"), [made[id(end)] for end in ends], strict=True))
     return keras.Model(images, outputs, name=f"{backbone.lower()}_encoder")
 
 

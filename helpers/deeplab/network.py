@@ -53,15 +53,14 @@ def model(
 
     Taught in: segmentation with DeepLab
     """
-    encoding |= {"output_stride": output_stride, "batch_norm_momentum": batch_norm_momentum}
-    encoded = encoder(backbone, **encoding)
+    encoding["batch_norm_momentum"] = batch_norm_momentum
+    encoded = encoder(backbone, output_stride=output_stride, **encoding)
     norm = {"momentum": batch_norm_momentum, "epsilon": EPSILON}
     if rates is None:
         rates = [rate * 16 // output_stride for rate in RATES]
-    low_level, features = encoded.output["low_level"], encoded.output["features"]
-    features = aspp(features, aspp_width, rates, norm)
-    fine = pointwise(low_level, low_level_width, "decoder_low_level", norm)
-    stride = output_stride // LOW_LEVEL_STRIDE
+    maps, stride = encoded.output, output_stride // LOW_LEVEL_STRIDE
+    features = aspp(maps["features"], aspp_width, rates, norm)
+    fine = pointwise(maps["low_level"], low_level_width, "decoder_low_level", norm)
     large = Upsampling(stride, name="decoder_upsampling")([features, fine])
     joined = layers.Concatenate(name="decoder_concat")([large, fine])
     joined = separable(joined, decoder_width, 1, "decoder_1", norm)
@@ -181,11 +180,11 @@ def masked_loss(mask, logits, ignore=255):
 
     Taught in: segmentation with DeepLab
     """
-    ids = tf.cast(mask[..., 0], tf.int32)
-    counts = ids != ignore
-    each = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(counts, ids, 0), logits)
-    counts = tf.cast(counts, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(each * counts), tf.reduce_sum(counts))
+    counts = mask[..., 0] != ignore
+    ids = tf.cast(tf.boolean_mask(mask[..., 0], counts), tf.int32)
+    logits = tf.boolean_mask(logits, counts)
+    each = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
+    return tf.math.divide_no_nan(tf.reduce_sum(each), tf.cast(tf.size(each), tf.float32))
 
 
 def receptive_field(model, layer):
