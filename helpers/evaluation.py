@@ -127,7 +127,8 @@ def operating_point(labels, scores, threshold):
     labels, scores = checked(labels, scores)
     (tn, fp), (fn, tp) = confusion(labels, scores >= threshold, 2).tolist()
     sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-    precision, balanced = tp / (tp + fp or math.nan), (sensitivity + specificity) / 2
+    precision = tp / (tp + fp or math.nan)
+    balanced = (sensitivity + specificity) / 2
     return OperatingPoint(tp, fp, tn, fn, sensitivity, specificity, precision, balanced)
 
 
@@ -242,7 +243,8 @@ def bootstrap(metric, *arrays, groups=None, rounds=1000, seed=0):
         checked(arrays[0], scores)
     cases = np.arange(len(arrays[0]))
     people, person = _groups(cases if groups is None else groups)
-    random, whole, found = np.random.default_rng(seed), float(metric(*arrays)), []
+    random, found = np.random.default_rng(seed), []
+    whole = float(metric(*arrays))
     for _ in range(100 * rounds):
         drawn = random.integers(len(people), size=len(people))
         times = np.bincount(drawn, minlength=len(people))
@@ -252,7 +254,8 @@ def bootstrap(metric, *arrays, groups=None, rounds=1000, seed=0):
         value = float(metric(*(one[rows] for one in arrays)))
         found += [] if math.isnan(value) else [value]
         if len(found) == rounds and len(people) > 1:
-            return Interval(whole, *np.quantile(found, [0.025, 0.975]).tolist())
+            low, high = np.quantile(found, [0.025, 0.975]).tolist()
+            return Interval(whole, low, high)
     raise ValueError(f"{len(people)} groups, {len(found)} draws with a value: nothing to say")
 
 

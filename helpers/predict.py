@@ -95,12 +95,14 @@ def flipped(predict, images, axes):
 
     Taught in: augmentation
     """
-    images, found = np.asarray(images), []
-    for count in range(len(axes) + 1):
-        for mirrored in itertools.combinations([AXES[axis] for axis in axes], count):
-            one = np.flip(predict(np.flip(images, mirrored)), mirrored)
-            if one.shape[:-1] != images.shape[:-1]:
-                raise ValueError(f"predict returned {one.shape} for {images.shape}")
-            found.append(one)
+    images = np.asarray(images)
+    if axes:
+        axis, *others = axes
+        here = flipped(predict, images, others)
+        mirrored = flipped(predict, np.flip(images, AXES[axis]), others)
+        return (here + np.flip(mirrored, AXES[axis])) / 2
+    found = np.asarray(predict(images), np.float32)
+    if found.shape[:-1] != images.shape[:-1]:
+        raise ValueError(f"predict returned {found.shape} for {images.shape}")
     need(np.isfinite(found).all(), "NOT_FINITE", "a prediction holds NaN or infinities")
-    return np.mean(found, axis=0, dtype=np.float64).astype(np.float32)
+    return found

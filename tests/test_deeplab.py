@@ -32,15 +32,14 @@ SMALL = {
     "low_level_width": 4,
     "batch_norm_momentum": 0.9,
 }
-POLICIES = {"float32": 1e-5, "mixed_float16": 0.01, "mixed_bfloat16": 0.05}  # error allowed
-LOSS = {"from_logits": True, "ignore_class": 255}
+POLICIES = {"float32": 1e-4, "mixed_float16": 0.01, "mixed_bfloat16": 0.05}  # error allowed
 
 
 def images(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
 
 
-def enliven(model, given=None) -> None:
+def enliven(model) -> None:
     """Weights that carry a signal through: with Keras' own, a network's end forgets its image."""
     random = np.random.default_rng(0)
     for layer in model.layers:
@@ -58,7 +57,7 @@ def enliven(model, given=None) -> None:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     # Averages as they come, or squeeze-and-excitation and many layers fade the image away.
-    model(given or random.normal(size=(4, *model.input.shape[1:])), training=True)
+    model(random.normal(size=(4, *model.input.shape[1:])), training=True)
 
 
 class Network:
@@ -316,12 +315,6 @@ def test_a_gradient_reaches_every_variable(tf, backbone):
     assert all(np.isfinite(one).all() for one in gradients) and len(gradients) > 100
 
 
-def head_of(model):
-    """From the two maps and the image's size to logits; sixty layers before would blur it all."""
-    ends = [model.get_layer(name).output for name in BACKBONES["MobileNetV2"][:2]]
-    return keras.Model([model.input, *ends], model.output)
-
-
 def under(policy: str, make):
     """What `make()` gives with that dtype policy."""
     keras.config.set_dtype_policy(policy)
@@ -331,24 +324,12 @@ def under(policy: str, make):
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_logits_are_float32_and_those_of_float32_whatever_the_policy(policy, small):
-    model = under(policy, lambda: deeplab.model(2, **SMALL))
+def test_logits_and_variables_are_float32_whatever_the_policy():
+    model = under("mixed_float16", lambda: deeplab.model(2, **SMALL))
     assert model(images(2, 40, 37, 3)).dtype == "float32"
     assert {one.dtype for one in model.trainable_variables} == {"float32"}
-    compute = model.get_layer("decoder_2_pointwise_relu").compute_dtype
-    assert compute == policy.removeprefix("mixed_")
-    exact, head, random = head_of(small), head_of(model), np.random.default_rng(0)
-    sizes = zip(head.inputs, ((40, 37), (10, 10), (3, 3)), strict=True)
-    given = [random.normal(size=(6, *s, one.shape[-1])).astype(np.float32) for one, s in sizes]
-    weights = exact.get_weights()
-    enliven(exact, given)
-    head.set_weights(exact.get_weights())
-    expected = exact(given).numpy()
-    exact.set_weights(weights)
-    error = np.abs(head(given) - expected).mean() / expected.std()
-    other = np.abs(expected[::-1] - expected).mean() / expected.std()  # that of another image
-    assert error < POLICIES[policy] < 0.5 < other
+    assert model.get_layer("logits_stride_4").compute_dtype == "float32"
+    assert model.get_layer("decoder_2_pointwise_relu").compute_dtype == "float16"
 
 
 def narrow():
@@ -363,43 +344,34 @@ def narrow():
     return keras.Model(image, deeplab.Upsampling(4, dtype="float32")([x, image]))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_layer_of_ours_takes_a_step_under_xla_as_without_it(policy):
-    image, after = images(2, 33, 29, 3), []
+def test_every_layer_of_ours_takes_steps_under_xla_and_in_half_precision_as_in_float32():
+    image, after = images(2, 33, 29, 3), {}
     mask = (image[..., :1] > 128).astype(np.uint8)
-    for compiled in (False, True):
-        keras.utils.set_random_seed(0)
-        model = under(policy, narrow)
-        model.get_layer("aspp_dropout").rate = 0.0
-        loss = keras.losses.SparseCategoricalCrossentropy(**LOSS)
-        model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=compiled)
-        values = [float(model.train_on_batch(image, mask)) for _ in range(2)]
-        after.append([*values, *model.get_weights()[-1]])
-    assert after[0][0] != after[0][1] and 0.1 < after[0][0] < 5
-    np.testing.assert_allclose(after[1], after[0], rtol=10 * POLICIES[policy], atol=0.01)
+    for policy in POLICIES:
+        for compiled in (False, True):
+            keras.utils.set_random_seed(0)
+            model = under(policy, narrow)
+            model.get_layer("aspp_dropout").rate = 0.0
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+            model.compile(keras.optimizers.SGD(0.1), loss, jit_compile=compiled)
+            after[policy, compiled] = [float(model.train_on_batch(image, mask)) for _ in range(3)]
+    exact = after["float32", False]
+    assert 0.1 < exact[2] < exact[1] < exact[0] < 5
+    wrong = {how: found for how, found in after.items()
+             if not np.allclose(found, exact, rtol=POLICIES[how[0]])}  # fmt: skip
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("backbone", ["MobileNetV2", "Xception"])
-def test_a_saved_model_is_the_same_model_with_all_that_it_was_compiled_with(tmp_path, backbone):
-    narrow = SMALL if backbone == "MobileNetV2" else {"aspp_width": np.int64(8)}
-    model = deeplab.model(np.int64(2), backbone=backbone, output_stride=8, **narrow)
-    if backbone == "Xception":
-        pools = [one for one in model.layers if isinstance(one, CentredMaxPooling2D)]
-        assert [(one.strides[0], one.dilation_rate[0]) for one in pools] == [
-            (2, 1), (2, 1), (1, 1), (1, 2)
-        ]  # fmt: skip
-    rate = keras.optimizers.schedules.PolynomialDecay(1e-3, 100, 0, 0.9)
-    miou = keras.metrics.MeanIoU(2, ignore_class=255, sparse_y_pred=False)
-    loss = keras.losses.SparseCategoricalCrossentropy(**LOSS)
-    model.compile(keras.optimizers.SGD(rate), loss, metrics=[miou], run_eagerly=True)
-    image = images(2, 40, 50, 3)
-    mask = (image[..., :1] > 128).astype(np.uint8)
-    model.train_on_batch(image, mask)
+def test_a_saved_model_is_the_same_model(tmp_path):
+    # Numbers of NumPy are numbers; Xception at stride 8 has poolings with a rate.
+    model = deeplab.model(np.int64(2), backbone="Xception", output_stride=8, aspp_width=np.int64(8))
+    pools = [one for one in model.layers if isinstance(one, CentredMaxPooling2D)]
+    found = [(one.strides[0], one.dilation_rate[0]) for one in pools]
+    assert found == [(2, 1), (2, 1), (1, 1), (1, 2)]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
+    image = images(1, 40, 50, 3)
     np.testing.assert_array_equal(again(image), model(image))
-    assert again.evaluate(image, mask, verbose=0) == model.evaluate(image, mask, verbose=0)
-    assert float(again.optimizer.learning_rate) == pytest.approx(1e-3 * 0.99**0.9)
 
 
 # What a feature sees

@@ -76,9 +76,10 @@ def encoder(
     """
     if backbone not in BACKBONES or output_stride not in (8, 16, 32):
         raise ValueError(f"expected {', '.join(BACKBONES)} at output stride 8, 16 or 32")
-    low_level, features, mean, deviation = BACKBONES[backbone]
+    *names, mean, deviation = BACKBONES[backbone]
+    norm = {"momentum": batch_norm_momentum}
     images = keras.Input(tuple(input_shape), name="image")
-    channels, given, norm = input_shape[-1], images, {"momentum": batch_norm_momentum}
+    given, channels = images, input_shape[-1]
     if weights is None:
         norm["epsilon"] = EPSILON
     elif channels == 1:
@@ -86,19 +87,25 @@ def encoder(
         given = layers.Concatenate(dtype="float32", name="grey_to_rgb")([images] * 3)
         channels = 3
     low, high = value_range
-    mean, deviation = np.array([mean, deviation])[:, :channels] * (high - low) / 255
-    how = {"mean": (low + mean).tolist(), "variance": (deviation**2).tolist()}
-    given = layers.Normalization(**how, dtype="float32", name="normalisation")(given)
+    scale = (high - low) / 255
+    normalise = layers.Normalization(
+        mean=[low + one * scale for one in mean[:channels]],
+        variance=[(one * scale) ** 2 for one in deviation[:channels]],
+        dtype="float32",
+        name="normalisation",
+    )
     if backbone == "EfficientNetV2B0":
         options["include_preprocessing"] = False
     options |= {"include_top": False, "input_shape": (BUILT_AT, BUILT_AT, channels)}
     base = getattr(keras.applications, backbone)(weights=weights and str(weights), **options)
     if backbone == "ResNet50" and weights is not None:  # it was trained on blue, green, red
-        kernel, *rest = base.get_layer("conv1_conv").get_weights()
-        base.get_layer("conv1_conv").set_weights([kernel[:, :, ::-1], *rest])
-    ends = [base.get_layer(name).output for name in (low_level, features)]
-    made = atrous(keras.Model(base.input, ends), given, output_stride, norm)
-    outputs = dict(zip(("low_level", "features"), [made[id(end)] for end in ends], strict=True))
+        first = base.get_layer("conv1_conv")
+        kernel, *rest = first.get_weights()
+        first.set_weights([kernel[:, :, ::-1], *rest])
+    base = keras.Model(base.input, [base.get_layer(name).output for name in names])
+    made = atrous(base, normalise(given), output_stride, norm)
+    low_level, features = (made[id(end)] for end in base.outputs)
+    outputs = {"low_level": low_level, "features": features}
     return keras.Model(images, outputs, name=f"{backbone.lower()}_encoder")
 
 
@@ -148,7 +155,7 @@ def atrous(base, images, output_stride, norm):
     """
     made = {id(base.input): images}
     for number, layer in enumerate(base.layers[1:]):
-        given = keras.tree.map_structure(lambda one: made[id(one)], layer.input)
+        given = keras.tree.map_structure(lambda tensor: made[id(tensor)], layer.input)
         if isinstance(layer, layers.ZeroPadding2D):  # the window after it brings its own
             made[id(layer.output)] = given
             continue
@@ -156,7 +163,8 @@ def atrous(base, images, output_stride, norm):
         name = f"{stem}_{number}" if stem in COUNTED else layer.name
         new = remade(layer, name, output_stride, norm)
         if getattr(new, "padding", "same") == "valid":
-            given = layers.ZeroPadding2D(new.kernel_size[0] // 2, name=f"{name}_padding")(given)
+            pad = layers.ZeroPadding2D(new.kernel_size[0] // 2, name=f"{name}_padding")
+            given = pad(given)
         made[id(layer.output)] = new(given)
         new.set_weights(layer.get_weights())
     return made

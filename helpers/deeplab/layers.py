@@ -20,27 +20,27 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
     Same weights, numbers and moving averages, but for rounding. Keras 3 composes the normalisation
     of elementwise operations, which pass over the map about a dozen times; TensorFlow has one for
-    the whole (`FusedBatchNormV3`) and one for its gradient. What these cannot do (pixels left out,
-    averages over several devices or in anything but float32) is left to Keras; another axis, no
-    scale and no shift are not for this layer.
+    the whole (`FusedBatchNormV3`) and one for its gradient. What these cannot do is not for this
+    layer: another axis, no scale or no shift, averages over several devices or not in float32.
 
     Taught in: no lesson; every batch normalisation of `deeplab.model` is one
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training=None):
         """Normalise `inputs`, in `training` by the batch, else by the moving averages."""
-        if mask is not None or self.synchronized or self.variable_dtype != "float32":
-            return super().call(inputs, training=training, mask=mask)
         learning = bool(training) and self.trainable
         moving = [self.moving_mean, self.moving_variance]
         state = [self.gamma, self.beta] + ([] if learning else moving)
-        outputs, *found = tf.compat.v1.nn.fused_batch_norm(
-            inputs, *map(tf.convert_to_tensor, state), epsilon=self.epsilon, is_training=learning
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            *map(tf.convert_to_tensor, state),
+            epsilon=self.epsilon,
+            is_training=learning,
         )
         if learning:
             count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
-            found[1] *= (count - 1) / count  # it divides by n - 1, Keras by n
-            for average, new in zip(moving, found, strict=True):
+            variance *= (count - 1) / count  # it divides by n - 1, Keras by n
+            for average, new in zip(moving, (mean, variance), strict=True):
                 average.assign(average * self.momentum + new * (1.0 - self.momentum))
         return ops.cast(outputs, self.compute_dtype)
 

@@ -53,15 +53,20 @@ def model(
 
     Taught in: segmentation with DeepLab
     """
-    encoding["batch_norm_momentum"] = batch_norm_momentum
-    encoded = encoder(backbone, output_stride=output_stride, **encoding)
+    encoded = encoder(
+        backbone,
+        output_stride=output_stride,
+        batch_norm_momentum=batch_norm_momentum,
+        **encoding,
+    )
     norm = {"momentum": batch_norm_momentum, "epsilon": EPSILON}
     if rates is None:
         rates = [rate * 16 // output_stride for rate in RATES]
-    maps, stride = encoded.output, output_stride // LOW_LEVEL_STRIDE
-    features = aspp(maps["features"], aspp_width, rates, norm)
-    fine = pointwise(maps["low_level"], low_level_width, "decoder_low_level", norm)
-    large = Upsampling(stride, name="decoder_upsampling")([features, fine])
+    features = aspp(encoded.output["features"], aspp_width, rates, norm)
+    low_level = encoded.output["low_level"]
+    fine = pointwise(low_level, low_level_width, "decoder_low_level", norm)
+    enlarge = Upsampling(output_stride // LOW_LEVEL_STRIDE, name="decoder_upsampling")
+    large = enlarge([features, fine])
     joined = layers.Concatenate(name="decoder_concat")([large, fine])
     joined = separable(joined, decoder_width, 1, "decoder_1", norm)
     joined = separable(joined, decoder_width, 1, "decoder_2", norm)
@@ -180,11 +185,12 @@ def masked_loss(mask, logits, ignore=255):
 
     Taught in: segmentation with DeepLab
     """
-    counts = mask[..., 0] != ignore
-    ids = tf.cast(tf.boolean_mask(mask[..., 0], counts), tf.int32)
-    logits = tf.boolean_mask(logits, counts)
+    mask = tf.cast(mask[..., 0], tf.int32)
+    counts = mask != ignore
+    ids = tf.where(counts, mask, 0)
     each = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
-    return tf.math.divide_no_nan(tf.reduce_sum(each), tf.cast(tf.size(each), tf.float32))
+    counts = tf.cast(counts, tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(each * counts), tf.reduce_sum(counts))
 
 
 def receptive_field(model, layer):
@@ -211,12 +217,12 @@ def receptive_field(model, layer):
     for one in model.layers:
         if isinstance(one, Upsampling) and one.stride > 1:
             break
-        given = [seen.get(id(x), (1, 1)) for x in keras.tree.flatten(one.input)]
+        given = [seen.get(id(tensor), (1, 1)) for tensor in keras.tree.flatten(one.input)]
         side, stride = max(given, default=(1, 1))
         names = ("kernel_size", "dilation_rate", "strides")
         taps, rate, step = (getattr(one, name, (1,))[0] for name in names)
-        side, stride = side + (taps - 1) * rate * stride, stride * step
-        seen[id(one.output)] = side, stride
+        side += (taps - 1) * rate * stride
+        seen[id(one.output)] = side, stride * step
         if one.name == layer:
             return side
     raise ValueError(f"there is no layer {layer!r} before the decoder")
