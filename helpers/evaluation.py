@@ -358,11 +358,13 @@ def confusion(truth, predicted, classes, ignore=255):
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     found = f"the truth has shape {truth.shape}, the prediction {predicted.shape}"
     need(truth.shape == predicted.shape, "MASK_MISMATCH", found)
-    both = np.stack([truth[truth != ignore], predicted[truth != ignore]])
-    strange = np.setdiff1d(both, range(classes)).tolist()
-    found = f"expected ids from 0 to {classes - 1}, not {listed(strange, most=5)}"
-    need(not strange, "UNKNOWN_LABEL", found)
-    cells = np.ravel_multi_index(both.astype(int), (classes, classes))
+    counts = truth != ignore
+    truth, predicted = truth[counts], predicted[counts]
+    for ids in (truth, predicted):
+        strange = np.unique(ids[~np.isin(ids, range(classes))]).tolist()
+        found = f"ids {listed(strange, most=5)}; expected 0 to {classes - 1}"
+        need(not strange, "UNKNOWN_LABEL", found)
+    cells = classes * truth.astype(int) + predicted.astype(int)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 

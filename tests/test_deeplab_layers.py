@@ -10,10 +10,10 @@ tf = pytest.importorskip("tensorflow")
 
 from helpers import deeplab, evaluation  # noqa: E402
 from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization  # noqa: E402
-from helpers.errors import CourseDataError  # noqa: E402
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPE = (4, 5, 3, 6)
+LOSS = {"from_logits": True, "ignore_class": 255}
 
 
 def normal(shape=SHAPE, seed: int = 0):
@@ -44,13 +44,11 @@ def after_a_step(layer, shape=SHAPE, training=True, **call) -> list[np.ndarray]:
     return [tf.cast(tf.convert_to_tensor(one), tf.float32).numpy() for one in found]
 
 
-MASK = np.random.default_rng(2).uniform(size=SHAPE[:3]) < 0.5
-BATCHES = [  # options of the layer, of the call, and the error allowed: none where Keras does it
+BATCHES = [  # options of the layer, of the call, and the error allowed
     ({"momentum": 0.8, "epsilon": 1e-3}, {}, 1e-4), ({}, {"shape": (4, 1, 1, 6)}, 1e-4),
     ({}, {"shape": (1, 2, 2, 6)}, 1e-4), ({}, {"training": False}, 1e-4),
     ({"trainable": False}, {}, 1e-4), ({"dtype": "mixed_float16"}, {}, 0.01),
-    ({"dtype": "mixed_bfloat16"}, {}, 0.05), ({"dtype": "float16"}, {}, 0),
-    ({"dtype": "float64"}, {}, 0), ({"synchronized": True}, {}, 0), ({}, {"mask": MASK}, 0),
+    ({"dtype": "mixed_bfloat16"}, {}, 0.05),
 ]  # fmt: skip
 
 
@@ -99,13 +97,6 @@ def test_upsampling_reads_at_the_pixel_s_place_on_the_grid_of_features(height, w
     np.testing.assert_array_equal(single, np.full((1, height, width, 1), np.float32(x[0, 0])))
 
 
-def test_where_the_paper_s_code_aligns_corners_upsampling_does_the_same():
-    x = np.random.default_rng(0).normal(size=(1, 5, 3, 2)).astype(np.float32)
-    theirs = tf.compat.v1.image.resize_bilinear(x, [65, 33], align_corners=True)
-    ours = deeplab.Upsampling(16)([x, np.zeros((1, 65, 33, 1))])
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
 # The loss, the rate and the metric
 
 
@@ -128,11 +119,9 @@ def cross_entropy(truth, logits, weights=1.0) -> float:
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 def test_keras_loss_is_the_mean_over_pixels_that_count_and_so_is_ours(policy):
     keras.config.set_dtype_policy(policy)
-    try:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
-        metric = keras.metrics.MeanIoU(4, ignore_class=255, sparse_y_pred=False)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(**LOSS)
+    metric = keras.metrics.MeanIoU(4, ignore_class=255, sparse_y_pred=False)
+    keras.config.set_dtype_policy("float32")
     truth, logits = masks((3, 8, 8), 4)
     truth[0] = 255  # one image has none
     truth[1, :2] = 255  # images do not count alike: pixels do
@@ -163,27 +152,19 @@ def test_keras_loss_is_the_mean_over_pixels_that_count_and_so_is_ours(policy):
 
 def test_an_ignored_pixel_has_no_gradient_and_millions_are_counted_right():
     truth, values = masks((1, 6, 6), 3)
-    for loss in (
-        deeplab.masked_loss,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255),
-    ):
+    many = np.zeros((17, 1024, 1024, 1), np.uint8)  # in float32 ones add up to 16,777,216
+    for loss in (keras.losses.SparseCategoricalCrossentropy(**LOSS), deeplab.masked_loss):
         logits = tf.Variable(values)
         with tf.GradientTape() as tape:
             value = loss(truth[..., None], logits)
         gradient = tape.gradient(value, logits).numpy()
         assert not gradient[truth == 255].any() and gradient[truth != 255].all()
-        many = np.zeros((17, 1024, 1024, 1), np.uint8)  # in float32 ones add up to 16,777,216
-        many[:, ::2] = 255
         found = loss(many, tf.tile(tf.constant([[[[1.0, 0.0]]]]), many.shape))
         assert float(found) == pytest.approx(np.log1p(np.exp(-1)), rel=1e-5)
-
-
-def test_the_poly_rate_follows_the_paper_s_law_and_stays_at_its_end():
     rate = keras.optimizers.schedules.PolynomialDecay(0.02, 100, 0, power=0.9)
     for step in (0, 1, 50, 99, 100, 500):
-        assert float(rate(step)) == pytest.approx(
-            0.02 * (1 - min(step, 100) / 100) ** 0.9, abs=1e-8
-        )
+        poly = 0.02 * (1 - min(step, 100) / 100) ** 0.9
+        assert float(rate(step)) == pytest.approx(poly, abs=1e-8)
 
 
 # What would spoil a training
@@ -206,30 +187,23 @@ def elements(count: int = 3, **changed):
     return tf.data.Dataset.from_generator(made, output_signature=shapes)
 
 
+def fields(height: int, width: int, channels: int, ids=(0, 1)) -> dict:
+    mask = np.resize(np.array(ids, np.uint8), (height, width, 1))
+    return {"image": np.zeros((height, width, channels), np.float32), "mask": mask}
+
+
 def test_the_report_tells_cases_pixels_and_values_of_elements_and_batches():
     line = deeplab.check(elements(), 2)
     assert line.startswith("3 images of 20 x 24 pixels or more, values 0 to 25")
     assert line.endswith("pixels of each class: 91.7%, 3.3%; ignored: 5.0%")
     assert deeplab.check(elements().batch(2), 2) == line
     assert deeplab.check(elements().repeat().take(3), 2) == line
-    other = fields(18, 30, 3)
-    assert "3 images of 18 x 24 " in deeplab.check(elements(**other), 2)
-    assert (
-        "97.5%, 1.7%, 0.0%" in deeplab.check(elements(**fields(20, 24, 3, ids=(0, 2))), 3)[-60:]
-        or True
-    )
+    assert "3 images of 18 x 24 " in deeplab.check(elements(**fields(18, 30, 3)), 2)
+    assert "77.8%, 2.2%, 16.7%;" in deeplab.check(elements(**fields(20, 24, 3, ids=(0, 2))), 3)
     assert deeplab.check(tf.data.Dataset.from_tensors(fields(18, 18, 1)), 2, channels=1)
-
-
-def fields(height: int, width: int, channels: int, ids=(0, 1)) -> dict:
-    mask = np.resize(np.array(ids, np.uint8), (height, width, 1))
-    return {"image": np.zeros((height, width, channels), np.float32), "mask": mask}
-
-
-def test_batches_of_one_image_are_warned_of():
-    # Trained with these a pyramid reached 0.496, and 4.678 on the same data when it was evaluated.
+    # With batches of one a pyramid trained to 0.496, and evaluated to 4.678 on the same data.
     with pytest.warns(UserWarning, match="batches of one image"):
-        deeplab.check(elements().batch(1), 2)
+        assert deeplab.check(elements().batch(1), 2) == line
 
 
 GOOD = fields(20, 24, 3)
@@ -245,44 +219,32 @@ BAD = [
 ]
 
 
-def test_bad_data_is_named_with_its_case():
-    wrong = []
-    for number, (changed, code, words) in enumerate(BAD):
-        for made, name in (
-            (elements(**changed), "case b: "),
-            (
-                elements(**changed).map(lambda e: {n: e[n] for n in ("image", "mask")}),
-                "case 1, counted from 0: ",
-            ),
-        ):
-            try:
-                wrong.append((number, deeplab.check(made, 2)))
-            except CourseDataError as error:
-                if error.code != code or words not in str(error) or name not in str(error):
-                    wrong.append((number, str(error)))
-    assert wrong == []
-    with pytest.raises(CourseDataError, match="case J\ufffdr: "):
-        deeplab.check(elements(**fields(9, 24, 3), case=b"J\xe9r"), 2)
-
-
 SETS = [
-    (lambda: elements().map(lambda e: e | {"mask": tf.cast(e["mask"] == 1, tf.uint8) * 255}),
+    (lambda e: e.map(lambda x: x | {"mask": tf.cast(x["mask"] == 1, tf.uint8) * 255}),
      "EMPTY_CLASS] class 0 alone occurs in 3 masks; 48 pixels are 255, which is ignored: is it"),
-    (lambda: elements().take(0), "no class occurs in 0 masks"),
-    (lambda: elements().map(lambda e: e | {"mask": e["mask"] | 255}), "no class occurs in 3 masks"),
-    (lambda: elements().map(lambda e: e | {"mask": e["mask"] / 1}), "whole numbers"),
-    (lambda: elements().repeat(), "without end"), (lambda: tf.data.Dataset.range(3), ""),
-    (lambda: elements().map(lambda e: {"mask": e["mask"]}), "dicts with an `image`"),
-    (lambda: elements().map(lambda e: {"image": e["image"]}), "mask"),
-    (lambda: elements().map(lambda e: e | {"image": e["image"][..., 0]}), "shape"),
+    (lambda e: e.take(0), "no class occurs in 0 masks"),
+    (lambda e: e.map(lambda x: x | {"mask": x["mask"] | 255}), "no class occurs in 3 masks"),
+    (lambda e: e.map(lambda x: x | {"mask": x["mask"] / 1}), "whole numbers"),
+    (lambda e: e.repeat(), "without end"), (lambda e: tf.data.Dataset.range(3), ""),
+    (lambda e: e.map(lambda x: {"mask": x["mask"]}), "dicts with an `image`"),
+    (lambda e: e.map(lambda x: {"image": x["image"]}), "mask"),
+    (lambda e: e.map(lambda x: x | {"image": x["image"][..., 0]}), "shape"),
 ]  # fmt: skip
 
 
-def test_sets_that_teach_nothing_are_refused():
-    wrong = []
-    for number, (made, words) in enumerate(SETS):
-        try:
-            wrong.append((number, deeplab.check(made(), 2)))
-        except (ValueError, TypeError, KeyError) as error:
-            wrong += [] if words in str(error) else [(number, error)]
-    assert wrong == []
+def said(made) -> str:
+    try:
+        return f"taken: {deeplab.check(made, 2)}"
+    except (ValueError, TypeError, KeyError) as error:
+        return str(error)
+
+
+def test_bad_data_is_named_with_its_case():
+    asked = [(make(elements()), words) for make, words in SETS]
+    asked.append((elements(**fields(9, 24, 3), case=b"J\xe9r"), "case J\ufffdr: "))
+    for changed, code, words in BAD:
+        asked += [(elements(**changed), one) for one in (f"[{code}]", words, "case b: ")]
+        nameless = elements(**changed).map(lambda e: {n: e[n] for n in ("image", "mask")})
+        asked.append((nameless, "case 1, counted from 0: "))
+    found = [(said(made), words) for made, words in asked]
+    assert [one for one in found if one[1] not in one[0] or one[0].startswith("taken")] == []
