@@ -177,7 +177,7 @@ def by_patient(patients, labels, scores, how="max"):
     Taught in: imbalanced classification
     """
     labels, scores = checked(labels, scores, both=False)
-    people, person = _groups(patients)
+    people, person = grouped(patients)
     slices = pd.DataFrame({"label": labels, "score": scores}).groupby(person)
     found = slices.agg({"label": "max", "score": how})
     return people, found["label"].to_numpy(), found["score"].to_numpy()
@@ -198,6 +198,29 @@ class Interval(NamedTuple):
 
     def __str__(self):
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def grouped(groups):
+    """The groups, each once, and which of them every case belongs to.
+
+    >>> [one.tolist() for one in grouped(["b", "a", "b"])]
+    [['a', 'b'], [1, 0, 1]]
+
+    Args:
+        groups: `[n]` names or numbers, of patients for instance.
+
+    Returns:
+        The groups in ascending order, `[m]`; for each case the position of its own, int64 `[n]`.
+
+    Raises:
+        ValueError: for a case whose group has no name.
+
+    Taught in: imbalanced classification
+    """
+    named = pd.Series(groups)
+    if (named.isna() | (named == "")).any():
+        raise ValueError("some cases belong to a group, or a patient, without a name")
+    return np.unique(groups, return_inverse=True)
 
 
 def bootstrap(metric, *arrays, groups=None, rounds=1000, seed=0):
@@ -242,7 +265,7 @@ def bootstrap(metric, *arrays, groups=None, rounds=1000, seed=0):
     for scores in arrays[1:]:
         checked(arrays[0], scores)
     cases = np.arange(len(arrays[0]))
-    people, person = _groups(cases if groups is None else groups)
+    people, person = grouped(cases if groups is None else groups)
     random, found = np.random.default_rng(seed), []
     whole = float(metric(*arrays))
     for _ in range(100 * rounds):
@@ -405,11 +428,3 @@ def dice(matrix):
     """
     overlap = iou(matrix)
     return 2 * overlap / (1 + overlap)
-
-
-def _groups(groups):
-    """The groups in ascending order, and the number of that of each case."""
-    named = pd.Series(groups)
-    if (named.isna() | (named == "")).any():
-        raise ValueError("some cases belong to a group, or a patient, without a name")
-    return np.unique(groups, return_inverse=True)

@@ -43,20 +43,14 @@ def sliding_window(predict, image, size, *, overlap=0.5, blend="constant", batch
 
     Taught in: augmentation
     """
-    if not 0 <= overlap < 1 or blend not in ("constant", "gaussian"):
-        raise ValueError('an overlap lies from 0 to below 1, a blend is "constant" or "gaussian"')
-    image, spans, bells = np.asarray(image), [], []
+    image = np.asarray(image)
     missing = np.maximum(np.subtract(size, image.shape[:-1]), 0)
     before = missing // 2
     sides = [*zip(before, missing - before, strict=True), (0, 0)]
     padded = np.pad(image, sides, mode="edge")
-    for length, width in zip(padded.shape, size, strict=False):
-        step = max(1, math.floor(width * (1 - overlap) + 1e-6))  # 20 x (1 - 0.9) is 2, not 1.99...
-        starts = [*range(0, length - width, step), length - width]
-        spans.append([slice(start, start + width) for start in starts])
-        x = np.linspace(4 / width - 4, 4 - 4 / width, width)
-        bell = np.exp(-0.5 * x**2) if blend == "gaussian" else np.ones(width)
-        bells.append(bell.astype(np.float32))
+    axes = zip(padded.shape, size, strict=False)
+    spans = [windows_along(length, width, overlap) for length, width in axes]
+    bells = [window_weights(width, blend) for width in size]
     weight = math.prod(np.ix_(*bells))[..., np.newaxis]
     covered = np.zeros((*padded.shape[:-1], 1), np.float32)
     places, total = itertools.product(*spans), None
@@ -75,6 +69,56 @@ def sliding_window(predict, image, size, *, overlap=0.5, blend="constant", batch
             covered[place] += weight
     kept = tuple(map(slice, before, before + image.shape[:-1]))
     return total[kept] / covered[kept]
+
+
+def windows_along(length, width, overlap):
+    """Where windows lie on an axis, each a step behind the one before; the last ends with it.
+
+    >>> [(one.start, one.stop) for one in windows_along(7, 4, 0.5)]
+    [(0, 4), (2, 6), (3, 7)]
+
+    Args:
+        length: voxels of the axis, `width` or more.
+        width: voxels of a window.
+        overlap: of neighbours, as a fraction of `width`.
+
+    Returns:
+        Slices.
+
+    Raises:
+        ValueError: for an overlap that is not from 0 to below 1.
+
+    Taught in: augmentation
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"an overlap lies from 0 to below 1, not {overlap}")
+    step = max(1, math.floor(width * (1 - overlap) + 1e-6))  # 20 x (1 - 0.9) is 2, not 1.99...
+    starts = [*range(0, length - width, step), length - width]
+    return [slice(start, start + width) for start in starts]
+
+
+def window_weights(width, blend):
+    """What each voxel of a window counts on one axis.
+
+    >>> window_weights(3, "constant").tolist()
+    [1.0, 1.0, 1.0]
+
+    Args:
+        width: voxels of a window.
+        blend: "constant", or "gaussian" with a standard deviation of an eighth of `width`.
+
+    Returns:
+        float32 `[width]`.
+
+    Raises:
+        ValueError: for another blend.
+
+    Taught in: augmentation
+    """
+    if blend not in ("constant", "gaussian"):
+        raise ValueError(f'a blend is "constant" or "gaussian", not {blend!r}')
+    x = np.linspace(4 / width - 4, 4 - 4 / width, width)
+    return np.exp(-0.5 * x**2 * (blend == "gaussian")).astype(np.float32)
 
 
 def flipped(predict, images, axes):

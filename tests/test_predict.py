@@ -104,9 +104,10 @@ REFUSED = [  # what predicts, other arguments, words
     (lambda x: np.repeat(x, len(x), -1), {"batch": 3}, "returned"),  # 3 channels, then 1
     (lambda x: x * np.nan, {}, "NOT_FINITE"), (lambda x: x + np.inf, {}, "NOT_FINITE"),
     *[(lambda x: x, wrong, "overlap") for wrong in
-      ({"overlap": 1}, {"overlap": -0.1}, {"overlap": np.nan}, {"blend": "mean"})],
+      ({"overlap": 1}, {"overlap": -0.1}, {"overlap": np.nan})],
     *[(lambda x: x, wrong, "") for wrong in
-      ({"size": (4, 4, 4)}, {"size": (0, 4)}, {"image": IMAGE[..., 0]}, {"batch": -1})],
+      ({"blend": "mean"}, {"size": (4, 4, 4)}, {"size": (0, 4)}, {"image": IMAGE[..., 0]},
+       {"batch": -1})],
 ]  # fmt: skip
 
 
