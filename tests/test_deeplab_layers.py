@@ -192,6 +192,7 @@ def fields(height: int, width: int, channels: int, ids=(0, 1)) -> dict:
     return {"image": np.zeros((height, width, channels), np.float32), "mask": mask}
 
 
+@pytest.mark.filterwarnings("error:batches of one image")
 def test_the_report_tells_cases_pixels_and_values_of_elements_and_batches():
     line = deeplab.check(elements(), 2)
     assert line.startswith("3 images of 20 x 24 pixels or more, values 0 to 25")
