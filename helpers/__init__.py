@@ -18,7 +18,7 @@ cases        what is to become a record
 records      TFRecords with a manifest: written, verified, read
 augment, crops, sampling, labels            stages of a dataset
 memory, smart_cache, pipeline               elements in memory, and batches
-deeplab, evaluation                         a network and honest scores
+deeplab, predict, evaluation                a network, what it says, honest scores
 timing                                      how fast, and what holds it up
 show, checks, phantoms, doctor              what only the course needs
 commands     `python -m helpers ...`

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.lines import Line2D
 
-from helpers import figures
+from helpers import evaluation, figures
 from helpers.errors import CourseDataError
-from helpers.evaluation import inputs
 from helpers.figures import PALETTE, TEXT_POINTS
 
 MARKERS = "os^DvPX*"  # as many as curves that can be told apart
@@ -54,7 +53,7 @@ def curves_of(curves: Mapping[str, Sequence], probabilities: bool = False) -> li
         if len(pair) != 2:
             raise ValueError(f"{name}: a curve is a pair of labels and scores, not {len(pair)}")
         try:
-            labels, scores = inputs.pair(*pair, probabilities=probabilities)
+            labels, scores = evaluation.checked(*pair, probabilities=probabilities)
         except CourseDataError as error:
             raise CourseDataError(error.code, f"{name}: {error.message}") from error
         except ValueError as error:

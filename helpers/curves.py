@@ -127,9 +127,10 @@ def reliability(
         evaluation.reliability(curve.labels, curve.scores, bins=bins, strategy=strategy)
         for curve in made
     ]
+    errors = [np.average(abs(one.predicted - one.observed), weights=one.cases) for one in found]
     texts = [
-        f"{curve.name}\ncalibration error {one.expected_calibration_error:.3f}"
-        for curve, one in zip(made, found, strict=True)
+        f"{curve.name}\ncalibration error {error:.3f}"
+        for curve, error in zip(made, errors, strict=True)
     ]
     kind = "like numbers of cases" if strategy == "quantile" else "equal width"
     note = f"points: bins of {kind}; whiskers: 95 % Wilson intervals; dotted: as predicted"
@@ -153,15 +154,15 @@ def reliability(
     for curve, one, (upper, lower) in zip(made, found, pairs, strict=True):
         whole = {"clip_on": False, "zorder": 3}  # also points on the axis
         tone = curve.line["color"]
-        upper.vlines(one.mean_predicted, one.low, one.high, color=tone, linewidth=1.1, **whole)
-        upper.plot(one.mean_predicted, one.observed, **curve.line | curve.marks, **whole)
+        upper.vlines(one.predicted, one.low, one.high, color=tone, linewidth=1.1, **whole)
+        upper.plot(one.predicted, one.observed, **curve.line | curve.marks, **whole)
         cases, edges = np.histogram(curve.scores, np.linspace(0, limit, BARS + 1))
         lower.stairs(cases, edges, baseline=0.5, **curve.line)
     panels.foot(fig, note, {})
     said = [
         f"{text}, mean prediction {curve.scores.mean():.2g}, share of positives "
-        f"{curve.labels.mean():.2g}, highest bin {one.mean_predicted[-1]:.2g} predicted and "
-        f"{one.observed[-1]:.2g} observed"
+        f"{curve.labels.mean():.2g}, highest bin {one.predicted.iloc[-1]:.2g} predicted and "
+        f"{one.observed.iloc[-1]:.2g} observed"
         for text, curve, one in zip(texts, made, found, strict=True)
     ]
     figure(fig, alt or _alt(title, "Observed against predicted shares of positives", said))

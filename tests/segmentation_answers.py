@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from helpers import deeplab, quiet
+from helpers import deeplab, evaluation, quiet
 from helpers.augment import warp
 
 quiet.tensorflow_greeting()
@@ -440,14 +440,19 @@ def in_a_loop(empty=np.nan, ignored=255, measure=None):
     return answer
 
 
+def matrices(truth, predicted):
+    pairs = zip(truth, predicted, strict=True)
+    return np.stack([evaluation.confusion(*pair, 2) for pair in pairs])
+
+
 def with_deeplab(truth, predicted):
-    return deeplab.dice(deeplab.confusion(truth, predicted, 2, per_case=True))[:, 1]
+    return evaluation.dice(matrices(truth, predicted))[:, 1]
 
 
 def with_deeplab_of(classes):
-    return lambda truth, predicted: deeplab.dice(
-        deeplab.confusion(truth, predicted, 2, per_case=True)
-    )[:, classes].squeeze()
+    return lambda truth, predicted: evaluation.dice(matrices(truth, predicted))[
+        :, classes
+    ].squeeze()
 
 
 def mean_with_background(truth, predicted):

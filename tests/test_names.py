@@ -24,7 +24,8 @@ WITH, WITHOUT = map(table, PAGE.split("## Without an equivalent"))
 ROWS = [row for row in WITH + WITHOUT if row[0] != "theirs"]
 OF_PIPELINES = [row for row in table(PIPELINES) if row[0] != "theirs"]
 MODULES = (
-    "augment|crops|intensity|labels|lists|memory|pipeline|records|sampling|smart_cache|tf|volume"
+    "augment|crops|intensity|labels|lists|memory|pipeline|predict|records|sampling|smart_cache|tf"
+    "|volume"
 )
 OURS = re.compile(rf"`((?:{MODULES})\.[^`]+)`")
 
