@@ -62,8 +62,8 @@ def volumes(job: Mapping, positions: bool) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices({"image": images, "mask": masks})
 
 
-def warped(job: Mapping, pieces: list, positions: bool = False):
-    stage = augment.stage(pieces, seed=SEED, num_parallel_calls=CALLS)
+def warped(job: Mapping, transforms: list, positions: bool = False):
+    stage = augment.stage(transforms, seed=SEED, num_parallel_calls=CALLS)
     return passes(volumes(job, positions).repeat(job["long"]).apply(stage))
 
 

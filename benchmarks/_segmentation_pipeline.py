@@ -36,9 +36,9 @@ def smaller(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def batches(job: Mapping) -> tf.data.Dataset:
     """The lesson's input: cached, shuffled, flipped and scaled, without end."""
-    pieces = [augment.Flip("x"), augment.Flip("y"), augment.Zoom(LESSON["zoom"])]
+    transforms = [augment.Flip("x"), augment.Flip("y"), augment.Zoom(LESSON["zoom"])]
     stage = augment.stage(
-        pieces,
+        transforms,
         seed=SEED,
         fill=LESSON["fill"],
         mask_fill=LESSON["mask_fill"],

@@ -1,11 +1,15 @@
 """What to start from, by modality: amounts that make patients who could exist.
 
-Each returns a list of pieces for `stage`: take some away, add your own.
+Each returns a list of transforms for `stage`: take some away, add your own. The first one looks
+whether images can be in the unit that the amounts are meant for.
 """
 
-from __future__ import annotations
+from dataclasses import dataclass
 
-from helpers.augment.appearance import (
+import tensorflow as tf
+
+from helpers.augment.amounts import Transform
+from helpers.augment.grey import (
     BiasField,
     Brightness,
     Clip,
@@ -16,11 +20,48 @@ from helpers.augment.appearance import (
     Noise,
     Saturation,
 )
-from helpers.augment.spatial import Elastic, Flip, Rotate, Shear, Translate, Zoom
+from helpers.augment.moving import Elastic, Flip, Rotate, Shear, Translate, Zoom
+
+# What the lowest and the highest value, the mean, and the mean without signs tell. One crop by
+# itself goes through whatever it holds: soft tissue alone, the air beside a patient, a dark corner.
+UNITS = {
+    # Noise alone is more than this; what was scaled to 0 to 1, or whitened, is less.
+    "HU": lambda low, high, mean, size: (low < -10) | (high > 10),
+    # Resizing can go a little beyond; 12 bits, or 0 to 1, are something else.
+    "0 to 255": lambda low, high, mean, size: (high > 1) & (high < 320) & (mean >= size / 2),
+    # Hardly anything is less than no signal; of what was whitened, half is.
+    "signal": lambda low, high, mean, size: mean >= size / 2,
+}
 
 
-def ct(*, axes: int = 3) -> list:
-    """For CT in HU, before a window scales them: on values from 0 to 1 it is nothing but noise.
+@dataclass(frozen=True)
+class Unit(Transform):
+    """Refuse images whose values cannot be in a unit; it changes nothing.
+
+    Args:
+        name: "HU"; "0 to 255"; or "signal", with 0 for none, as MR has it before whitening.
+        p: has no say.
+
+    An element, be it a batch, is looked at as a whole. One grey value throughout tells nothing,
+    and is let through.
+
+    Taught in: augmentation
+    """
+
+    name: str
+
+    def limits(self, rank):
+        return [] if UNITS[self.name] else None
+
+    def possible(self, image):
+        """Whether an element's `image` can be in the unit."""
+        image = tf.cast(image, tf.float32)
+        low, high, mean = (f(image) for f in (tf.reduce_min, tf.reduce_max, tf.reduce_mean))
+        return (low == high) | UNITS[self.name](low, high, mean, tf.reduce_mean(tf.abs(image)))
+
+
+def ct(*, axes=3):
+    """For CT in HU, before a window scales them.
 
     Args:
         axes: 3 for volumes, 2 for single axial slices.
@@ -31,18 +72,15 @@ def ct(*, axes: int = 3) -> list:
     - Zoom by up to a tenth and a gentle bend: people differ in size and breathe.
     - Noise up to 20 HU, as from a lower dose; and a few HU of offset. No gamma or contrast: HU are
       measured, and water is 0 in every scanner.
+
+    Taught in: augmentation
     """
-    return [
-        _rotation((10, 5, 5), axes),
-        Zoom(0.1, p=0.5),
-        Translate(10, p=0.5),
-        Elastic(4, grid=32, p=0.5),
-        Brightness(5, p=0.3),
-        Noise(20, p=0.5),
-    ]
+    turn = Rotate((10, 5, 5) if axes == 3 else 10, p=0.8)
+    body = [turn, Zoom(0.1, p=0.5), Translate(10, p=0.5), Elastic(4, grid=32, p=0.5)]
+    return [Unit("HU"), *body, Brightness(5, p=0.3), Noise(20, p=0.5)]
 
 
-def mr(*, axes: int = 3, laterality: bool = False) -> list:
+def mr(*, axes=3, laterality=False):
     """For MR of the head, values as stored or scaled, before whitening.
 
     Args:
@@ -53,63 +91,41 @@ def mr(*, axes: int = 3, laterality: bool = False) -> list:
     - The bias field is what coils do; it multiplies a signal, so whitening comes afterwards.
     - Units of MR are arbitrary and sequences differ: contrast and gamma vary, noise is relative
       to the image's own spread; channels, which are sequences, each have their own.
+
+    Taught in: augmentation
     """
     sides = [] if laterality else [Flip("x")]
-    return [
-        *sides,
-        _rotation((10, 10, 10), axes),
-        Zoom(0.1, p=0.5),
-        Elastic(4, grid=32, p=0.5),
-        BiasField(0.3, p=0.5),
-        Gamma(0.3, p=0.3, each_channel=True),
-        Contrast(0.2, p=0.3, each_channel=True),
-        Noise(0.1, p=0.5, relative=True, each_channel=True),
-    ]
+    turn = Rotate((10, 10, 10) if axes == 3 else 10, p=0.8)
+    head = [*sides, turn, Zoom(0.1, p=0.5), Elastic(4, grid=32, p=0.5)]
+    each = {"each_channel": True}
+    seen = [BiasField(0.3, p=0.5), Gamma(0.3, p=0.3, **each), Contrast(0.2, p=0.3, **each)]
+    return [Unit("signal"), *head, *seen, Noise(0.1, p=0.5, relative=True, **each)]
 
 
-def dermoscopy() -> list:
+def dermoscopy():
     """For photographs of skin, RGB from 0 to 255, before they are scaled to 0 to 1.
 
     - Skin has no up and no left: any rotation, all flips. With `fill="reflect"`, corners that a
       rotation uncovers hold skin rather than streaks.
     - Cameras and lamps differ, so a little hue, saturation, contrast and brightness; hue stays
       small, because colour tells melanin from blood.
+
+    Taught in: augmentation
     """
-    return [
-        Flip("x"),
-        Flip("y"),
-        Rotate(180),
-        Zoom(0.25),
-        Shear(5),
-        Hue(8, p=0.5),
-        Saturation(0.2, p=0.5),
-        Contrast(0.2, p=0.5),
-        Brightness(20, p=0.5),
-        Cutout(0.2, p=0.2),
-        Clip(0, 255),
-    ]
+    skin = [Flip("x"), Flip("y"), Rotate(180), Zoom(0.25), Shear(5)]
+    light = [Hue(8, p=0.5), Saturation(0.2, p=0.5), Contrast(0.2, p=0.5), Brightness(20, p=0.5)]
+    return [Unit("0 to 255"), *skin, *light, Cutout(0.2, p=0.2), Clip(0, 255)]
 
 
-def xray() -> list:
+def xray():
     """For radiographs, one channel from 0 to 255, before they are scaled to 0 to 1.
 
     - No flips: the heart points to the left, and side markers are letters.
     - Small rotations and shifts, as patients stand; no elastic warp, ribs do not bend.
     - Exposure and processing differ between machines: gamma, contrast and brightness do too.
+
+    Taught in: augmentation
     """
-    return [
-        Rotate(7, p=0.8),
-        Zoom(0.1, p=0.5),
-        Translate(10, p=0.5),
-        Gamma(0.3, p=0.5),
-        Contrast(0.2, p=0.5),
-        Brightness(15, p=0.5),
-        Noise(8, p=0.3),
-        Clip(0, 255),
-    ]
-
-
-def _rotation(degrees: tuple[float, float, float], axes: int) -> Rotate:
-    if axes not in (2, 3):
-        raise ValueError(f"axes is 3 for volumes or 2 for slices, not {axes}")
-    return Rotate(degrees if axes == 3 else degrees[0], p=0.8)
+    body = [Rotate(7, p=0.8), Zoom(0.1, p=0.5), Translate(10, p=0.5)]
+    tube = [Gamma(0.3, p=0.5), Contrast(0.2, p=0.5), Brightness(15, p=0.5), Noise(8, p=0.3)]
+    return [Unit("0 to 255"), *body, *tube, Clip(0, 255)]
