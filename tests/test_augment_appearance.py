@@ -40,7 +40,7 @@ def act(transform, batch, seed=1):
     """What one transform makes of a batch, without compiling."""
     numbers = random_numbers([transform], batch.shape, None, tf.constant([seed, 2], tf.int64))
     element = {"image": tf.constant(batch, tf.float32)}
-    image = changed([transform], element, None, *numbers, fill="edge", mask_fill=0)[0]["image"]
+    image = changed([transform], element, None, *numbers, fill="edge", mask_fill=0, batched=True)[0]["image"]
     assert image.dtype == tf.float32 and image.shape == batch.shape
     return image.numpy()
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Transform:
-    """What all transforms share: a probability, and limits between which amounts are drawn.
+    """What all transforms share: a probability, limits of their amounts, and to change nothing.
 
     An amount of 0 changes nothing. So a transform that does not act, as the coin of `p` fell, is
     one whose amounts are 0, and none needs a way of its own to do nothing.
@@ -36,6 +36,14 @@ class Transform:
 
     def extra(self, shape, spacing, seed):
         """Random numbers beside the amounts, if any: for control points, or for each voxel."""
+
+    def swapped(self, mask, amounts):
+        """The `mask`, with other ids if it has any to swap, for `amounts` `[b, 1, ..., k]`."""
+        return mask
+
+    def change(self, image, amounts, extra):
+        """The float32 `image` with other grey values, if it changes any."""
+        return image
 
 
 def pair(amount, middle=0, least=-math.inf):

@@ -1,15 +1,13 @@
 """The stage: all transforms together, on datasets, and once for looking at."""
 
 import functools
-import math
 
 import numpy as np
 import tensorflow as tf
 
 from helpers.augment.amounts import Transform, drawn, random_numbers
-from helpers.augment.grey import Grey
+from helpers.augment.grey import Grey, Unit
 from helpers.augment.moving import Flip, Moving, joined
-from helpers.augment.presets import Unit
 from helpers.augment.warp import resample, sizes
 from helpers.stage import AUTOTUNE, checked, fitting, require, seeded
 
@@ -59,50 +57,37 @@ def stage(
 
     Taught in: augmentation
     """
-    named = fill in ("edge", "reflect")
-    fill = fill if named else float(fill)
     strange = [one for one in transforms if not isinstance(one, Transform)]
-    if strange or not (named or math.isfinite(fill)):
-        raise ValueError(f"no transforms: {strange}, or a fill that is not finite: {fill}")
-    ordered = sorted(transforms, key=lambda one: not isinstance(one, Moving))
-    outside = {"fill": fill, "mask_fill": np.uint8(mask_fill)}
+    if strange:
+        raise ValueError(f"transforms are ones like augment.Rotate(15), not {strange}")
+    fill = fill if fill in ("edge", "reflect") else float(fill)
+    options = {"fill": fill, "mask_fill": np.uint8(mask_fill), "batched": batched}
 
     def augmented(element, seed):
-        case, given = (
-            element.get("case"),
-            {k: element[k] for k in ("image", "mask") if k in element},
-        )
         with tf.control_dependencies(fitting(element)):
-            batch = given if batched else {name: one[None] for name, one in given.items()}
-        shape = sizes(batch["image"])
+            given = {k: tf.identity(element[k]) for k in ("image", "mask") if k in element}
+        image = given["image"]
+        shape = sizes(image) if batched else [1, *sizes(image)]
         mm = tf.cast(element.get("spacing", 1) if spacing is None else spacing, tf.float32)
         mm = tf.broadcast_to(tf.where(mm > 0, mm, 1), [shape[0], len(shape) - 2])
-        numbers = random_numbers(ordered, shape, mm, seed)
-        known = all(one.shape.is_fully_defined() for one in batch.values())
-        change = functools.partial(changed, ordered, **outside)
+        numbers = random_numbers(transforms, shape, mm, seed)
+        known = all(one.shape.is_fully_defined() for one in given.values())
+        change = functools.partial(changed, transforms, **options)
         change = tf.function(change, jit_compile=known and xla_works(), autograph=False)
-        result, finite = change(batch, mm, *numbers)
-        if case is not None:
-            worst = tf.reshape(case, [-1])[tf.argmin(tf.cast(finite, tf.int32))]
-        about = ["an image holds NaN, infinities, or more than float32 can"]
-        require(tf.reduce_all(finite), "NOT_FINITE", about, None if case is None else worst)
-        for unit in ordered:
+        result, finite = change(given, mm, *numbers)
+        cases = tf.broadcast_to(element.get("case", "without a name"), tf.shape(finite))
+        worst = cases[tf.argmin(tf.cast(finite, tf.int32))]
+        require(tf.reduce_all(finite), "NOT_FINITE", ["an image holds NaN or infinities"], worst)
+        for unit in transforms:
             if isinstance(unit, Unit):
-                about = [f"an image whose values cannot be {unit.name}"]
-                require(unit.possible(given["image"]), "WRONG_UNIT", about, case)
+                require(unit.possible(image), "WRONG_UNIT", ["this cannot be", unit.name], cases)
         for name, one in result.items():
-            result[name] = one if batched else one[0]
-            result[name].set_shape(given[name].shape)
+            one.set_shape(given[name].shape)
         return element | result
 
     def apply(dataset):
-        spec = dataset.element_spec
-        checked(spec, batched=batched)
-        for name, rank in (("case", 0), ("spacing", 1)):
-            # A batch of pictures has the rank of a volume, and would be bent across its patients.
-            if name in spec and (spec[name].shape.rank > rank) != batched:
-                raise ValueError(f"`{name}` has shape {spec[name].shape}, and batched={batched}")
-        if "runs" in spec and any(isinstance(one, Moving) for one in transforms):
+        checked(dataset.element_spec, batched=batched)
+        if "runs" in dataset.element_spec and any(isinstance(one, Moving) for one in transforms):
             raise ValueError("crop before you augment: `runs` of crops.locate do not move along")
         return seeded(
             dataset, augmented, seed=seed, name="augment", num_parallel_calls=num_parallel_calls
@@ -125,45 +110,48 @@ def xla_works():
     return True
 
 
-def changed(transforms, batch, spacing, numbers, extras, *, fill, mask_fill):
-    """All transforms on a batch: what XLA compiles.
+def changed(transforms, given, spacing, numbers, extras, *, fill, mask_fill, batched):
+    """All transforms on one element: what XLA compiles.
 
     Args:
-        transforms: those that move voxels first.
-        batch: `image`, and maybe `mask`.
+        transforms: of a stage.
+        given: `image`, and maybe `mask`.
         spacing: float32 `[b, r]` in mm.
         numbers, extras: of `random_numbers`.
         fill, mask_fill: as for `resample`.
+        batched: whether the element is a batch.
 
     Returns:
-        The batch after them, and which of its images were finite, `[b]`.
+        Image, and mask, after them; and which images were finite, `[b]`.
 
     Taught in: no lesson; `augment.stage` uses it
     """
+    batch = given if batched else {name: one[None] for name, one in given.items()}
     image = batch["image"]
     mask = batch.get("mask", tf.zeros_like(image[..., :1], tf.uint8))
-    rank = image.shape.rank - 2
-    finite = tf.fill(sizes(image)[:1], True)
+    rank, finite = image.shape.rank - 2, tf.fill(sizes(image)[:1], True)
     if image.dtype.is_floating:  # NaN would spread in silence; a mean is finite if all is
         mean = Grey().over(tf.cast(image, tf.float32), tf.reduce_mean)
         finite = tf.math.is_finite(tf.reshape(mean, [-1]))
     every = drawn(transforms, rank, numbers, extras)
     moves = [one for one in every if isinstance(one[0], Moving)]
-    flips = [(one, own) for one, own, _ in moves if isinstance(one, Flip)]
-    for flip, own in flips:  # before the warp: what comes in from outside has no other side
-        mask = flip.swapped(mask, own)
-    if len(flips) < len(moves):
+
+    def wide(amounts):
+        return tf.reshape(amounts, [-1] + [1] * rank + [amounts.shape[1]])
+
+    for one, own, _ in every:  # before the warp: what comes in from outside has no other side
+        mask = one.swapped(mask, wide(own))
+    if all(isinstance(one, Flip) for one, *_ in moves):  # whole voxels change places
+        for flip, own, _ in moves:
+            image, mask = (flip.mirrored(array, wide(own)) for array in (image, mask))
+    else:
         warp = joined(moves, sizes(image)[1:-1], spacing)
         image, mask = resample(image, mask, warp, fill, mask_fill)
-    else:  # whole voxels change places
-        for flip, own in flips:
-            image, mask = flip.mirrored(image, own), flip.mirrored(mask, own)
     image = tf.cast(image, tf.float32)
-    for transform, own, extra in every:
-        if isinstance(transform, Grey):
-            own = tf.reshape(own, [-1] + [1] * rank + [own.shape[1]])
-            image = transform.change(image, own, extra)
-    return ({"image": image, "mask": mask} if "mask" in batch else {"image": image}), finite
+    for one, own, extra in every:
+        image = one.change(image, wide(own), extra)
+    result = {"image": image, "mask": mask}
+    return {name: result[name] if batched else result[name][0] for name in given}, finite
 
 
 def once(transforms, image, mask=None, *, seed=0, **options):

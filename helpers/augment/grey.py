@@ -1,7 +1,7 @@
 """What changes grey values and leaves every voxel where it is: masks are not touched.
 
-Each transform has `change(image, amounts, extra)`: a float32 batch `[b, (z,) y, x, c]` in its own
-unit, and amounts `[b, 1, ..., k]`. An amount of zero gives back the very same values.
+An image is a float32 batch `[b, (z,) y, x, c]` in its own unit, amounts are `[b, 1, ..., k]`. An
+amount of zero gives back the very same values.
 """
 
 from collections.abc import Sequence
@@ -61,13 +61,12 @@ class Brightness(Grey):
     """
 
     amount: float | Sequence
-    relative: bool = field(default=False, kw_only=True)
+    relative: bool = False
 
     def limits(self, rank):
         return [pair(self.amount)]
 
     def change(self, image, amounts, extra):
-        """The brighter or darker image."""
         return image + amounts * (self.spread(image) if self.relative else 1)
 
 
@@ -85,7 +84,7 @@ class Noise(Grey):
     """
 
     sigma: float | Sequence
-    relative: bool = field(default=False, kw_only=True)
+    relative: bool = False
 
     def limits(self, rank):
         return [pair(self.sigma if np.iterable(self.sigma) else (0, self.sigma), least=0)]
@@ -94,7 +93,6 @@ class Noise(Grey):
         return tf.random.stateless_uniform(shape, seed, 2.0**-24, 1)
 
     def change(self, image, amounts, extra):
-        """The noisy image."""
         normal = tf.math.ndtri(extra)  # half the time that drawing normal numbers takes
         return image + normal * (amounts * (self.spread(image) if self.relative else 1))
 
@@ -117,7 +115,6 @@ class Contrast(Grey):
         return [(low - 1, high - 1)]
 
     def change(self, image, amounts, extra):
-        """The stretched image."""
         return image + (image - self.over(image, tf.reduce_mean)) * amounts
 
 
@@ -138,7 +135,6 @@ class Gamma(Grey):
         return [pair(self.log_gamma)]
 
     def change(self, image, amounts, extra):
-        """The image with darker or brighter middle greys."""
         low = self.over(image, tf.reduce_min)
         size = self.over(image, tf.reduce_max) - low
         bent = low + size * tf.math.divide_no_nan(image - low, size) ** tf.exp(amounts)
@@ -167,14 +163,13 @@ class BiasField(Grey):
         return [pair(self.strength if 0 < degree <= 3 else 0) for degree in degrees]
 
     def change(self, image, amounts, extra):
-        """The image times the field."""
         batch, *spatial, _ = sizes(image)
         powers = []
         for n in spatial:
             power = (from_centre(n) / tf.maximum(half(n), 0.5))[:, None] ** np.arange(4.0)
             powers.append(tf.broadcast_to(power, [batch, n, 4]))
-        coefficients = tf.reshape(amounts, [batch, 1] + [4] * len(spatial))
-        return image * tf.exp(upsample(coefficients, powers)[:, 0, ..., None])
+        coefficients = tf.reshape(amounts, [batch] + [4] * len(spatial))
+        return image * tf.exp(upsample(coefficients, powers)[..., None])
 
 
 @dataclass(frozen=True)
@@ -199,7 +194,6 @@ class Cutout(Grey):
         return [(1, 1)] + [(0, 1)] * rank
 
     def change(self, image, amounts, extra):
-        """The image with its box."""
         acts, *places = tf.split(amounts, amounts.shape[-1], axis=-1)
         covered = acts > 0
         for axis, place in enumerate(places, start=1):
@@ -229,7 +223,6 @@ class Hue(Grey):
         return [tuple(np.radians(pair(self.degrees)))]
 
     def change(self, image, amounts, extra):
-        """The image in other colours."""
         back = np.linalg.inv(RGB_TO_YIQ)
         plane = back @ np.diag([0, 1, 1]) @ RGB_TO_YIQ
         across = back @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ RGB_TO_YIQ
@@ -249,7 +242,6 @@ class Saturation(Contrast):
     """
 
     def change(self, image, amounts, extra):
-        """The paler or stronger image."""
         return image + (image - tf.matmul(image, np.float32(RGB_TO_YIQ[:1].T))) * amounts
 
 
@@ -272,6 +264,43 @@ class Clip(Grey):
         return [(1, 1)]
 
     def change(self, image, amounts, extra):
-        """The image within the range."""
         clipped = tf.clip_by_value(image, float(self.low), float(self.high))
         return tf.where(amounts > 0, clipped, image)
+
+
+# What the lowest and the highest value, the mean, and the mean without signs tell. One crop by
+# itself goes through whatever it holds: soft tissue alone, the air beside a patient, a dark corner.
+UNITS = {
+    # Noise alone is more than this; what was scaled to 0 to 1, or whitened, is less.
+    "HU": lambda low, high, mean, size: (low < -10) | (high > 10),
+    # Resizing can go a little beyond; 12 bits, or 0 to 1, are something else.
+    "0 to 255": lambda low, high, mean, size: (high > 1) & (high < 320) & (mean >= size / 2),
+    # Hardly anything is less than no signal; of what was whitened, half is.
+    "signal": lambda low, high, mean, size: mean >= size / 2,
+}
+
+
+@dataclass(frozen=True)
+class Unit(Transform):
+    """Refuse images whose values cannot be in a unit; it changes nothing.
+
+    Args:
+        name: "HU"; "0 to 255"; or "signal", with 0 for none, as MR has it before whitening.
+        p: has no say.
+
+    An element, be it a batch, is looked at as a whole. One grey value throughout tells nothing,
+    and is let through.
+
+    Taught in: augmentation
+    """
+
+    name: str
+
+    def limits(self, rank):
+        return [] if UNITS[self.name] else None
+
+    def possible(self, image):
+        """Whether an element's `image` can be in the unit."""
+        image = tf.cast(image, tf.float32)
+        low, high, mean = (f(image) for f in (tf.reduce_min, tf.reduce_max, tf.reduce_mean))
+        return (low == high) | UNITS[self.name](low, high, mean, tf.reduce_mean(tf.abs(image)))

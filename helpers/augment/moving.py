@@ -63,7 +63,7 @@ class Flip(Moving):
 
     axis: str
     p: float = field(default=0.5, kw_only=True)
-    swap_ids: Mapping[int, int] = field(default_factory=dict, kw_only=True)
+    swap_ids: Mapping[int, int] = field(default_factory=dict)
 
     def limits(self, rank):
         AXES[-rank:].index(self.axis)
@@ -76,16 +76,13 @@ class Flip(Moving):
 
     def mirrored(self, image, amounts):
         """The image `[b, ..., c]` mirrored where it acts: whole voxels change places."""
-        rank = image.shape.rank
-        acts = tf.reshape(amounts > 0, [-1] + [1] * (rank - 1))
-        return tf.where(acts, tf.reverse(image, [rank - 4 + AXES.index(self.axis)]), image)
+        axis = image.shape.rank - 4 + AXES.index(self.axis)
+        return tf.where(amounts > 0, tf.reverse(image, [axis]), image)
 
     def swapped(self, mask, amounts):
-        """The mask with the ids of the other side where it acts."""
-        acts = tf.reshape(amounts > 0, [-1] + [1] * (mask.shape.rank - 1))
         result = mask
         for old, new in self.swap_ids.items():
-            result = tf.where(acts & (mask == old), tf.cast(new, mask.dtype), result)
+            result = tf.where((amounts > 0) & (mask == old), tf.cast(new, mask.dtype), result)
         return result
 
 
@@ -160,7 +157,7 @@ class Zoom(Moving):
     """
 
     factor: float | Sequence
-    each_axis: bool = field(default=False, kw_only=True)
+    each_axis: bool = False
 
     def limits(self, rank):
         one = self.factor
@@ -235,12 +232,15 @@ class Elastic(Moving):
 
     def field(self, amounts, points, shape, spacing):
         """The displacement in voxels, `[b, r, *shape]`, for `points` of `extra`."""
-        ones, bases = [1] * len(shape), []
-        for i, n in enumerate(shape):
+        batch, rank, *counts = sizes(points)
+        bases = []
+        for i, (n, count) in enumerate(zip(shape, counts, strict=True)):
             place = from_centre(n) * spacing[:, i : i + 1] / self.grid
-            bases.append(b_spline(place[..., None] - from_centre(tf.shape(points)[2 + i])))
-        moved_mm = points * tf.reshape(amounts, [-1, 1, *ones])
-        return upsample(moved_mm / tf.reshape(spacing, [-1, len(shape), *ones]), bases)
+            basis = b_spline(place[..., None] - from_centre(count))
+            bases.append(tf.repeat(basis, rank, axis=0))  # one for each direction of a bend
+        voxels = tf.reshape(amounts / spacing, [batch, rank] + [1] * rank)
+        fine = upsample(tf.reshape(points * voxels, [batch * rank, *counts]), bases)
+        return tf.reshape(fine, [batch, rank, *shape])
 
 
 def joined(moves, shape, spacing):

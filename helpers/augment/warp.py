@@ -103,17 +103,17 @@ def upsample(grid, bases):
     the other: first x, while the others are still short.
 
     Args:
-        grid: float32 `[b, r, (z,) y, x]`: coefficients.
+        grid: float32 `[b, (z,) y, x]`: coefficients.
         bases: for each spatial axis a matrix `[b, n, k]`: n voxels, k coefficients.
 
     Returns:
-        float32 `[b, r, (n,) n, n]`.
+        float32 `[b, (n,) n, n]`.
 
     Taught in: augmentation
     """
     axes = "zyx"[-len(bases) :]
     for axis, basis in reversed(list(zip(axes, bases, strict=True))):
-        grid = tf.einsum(f"bn{axis},br{axes}->br{axes.replace(axis, 'n')}", basis, grid)
+        grid = tf.einsum(f"bn{axis},b{axes}->b{axes.replace(axis, 'n')}", basis, grid)
     return grid
 
 
@@ -178,7 +178,7 @@ def resample(image, mask, warp, fill="edge", mask_fill=0):
         shares.append(p - low)
         sides = [tf.cast(side, tf.int32) * stride for side in (low, tf.minimum(low + 1, last))]
         corners = [corner + side for corner in corners for side in sides]
-        nearest += tf.where(shares[-1] < 0.5, *sides)
+        nearest += tf.cast(tf.floor(p + 0.5), tf.int32) * stride
     single = channels == 1  # numbers are looked up faster than vectors of one
     values = tf.reshape(image, [-1] if single else [-1, channels])
     values = [tf.cast(tf.gather(values, corner), tf.float32) for corner in corners]
