@@ -90,7 +90,7 @@ def seeded(
     Raises:
         ValueError: for a seed that is negative or too large.
 
-    Taught in: the lesson on augmentation
+    Taught in: augmentation
     """
     if not 0 <= seed < LARGEST_SEED or seed != int(seed):
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED - 1}, not {seed}")
@@ -136,7 +136,7 @@ def checked(spec, *, batched: bool = False) -> None:
 
 
 def check_indices(indices: tf.data.Dataset) -> None:
-    """Refuse anything but a dataset of single whole numbers.
+    """Refuse `indices` that are no dataset of single whole numbers.
 
     Raises:
         ValueError: with what it holds instead.

@@ -1,13 +1,17 @@
 """How much, and how often: what every transform of an augmentation is built on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
+Amount = float | Sequence  # a number, for both sides of what changes nothing; or a pair (low, high)
+plain = dataclass(frozen=True)  # what each transform is: data
 
-@dataclass(frozen=True)
+
+@plain
 class Transform:
     """What all transforms share: a probability, limits of their amounts, and to change nothing.
 

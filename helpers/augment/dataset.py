@@ -169,7 +169,8 @@ def once(transforms, image, mask=None, *, seed=0, **options):
 
     Taught in: augmentation
     """
-    element = {"image": np.asarray(image)} | ({} if mask is None else {"mask": np.asarray(mask)})
+    pair = {"image": image, "mask": mask}
+    element = {k: np.asarray(v) for k, v in pair.items() if v is not None}
     # As if of any shape: to compile takes longer than to do it once.
     spec = {
         k: tf.TensorSpec([None] * (v.ndim - 1) + [v.shape[-1]], v.dtype) for k, v in element.items()

@@ -4,13 +4,12 @@ An image is a float32 batch `[b, (z,) y, x, c]` in its own unit, amounts are `[b
 amount of zero gives back the very same values.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 import tensorflow as tf
 
-from helpers.augment.amounts import Transform, pair
+from helpers.augment.amounts import Amount, Transform, pair, plain
 from helpers.augment.warp import from_centre, half, sizes, upsample
 
 # Y, I, Q after NTSC: the hue is the angle in the plane of I and Q.
@@ -19,7 +18,7 @@ RGB_TO_YIQ = np.array(
 )
 
 
-@dataclass(frozen=True)
+@plain
 class Grey(Transform):
     """A transform that changes grey values.
 
@@ -48,7 +47,7 @@ class Grey(Transform):
         return tf.sqrt(self.over(distance**2, tf.reduce_mean))
 
 
-@dataclass(frozen=True)
+@plain
 class Brightness(Grey):
     """Add one number to the whole image.
 
@@ -60,17 +59,19 @@ class Brightness(Grey):
     Taught in: augmentation
     """
 
-    amount: float | Sequence
+    amount: Amount
     relative: bool = False
 
     def limits(self, rank):
+        """What is added."""
         return [pair(self.amount)]
 
     def change(self, image, amounts, extra):
+        """The brighter or darker image."""
         return image + amounts * (self.spread(image) if self.relative else 1)
 
 
-@dataclass(frozen=True)
+@plain
 class Noise(Grey):
     """Add to each voxel a number of its own, from a normal distribution.
 
@@ -83,21 +84,24 @@ class Noise(Grey):
     Taught in: augmentation
     """
 
-    sigma: float | Sequence
+    sigma: Amount
     relative: bool = False
 
     def limits(self, rank):
+        """The standard deviation."""
         return [pair(self.sigma if np.iterable(self.sigma) else (0, self.sigma), least=0)]
 
     def extra(self, shape, spacing, seed):
+        """A number above 0 and below 1 for each voxel."""
         return tf.random.stateless_uniform(shape, seed, 2.0**-24, 1)
 
     def change(self, image, amounts, extra):
+        """The noisy image."""
         normal = tf.math.ndtri(extra)  # half the time that drawing normal numbers takes
         return image + normal * (amounts * (self.spread(image) if self.relative else 1))
 
 
-@dataclass(frozen=True)
+@plain
 class Contrast(Grey):
     """Stretch grey values about the image's mean.
 
@@ -108,17 +112,19 @@ class Contrast(Grey):
     Taught in: augmentation
     """
 
-    factor: float | Sequence
+    factor: Amount
 
     def limits(self, rank):
+        """How much more than its distance from the mean a value is moved."""
         low, high = pair(self.factor, middle=1, least=0)
         return [(low - 1, high - 1)]
 
     def change(self, image, amounts, extra):
+        """The stretched image."""
         return image + (image - self.over(image, tf.reduce_mean)) * amounts
 
 
-@dataclass(frozen=True)
+@plain
 class Gamma(Grey):
     """Bend the grey scale between the image's darkest and brightest value.
 
@@ -129,19 +135,21 @@ class Gamma(Grey):
     Taught in: augmentation
     """
 
-    log_gamma: float | Sequence
+    log_gamma: Amount
 
     def limits(self, rank):
+        """The logarithm of the exponent."""
         return [pair(self.log_gamma)]
 
     def change(self, image, amounts, extra):
+        """The image with darker or brighter middle greys."""
         low = self.over(image, tf.reduce_min)
         size = self.over(image, tf.reduce_max) - low
         bent = low + size * tf.math.divide_no_nan(image - low, size) ** tf.exp(amounts)
         return tf.where(amounts == 0, image, bent)
 
 
-@dataclass(frozen=True)
+@plain
 class BiasField(Grey):
     """Multiply by a smooth field, as the coils of an MR scanner do.
 
@@ -158,11 +166,13 @@ class BiasField(Grey):
     strength: float = 0.3
 
     def limits(self, rank):
+        """A coefficient for each product of powers, 4 to the number of axes."""
         degrees = sum(np.indices([4] * rank)).ravel()
         # Without the constant: how bright the whole image is belongs to Brightness.
         return [pair(self.strength if 0 < degree <= 3 else 0) for degree in degrees]
 
     def change(self, image, amounts, extra):
+        """The image times the field."""
         batch, *spatial, _ = sizes(image)
         powers = []
         for n in spatial:
@@ -172,7 +182,7 @@ class BiasField(Grey):
         return image * tf.exp(upsample(coefficients, powers)[..., None])
 
 
-@dataclass(frozen=True)
+@plain
 class Cutout(Grey):
     """Cover a box of the image, which the mask still names: the network has to infer it.
 
@@ -189,11 +199,13 @@ class Cutout(Grey):
     each_channel: bool = field(default=True, kw_only=True)
 
     def limits(self, rank):
+        """Whether, and the place along each axis."""
         if not (0 <= self.part <= 1 and np.isfinite(self.value or 0)):
             raise ValueError(f"a box covers a part of an edge, 0 to 1, with a number, not {self}")
         return [(1, 1)] + [(0, 1)] * rank
 
     def change(self, image, amounts, extra):
+        """The image with its box."""
         acts, *places = tf.split(amounts, amounts.shape[-1], axis=-1)
         covered = acts > 0
         for axis, place in enumerate(places, start=1):
@@ -206,7 +218,7 @@ class Cutout(Grey):
         return tf.where(covered, mean if self.value is None else float(self.value), image)
 
 
-@dataclass(frozen=True)
+@plain
 class Hue(Grey):
     """Turn the colours: red becomes more yellow, or more violet. For RGB only.
 
@@ -217,12 +229,14 @@ class Hue(Grey):
     Taught in: no lesson; `augment.dermoscopy` has it
     """
 
-    degrees: float | Sequence
+    degrees: Amount
 
     def limits(self, rank):
+        """An angle in radians."""
         return [tuple(np.radians(pair(self.degrees)))]
 
     def change(self, image, amounts, extra):
+        """The image in other colours."""
         back = np.linalg.inv(RGB_TO_YIQ)
         plane = back @ np.diag([0, 1, 1]) @ RGB_TO_YIQ
         across = back @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ RGB_TO_YIQ
@@ -230,7 +244,7 @@ class Hue(Grey):
         return image + (tf.cos(amounts) - 1) * along + tf.sin(amounts) * turned
 
 
-@dataclass(frozen=True)
+@plain
 class Saturation(Contrast):
     """Make colours paler or stronger. For RGB only.
 
@@ -242,10 +256,11 @@ class Saturation(Contrast):
     """
 
     def change(self, image, amounts, extra):
+        """The paler or stronger image."""
         return image + (image - tf.matmul(image, np.float32(RGB_TO_YIQ[:1].T))) * amounts
 
 
-@dataclass(frozen=True)
+@plain
 class Clip(Grey):
     """Cut off what the others have moved out of the range of values: 0 to 255, for instance.
 
@@ -260,10 +275,12 @@ class Clip(Grey):
     high: float
 
     def limits(self, rank):
+        """One amount: whether."""
         pair((self.low, self.high))
         return [(1, 1)]
 
     def change(self, image, amounts, extra):
+        """The image within the range."""
         clipped = tf.clip_by_value(image, float(self.low), float(self.high))
         return tf.where(amounts > 0, clipped, image)
 
@@ -280,7 +297,7 @@ UNITS = {
 }
 
 
-@dataclass(frozen=True)
+@plain
 class Unit(Transform):
     """Refuse images whose values cannot be in a unit; it changes nothing.
 
@@ -297,6 +314,7 @@ class Unit(Transform):
     name: str
 
     def limits(self, rank):
+        """None; a unit that is not known is a KeyError."""
         return [] if UNITS[self.name] else None
 
     def possible(self, image):

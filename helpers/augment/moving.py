@@ -5,13 +5,13 @@ To zoom in by 1.1 is therefore to divide by it, and to shift by 5 mm to look 5 m
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field
 
 import numpy as np
 import tensorflow as tf
 
-from helpers.augment.amounts import Transform, drawn, pair, random_numbers
+from helpers.augment.amounts import Amount, Transform, drawn, pair, plain, random_numbers
 from helpers.augment.warp import Warp, b_spline, from_centre, fused, half, sizes, upsample
 
 AXES = ["z", "y", "x"]
@@ -28,27 +28,25 @@ class Moving(Transform):
     Taught in: no lesson; `Flip`, `Rotate` and others are one
     """
 
-    def matrix(self, amounts, rank):
-        """`[b, r + 1, r + 1]`, in mm from the centre, for `amounts` `[b, k]`."""
-        return tf.eye(rank + 1)
+    def matrix(self, amounts, eye):
+        """`[b, r + 1, r + 1]` in mm from the centre, for amounts `[b, k]`; or `eye`."""
+        return eye
 
 
-def entry(rank, row, column):
+def entry(eye, row, column):
     """A matrix with a single 1.
 
     Args:
-        rank: of an image; the matrix has one row and one column more.
-        row, column: the axes where it stands, "z", "y" or "x".
+        eye: the identity of the same size, one more than there are axes.
+        row, column: the axes where the 1 stands, "z", "y" or "x".
 
     Taught in: augmentation
     """
-    axes = AXES[-rank:]
-    matrix = np.zeros((rank + 1, rank + 1), np.float32)
-    matrix[axes.index(row), axes.index(column)] = 1
-    return matrix
+    axes = AXES[4 - len(eye) :]
+    return np.outer(eye[axes.index(row)], eye[axes.index(column)])
 
 
-@dataclass(frozen=True)
+@plain
 class Flip(Moving):
     """Mirror one axis.
 
@@ -66,13 +64,15 @@ class Flip(Moving):
     swap_ids: Mapping[int, int] = field(default_factory=dict)
 
     def limits(self, rank):
+        """One amount: whether."""
         AXES[-rank:].index(self.axis)
         if sorted(self.swap_ids) != sorted(self.swap_ids.values()):
             raise ValueError(f"ids change places with one another, not as {self.swap_ids}")
         return [(1, 1)]
 
-    def matrix(self, amounts, rank):
-        return tf.eye(rank + 1) - 2 * amounts[..., None] * entry(rank, self.axis, self.axis)
+    def matrix(self, amounts, eye):
+        """-1 for the axis."""
+        return eye - 2 * amounts[..., None] * entry(eye, self.axis, self.axis)
 
     def mirrored(self, image, amounts):
         """The image `[b, ..., c]` mirrored where it acts: whole voxels change places."""
@@ -80,13 +80,14 @@ class Flip(Moving):
         return tf.where(amounts > 0, tf.reverse(image, [axis]), image)
 
     def swapped(self, mask, amounts):
+        """The mask with the ids of the other side where it acts."""
         result = mask
         for old, new in self.swap_ids.items():
             result = tf.where((amounts > 0) & (mask == old), tf.cast(new, mask.dtype), result)
         return result
 
 
-@dataclass(frozen=True)
+@plain
 class Rotate(Moving):
     """Turn about the centre.
 
@@ -98,25 +99,26 @@ class Rotate(Moving):
     Taught in: augmentation
     """
 
-    degrees: float | Sequence
+    degrees: Amount
 
     def limits(self, rank):
+        """An angle in radians about each axis."""
         three = np.iterable(self.degrees) and len(self.degrees) == 3
         each = self.degrees if three else [self.degrees]
         return [tuple(np.radians(pair(one))) for one in each]
 
-    def matrix(self, amounts, rank):
-        result = tf.eye(rank + 1)
-        for (i, j), angle in zip(
-            PLANES, tf.unstack(amounts[..., None, None], axis=1), strict=False
-        ):
-            plane = entry(rank, i, i) + entry(rank, j, j)
-            across = entry(rank, j, i) - entry(rank, i, j)
-            result @= tf.eye(rank + 1) + (tf.cos(angle) - 1) * plane + tf.sin(angle) * across
+    def matrix(self, amounts, eye):
+        """One turn after the other."""
+        result, angles = eye, tf.unstack(amounts[..., None, None], axis=1)
+        for (i, j), angle in zip(PLANES, angles, strict=False):
+            plane = entry(eye, i, i) + entry(eye, j, j)
+            across = entry(eye, j, i) - entry(eye, i, j)
+            turn = eye + (tf.cos(angle) - 1) * plane + tf.sin(angle) * across
+            result = tf.matmul(result, turn)
         return result
 
 
-@dataclass(frozen=True)
+@plain
 class Shear(Moving):
     """Slide layers along one another: each axis against each other one.
 
@@ -127,23 +129,25 @@ class Shear(Moving):
     Taught in: augmentation
     """
 
-    degrees: float | Sequence
+    degrees: Amount
 
     def limits(self, rank):
+        """An angle in radians for each pair of axes."""
         limits = pair(self.degrees)
         if max(map(abs, limits)) > STEEPEST_DEGREES:
             raise ValueError(f"a shear is at most {STEEPEST_DEGREES} degrees, not {self.degrees}")
         return [tuple(np.radians(limits))] * (2 * rank - 3)
 
-    def matrix(self, amounts, rank):
-        result = tf.eye(rank + 1)
-        angles = tf.unstack(amounts[..., None, None], axis=1)
-        for (i, j), angle in zip(itertools.combinations(AXES[-rank:], 2), angles, strict=True):
-            result @= tf.eye(rank + 1) + tf.tan(angle) * entry(rank, i, j)  # keeps the volume
+    def matrix(self, amounts, eye):
+        """One slide after the other."""
+        result, angles = eye, tf.unstack(amounts[..., None, None], axis=1)
+        pairs = itertools.combinations(AXES[4 - len(eye) :], 2)
+        for (i, j), angle in zip(pairs, angles, strict=True):  # one at a time keeps volumes
+            result = tf.matmul(result, eye + tf.tan(angle) * entry(eye, i, j))
         return result
 
 
-@dataclass(frozen=True)
+@plain
 class Zoom(Moving):
     """Enlarge or shrink about the centre.
 
@@ -156,20 +160,22 @@ class Zoom(Moving):
     Taught in: augmentation
     """
 
-    factor: float | Sequence
+    factor: Amount
     each_axis: bool = False
 
     def limits(self, rank):
+        """Logarithms, so that half is drawn as often as double."""
         one = self.factor
         limits = pair(one if np.iterable(one) else (1 / (1 + one), 1 + one))
         return [tuple(map(math.log, limits))] * (rank if self.each_axis else 1)
 
-    def matrix(self, amounts, rank):
-        scales = tf.exp(-amounts) * np.ones(rank, np.float32)
+    def matrix(self, amounts, eye):
+        """The way back: smaller steps in the input make things larger."""
+        scales = tf.exp(-amounts) * np.ones(len(eye) - 1, np.float32)
         return tf.linalg.diag(tf.pad(scales, [[0, 0], [0, 1]], constant_values=1))
 
 
-@dataclass(frozen=True)
+@plain
 class Translate(Moving):
     """Shift.
 
@@ -181,18 +187,19 @@ class Translate(Moving):
     Taught in: augmentation
     """
 
-    mm: float | Sequence
+    mm: Amount
 
     def limits(self, rank):
+        """A length in mm for each axis."""
         several = np.iterable(self.mm) and (len(self.mm) == 3 or np.iterable(self.mm[0]))
         return [pair(one) for one in (self.mm if several else [self.mm] * rank)]
 
-    def matrix(self, amounts, rank):
-        last = np.eye(rank + 1, dtype=np.float32)[-1]
-        return tf.eye(rank + 1) - tf.pad(amounts, [[0, 0], [0, 1]])[..., None] * last
+    def matrix(self, amounts, eye):
+        """The way back, in the last column."""
+        return eye - tf.pad(amounts, [[0, 0], [0, 1]])[..., None] * eye[-1]
 
 
-@dataclass(frozen=True)
+@plain
 class Elastic(Moving):
     """Bend smoothly: cubic B-splines between control points that are moved at random.
 
@@ -214,8 +221,9 @@ class Elastic(Moving):
     grid: float = 32.0
 
     def limits(self, rank):
+        """The displacement in mm, or none."""
         most = LARGEST_PART_OF_GRID * self.grid
-        if not 0 <= self.displacement <= most:
+        if not 0 <= self.displacement <= most or not self.grid:
             found = f"{self.displacement:g} mm between points {self.grid:g} mm apart"
             raise ValueError(f"{found} can fold tissue over itself: at most {most:g} mm")
         return [(self.displacement, self.displacement)]

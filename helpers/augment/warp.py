@@ -8,6 +8,7 @@ element is a batch of one.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -42,10 +43,10 @@ def fused(moves, spacing):
 
     Taught in: augmentation
     """
-    rank = spacing.shape[-1]
-    matrix = tf.eye(rank + 1, batch_shape=[1])
+    eye = np.eye(spacing.shape[-1] + 1, dtype=np.float32)
+    matrix = eye
     for transform, amounts, _ in moves:
-        matrix = matrix @ transform.matrix(amounts, rank)
+        matrix = tf.matmul(matrix, transform.matrix(amounts, eye))
     voxel_mm = tf.pad(spacing, [[0, 0], [0, 1]], constant_values=1)
     return matrix * voxel_mm[:, None, :] / voxel_mm[:, :, None]
 
@@ -87,8 +88,8 @@ def from_centre(n):
 def b_spline(t):
     """The uniform cubic B-spline at a distance of `t` control points.
 
-    >>> b_spline([0.0, 1.0, 2.0]).numpy().round(3).tolist()
-    [0.667, 0.167, 0.0]
+    >>> (6 * b_spline([0.0, 1.0, 2.0])).numpy().tolist()
+    [4.0, 1.0, 0.0]
 
     Taught in: augmentation
     """
