@@ -22,8 +22,8 @@ from helpers.augment import (
     Unit,
 )
 from helpers.augment.amounts import random_numbers
-from helpers.augment.grey import Grey
 from helpers.augment.dataset import changed
+from helpers.augment.grey import Grey
 
 import tensorflow as tf  # isort: skip
 
@@ -40,9 +40,10 @@ def act(transform, batch, seed=1):
     """What one transform makes of a batch, without compiling."""
     numbers = random_numbers([transform], batch.shape, None, tf.constant([seed, 2], tf.int64))
     element = {"image": tf.constant(batch, tf.float32)}
-    image = changed([transform], element, None, *numbers, fill="edge", mask_fill=0, batched=True)[0]["image"]
-    assert image.dtype == tf.float32 and image.shape == batch.shape
-    return image.numpy()
+    options = {"fill": "edge", "mask_fill": 0, "batched": True}
+    result, _ = changed([transform], element, None, *numbers, **options)
+    assert result["image"].dtype == tf.float32 and result["image"].shape == batch.shape
+    return result["image"].numpy()
 
 
 def many(transform, image, count=1500):
