@@ -233,6 +233,10 @@ def test_noise_is_normal_and_each_voxels_own():
     for axis in range(4):
         here, there = np.split(noise, 2, axis)
         assert stats.pearsonr(here.ravel(), there.ravel()).pvalue > SURE
+    twice = augment.once([Noise((2, 2)), Noise((2, 2))], volume) - 100
+    assert twice.std() == pytest.approx(math.sqrt(8), rel=0.02)  # each of its own
+    numbers = Noise(1).extra([2**25], None, (1, 2)).numpy()  # among so many, a 0 would be one
+    assert numbers.min() > 0 and numbers.max() < 1
     flat = np.zeros((16, 16, 1))
     assert stats.kstest(many(Noise(4), flat).std((1, 2, 3)), "uniform", (0, 4)).pvalue > SURE
     between = many(Noise((2, 3)), flat).std((1, 2, 3))
