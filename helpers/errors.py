@@ -27,6 +27,7 @@ CODES = {  # what is wrong: what to do
     "TRUNCATED": "fewer bytes than the header asks for: copy the file again",
     "TOO_LARGE": "more than memory, or one record, can hold: crop it, or use a larger machine",
     "NOT_FINITE": "NaN, infinite, or beyond the dtype: find out what they mean and set them first",
+    "WRONG_UNIT": "values that cannot be in the unit of a preset: augment first, scale afterwards",
     # A stack that is no volume. `dicom.read_series` refuses these.
     "NO_SERIES": "no series that can be read: `dicom.scan(folder).rejected` has the reasons",
     "SEVERAL_SERIES": "several series where one is expected: pass one of `scan(folder).series`",

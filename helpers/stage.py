@@ -90,7 +90,7 @@ def seeded(
     Raises:
         ValueError: for a seed that is negative or too large.
 
-    Taught in: the lesson on augmentation
+    Taught in: augmentation
     """
     if not 0 <= seed < LARGEST_SEED or seed != int(seed):
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED - 1}, not {seed}")
@@ -120,10 +120,13 @@ def checked(spec, *, batched: bool = False) -> None:
     if not isinstance(spec, dict) or "image" not in spec:
         raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
     image, mask, case = (spec.get(name) for name in ("image", "mask", "case"))
-    many = case is not None and case.shape.rank
-    if image.shape.rank not in ((4,) if batched else (3, 4)) or (many and not batched):
+    other = case is not None and (case.shape.rank == 1) != batched
+    if image.shape.rank not in ((4,) if batched else (3, 4)) or other:
         wanted = "batches [b, y, x, c]" if batched else "single images [z, y, x, c] or [y, x, c]"
-        raise ValueError(f"{wanted} are expected, not shape {image.shape}; see .unbatch()")
+        cases = "" if case is None else f" with a case of {case.shape}"
+        raise ValueError(
+            f"{wanted} are taken, not {image.shape}{cases}; .unbatch() takes them apart"
+        )
     if mask is not None:
         found = f"the mask is {mask.dtype.name} {mask.shape}, the image {image.shape}"
         wanted = f"expected whole numbers of shape {[*image.shape[:-1], 1]}: ids in one channel"
@@ -133,7 +136,7 @@ def checked(spec, *, batched: bool = False) -> None:
 
 
 def check_indices(indices: tf.data.Dataset) -> None:
-    """Refuse anything but a dataset of single whole numbers.
+    """Refuse `indices` that are no dataset of single whole numbers.
 
     Raises:
         ValueError: with what it holds instead.

@@ -233,15 +233,15 @@ def gathered(image, mask, factor):
     return blended, nearest
 
 
-def with_augment(image, mask, factor):
-    there = warp.Warp(tf.eye(2) / factor, tf.zeros(2))
-    return warp.resample(image, mask, there, fill=127.0, mask_fill=255)
+def with_augment(image, mask, factor, **outside):
+    there = warp.Warp(tf.linalg.diag([1 / factor, 1 / factor, 1.0])[None])
+    outside = outside or {"fill": 127.0, "mask_fill": 255}
+    return tuple(one[0] for one in warp.resample(image[None], mask[None], there, **outside))
 
 
 def with_borders(fill):
     def answer(image, mask, factor):
-        there = warp.Warp(tf.eye(2) / factor, tf.zeros(2))
-        return warp.resample(image, mask, there, fill=fill)
+        return with_augment(image, mask, factor, fill=fill)
 
     return answer
 

@@ -1,233 +1,195 @@
 """Look up an image and its mask at other places: one interpolation for all that moves voxels.
 
-Positions are fractional voxel indices in the order of the axes, `(z, y, x)` or `(y, x)`. A warp
-says, for each voxel of the result, where in the input its value comes from: the way back, as in
-every resampler, so that no voxel of the result stays empty.
+A warp says, for each voxel of the result, where in the input its value comes from: the way back, as
+in every resampler, so that no voxel of the result stays empty. All arrays here are batches; an
+element is a batch of one.
 """
 
-from __future__ import annotations
-
-import functools
 import math
-from numbers import Integral, Real
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
-
-from helpers.elements import check_mask
-
-IDS = 256  # a mask is uint8
 
 
 class Warp(NamedTuple):
-    """Where a result is looked up in its input: at matrix (place + displacement) + offset.
-
-    Places are counted from the centre of the image. `b` stands for a batch axis; all have it or
-    none.
+    """Where a result is looked up: at matrix @ (place + displacement), counted from the centre.
 
     Args:
-        matrix: float32 `[(b,) r, r]` for r spatial axes, in voxels.
-        offset: float32 `[(b,) r]` in voxels.
-        displacement: float32 `[(b,) r, *shape]` in voxels, or None. It comes as r arrays, because
-            arrays that lie in one piece are read faster than every r-th number.
+        matrix: float32 `[b, r + 1, r + 1]` for r spatial axes, in voxels; its last column shifts.
+        displacement: float32 `[b, r, (z,) y, x]` in voxels, or None.
+
+    Taught in: augmentation
     """
 
     matrix: tf.Tensor
-    offset: tf.Tensor
     displacement: tf.Tensor | None = None
 
 
-def coordinates(warp: Warp, shape) -> tf.Tensor:
+def fused(moves, spacing):
+    """One matrix for several transforms, so that an image is interpolated once.
+
+    A transform's matrix takes a place in the result to its place in the input, in mm from the
+    centre, so that a rotation stays one where voxels are not cubes. What acts last is undone first.
+    A row and a column more than there are axes make a matrix of a shift, too.
+
+    Args:
+        moves: transforms with a `matrix`, each with its amounts and extra numbers; the first one
+            acts first.
+        spacing: float32 `[b, r]` in mm.
+
+    Returns:
+        float32 `[b, r + 1, r + 1]` in voxels.
+
+    Taught in: augmentation
+    """
+    eye = np.eye(spacing.shape[-1] + 1, dtype=np.float32)
+    matrix = eye
+    for transform, amounts, _ in moves:
+        matrix = tf.matmul(matrix, transform.matrix(amounts, eye))
+    voxel_mm = tf.pad(spacing, [[0, 0], [0, 1]], constant_values=1)
+    return matrix * voxel_mm[:, None, :] / voxel_mm[:, :, None]
+
+
+def sizes(array):
+    """The shape of an array: plain numbers where they are known, tensors where not.
+
+    Args:
+        array: a tensor.
+
+    Taught in: no lesson; what works on images of any shape uses it
+    """
+    found = tf.shape(array)
+    return [found[i] if n is None else n for i, n in enumerate(array.shape)]
+
+
+def half(n):
+    """How far the middle of `n` voxels in a line lies from the first one, in voxels.
+
+    >>> half(4)
+    1.5
+
+    Taught in: augmentation
+    """
+    return ((n if isinstance(n, int) else tf.cast(n, tf.float32)) - 1) / 2
+
+
+def from_centre(n):
+    """The places of `n` voxels in a line, counted from their middle.
+
+    >>> from_centre(4).numpy().tolist()
+    [-1.5, -0.5, 0.5, 1.5]
+
+    Taught in: augmentation
+    """
+    return tf.range(-half(n), half(n) + 0.5)
+
+
+def b_spline(t):
+    """The uniform cubic B-spline at a distance of `t` control points.
+
+    >>> (6 * b_spline([0.0, 1.0, 2.0])).numpy().tolist()
+    [4.0, 1.0, 0.0]
+
+    Taught in: augmentation
+    """
+    t = tf.abs(t)
+    return (tf.nn.relu(2 - t) ** 3 - 4 * tf.nn.relu(1 - t) ** 3) / 6
+
+
+def upsample(grid, bases):
+    """A coarse grid on a fine one: a product with one small matrix for each axis.
+
+    A spline in three dimensions is a product of three in one, so that one axis can be done after
+    the other: first x, while the others are still short.
+
+    Args:
+        grid: float32 `[b, (z,) y, x]`: coefficients.
+        bases: for each spatial axis a matrix `[b, n, k]`: n voxels, k coefficients.
+
+    Returns:
+        float32 `[b, (n,) n, n]`.
+
+    Taught in: augmentation
+    """
+    axes = "zyx"[-len(bases) :]
+    for axis, basis in reversed(list(zip(axes, bases, strict=True))):
+        grid = tf.einsum(f"bn{axis},b{axes}->b{axes.replace(axis, 'n')}", basis, grid)
+    return grid
+
+
+def coordinates(warp, shape):
     """The position in the input for every voxel of the result.
 
     Args:
-        warp: without a batch axis.
+        warp: of as many axes as `shape`.
         shape: of the spatial axes.
 
     Returns:
-        float32 `[r, *shape]`, what SciPy's `map_coordinates` takes.
+        float32 `[b, r, *shape]`; one of a batch is what SciPy's `map_coordinates` takes.
+
+    Taught in: augmentation
     """
-    return tf.stack(_positions(warp, shape, batched=False))
+    ones = [1] * len(shape)
+    steps = [tf.reshape(from_centre(n), [-1, *ones[i + 1 :]]) for i, n in enumerate(shape)]
+    if warp.displacement is not None:
+        steps = [step + warp.displacement[:, i] for i, step in enumerate(steps)]
+    result = []
+    for i, n in enumerate(shape):
+        *factors, shift = tf.unstack(
+            tf.reshape(warp.matrix[:, i], [-1, len(shape) + 1, *ones]), axis=1
+        )
+        moved = [factor * step for factor, step in zip(factors, steps, strict=True)]
+        result.append(sum(moved, start=shift + half(n)))
+    return tf.stack(result, axis=1)
 
 
-def resample(image, mask, warp: Warp, *, fill="edge", mask_fill: int = 0, batched: bool = False):
+def resample(image, mask, warp, fill="edge", mask_fill=0):
     """Image and mask at the positions of a warp: linear for the image, nearest for the mask.
 
     Args:
-        image: `[(b,) z, y, x, c]` or `[(b,) y, x, c]`, any real dtype.
-        mask: class ids of the same spatial shape with one channel, or None.
+        image: tensor `[b, (z,) y, x, c]`, any real dtype.
+        mask: tensor of class ids of the same spatial shape with one channel.
         warp: of the same number of spatial axes.
         fill: what lies outside of the image: "edge" repeats its border, "reflect" mirrors it, a
             number is taken as it is. Along an axis of one voxel, nothing is outside.
         mask_fill: the class id outside, where `fill` is a number.
-        batched: whether there is a batch axis.
 
     Returns:
-        The image as float32, and the mask in its own dtype, or None.
+        The image as float32, and the mask in its own dtype.
 
-    Raises:
-        ValueError: for another `fill` or `mask_fill`.
-        CourseDataError: `MASK_MISMATCH` for a mask of another shape.
+    `tf.function(resample, jit_compile=True)` makes one loop of it all, several times as fast.
 
-    Where the shapes are known, XLA compiles the look-up, which takes about a second once.
+    Taught in: augmentation
     """
-    fill, mask_fill = checked_fill(fill, mask_fill)
-    image = tf.convert_to_tensor(image)
-    if mask is not None:
-        mask = tf.convert_to_tensor(mask)
-        check_mask(mask, image.shape)
-    known = image.shape.is_fully_defined() and (mask is None or mask.shape.is_fully_defined())
-    known = known and xla_works()
-    return _compiled(known, fill, mask_fill, batched)(image, mask, warp)
-
-
-def checked_fill(fill, mask_fill) -> tuple[float | str, int]:
-    """What lies outside of image and mask, as numbers of Python.
-
-    Raises:
-        ValueError: unless `fill` is "edge", "reflect" or finite, and `mask_fill` a class id.
-    """
-    number = isinstance(fill, Real) and math.isfinite(fill)
-    if not number and not (isinstance(fill, str) and fill in ("edge", "reflect")):
-        raise ValueError(f'fill is "edge", "reflect" or a finite number, not {fill!r}')
-    if not (isinstance(mask_fill, Integral) and 0 <= mask_fill < IDS):
-        raise ValueError(f"mask_fill is a class id from 0 to 255, not {mask_fill!r}")
-    return (float(fill) if number else fill), int(mask_fill)
-
-
-@functools.cache
-def xla_works() -> bool:
-    """Whether this TensorFlow can compile for the processor; some builds cannot."""
-    try:
-        with tf.init_scope():  # now, and not as part of a graph that is being made
-            tf.function(lambda x: x + 1, jit_compile=True, autograph=False)(tf.constant(1))
-    except tf.errors.OpError:
-        return False
-    return True
-
-
-@functools.cache
-def _compiled(known: bool, fill, mask_fill: int, batched: bool):
-    """One function for equal arguments, so that XLA compiles each shape once."""
-
-    def look_up(image, mask, warp):
-        return _resample(image, mask, warp, fill, mask_fill, batched)
-
-    return tf.function(look_up, jit_compile=known, autograph=False)
-
-
-def _positions(warp: Warp, shape, batched: bool) -> list[tf.Tensor]:
-    """For each spatial axis the positions along it, `[(b,) *shape]`."""
-    rank = len(shape)
-    ones = [1] * rank
-    # Steps from the centre: half numbers, which float32 holds exactly, and so an identity is one.
-    centres = [(tf.cast(n, tf.float32) - 1) / 2 for n in shape]
-    steps = [
-        tf.reshape(tf.range(n, dtype=tf.float32) - c, ones[:i] + [-1] + ones[i + 1 :])
-        for i, (n, c) in enumerate(zip(shape, centres, strict=True))
-    ]
-
-    def each(values):
-        return tf.reshape(values, [-1, *ones]) if batched else values
-
-    if warp.displacement is not None:
-        bent = tf.unstack(warp.displacement, rank, axis=1 if batched else 0)
-        steps = [step + moved for step, moved in zip(steps, bent, strict=True)]
-    positions = []
-    for i in range(rank):
-        moved = sum(each(warp.matrix[..., i, j]) * steps[j] for j in range(rank))
-        positions.append(moved + (centres[i] + each(warp.offset[..., i])))
-    return positions
-
-
-def _resample(image, mask, warp: Warp, fill, mask_fill: int, batched: bool):
-    sizes = tf.shape(image)
-    first = 1 if batched else 0
-    shape = [n if n is not None else sizes[i] for i, n in enumerate(image.shape)]
-    spatial, channels = shape[first:-1], shape[-1]
-    rank = len(spatial)
-    positions = _positions(warp, spatial, batched)
-
-    outside = None
-    if isinstance(fill, float):
-        # An axis of one voxel has no outside: there is nothing that could have come in.
-        outside = [
-            ((p < -0.5) | (p > tf.cast(n, tf.float32) - 0.5)) & (n > 1)
-            for p, n in zip(positions, spatial, strict=True)
-        ]
-        while len(outside) > 1:
-            outside.append(outside.pop() | outside.pop())
-        outside = outside[0]
-
-    strides = [1] * rank
-    for i in reversed(range(rank - 1)):
-        strides[i] = strides[i + 1] * spatial[i + 1]
-    lower = nearest = 0
-    if batched:
-        start = tf.range(shape[0]) * (strides[0] * spatial[0])
-        lower = nearest = tf.reshape(start, [-1] + [1] * rank)
-    steps, fractions = [], []
-    for p, n, stride in zip(positions, spatial, strides, strict=True):
-        last = tf.cast(n, tf.float32) - 1
+    batch, *spatial, channels = sizes(image)
+    places = tf.range(batch) * math.prod(spatial)
+    nearest = tf.reshape(places, [-1] + [1] * len(spatial))  # here, where each image begins
+    corners, shares, outside = [nearest], [], False
+    positions = tf.unstack(coordinates(warp, spatial), axis=1)
+    for axis, (p, n) in enumerate(zip(positions, spatial, strict=True)):
+        last, stride = 2 * half(n), math.prod(spatial[axis + 1 :])
+        if not isinstance(fill, str):  # nothing is outside of a single voxel
+            outside |= ((p < -0.5) | (p > last + 0.5)) & (last > 0)
         if fill == "reflect":  # d c b a | a b c d | d c b a
             p = tf.math.floormod(p + 0.5, 2 * (last + 1))
             p = tf.minimum(p, 2 * (last + 1) - p) - 0.5
         p = tf.clip_by_value(p, 0.0, last)
-        # The lower neighbour has an upper one, even at the last voxel; an axis of 1 has none.
-        low = tf.minimum(tf.floor(p), tf.maximum(last - 1, 0.0))
-        lower += tf.cast(low, tf.int32) * stride
+        low = tf.floor(p)
+        shares.append(p - low)
+        sides = [tf.cast(side, tf.int32) * stride for side in (low, tf.minimum(low + 1, last))]
+        corners = [corner + side for corner in corners for side in sides]
         nearest += tf.cast(tf.floor(p + 0.5), tf.int32) * stride
-        steps.append(tf.minimum(n - 1, 1) * stride)
-        fractions.append(p - low)
-
-    single = image.shape[-1] == 1
+    single = channels == 1  # numbers are looked up faster than vectors of one
     values = tf.reshape(image, [-1] if single else [-1, channels])
-
-    def between(corner, axis):
-        """Interpolate along this axis and the ones after it."""
-        if axis == rank:
-            return tf.cast(tf.gather(values, corner), tf.float32)
-        here, there = between(corner, axis + 1), between(corner + steps[axis], axis + 1)
-        fraction = fractions[axis] if single else fractions[axis][..., tf.newaxis]
-        return here * (1 - fraction) + there * fraction  # exact at both ends
-
-    result = between(lower, 0)
-    if single:
-        result = result[..., tf.newaxis]
-    if outside is not None:
-        result = tf.where(outside[..., tf.newaxis], tf.cast(fill, tf.float32), result)
-    if mask is not None:
-        ids = tf.gather(tf.reshape(mask, [-1]), nearest)
-        if outside is not None:
-            ids = tf.where(outside, tf.cast(mask_fill, ids.dtype), ids)
-        mask = ids[..., tf.newaxis]
-    return result, mask
-
-
-def upsample(grid, bases) -> tf.Tensor:
-    """A tensor product on a fine grid: one small matrix product for each axis.
-
-    Args:
-        grid: float32 `[b, k, ...]`: coefficients for each spatial axis.
-        bases: for each spatial axis a matrix `[n, k]` for all, or `[b, n, k]`: n voxels, k
-            coefficients.
-
-    Returns:
-        float32 `[b, n, ...]`.
-    """
-    # The axis that varies fastest first: what the others multiply is still small. Products of
-    # matrices in place; an einsum of the same moves the large array about, and takes six times
-    # as long.
-    for axis in reversed(range(len(bases))):
-        shape, basis = tf.shape(grid), bases[axis]
-        fine = tf.concat([shape[: axis + 1], tf.shape(basis)[-2:-1], shape[axis + 2 :]], 0)
-        shared = basis.shape.rank == 2
-        rows = tf.reduce_prod(shape[(0 if shared else 1) : axis + 1], keepdims=True)
-        blocks = tf.concat([shape[: 0 if shared else 1], rows, shape[axis + 1 : axis + 2]], 0)
-        if axis == len(bases) - 1:
-            grid = tf.matmul(tf.reshape(grid, blocks), basis, transpose_b=True)
-        else:
-            blocks = tf.concat([blocks, tf.reduce_prod(shape[axis + 2 :], keepdims=True)], 0)
-            grid = tf.matmul(basis if shared else basis[:, tf.newaxis], tf.reshape(grid, blocks))
-        grid = tf.reshape(grid, fine)
-    return grid
+    values = [tf.cast(tf.gather(values, corner), tf.float32) for corner in corners]
+    for share in reversed(shares):
+        share = share if single else share[..., None]
+        sides = zip(values[::2], values[1::2], strict=True)
+        values = [low * (1 - share) + high * share for low, high in sides]  # exact at both ends
+    result = tf.reshape(values[0], tf.shape(image))
+    ids = tf.gather(tf.reshape(mask, [-1]), nearest)[..., None]
+    if not isinstance(fill, str):
+        result = tf.where(outside[..., None], fill, result)
+        ids = tf.where(outside[..., None], tf.cast(mask_fill, ids.dtype), ids)
+    return result, ids

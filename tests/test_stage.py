@@ -1,0 +1,217 @@
+"""What stages are built on: a seed for each element, checks; and any stage runs elsewhere."""
+
+import pickle
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers import augment, stage
+from helpers.errors import CourseDataError
+
+import tensorflow as tf  # isort: skip
+
+SURE = 1e-4  # a right stream is called wrong once in ten thousand fixed seeds
+
+
+def uniform(element, seed):
+    return tf.random.stateless_uniform([2], seed, alg="philox")
+
+
+def seeds(element, seed):
+    return seed
+
+
+def made(function=seeds, *, count=2000, seed=1, name="stage", **options):
+    numbers = tf.data.Dataset.range(count)
+    return stage.seeded(numbers, function, seed=seed, name=name, **options)
+
+
+def stream(*args, **options):
+    """One pass over a dataset that is made anew."""
+    return np.stack(list(made(*args, **options).as_numpy_iterator()))
+
+
+def test_each_element_gets_an_integer_pair_of_its_own_and_names_share_none():
+    found, other = stream(), stream(seed=2)
+    assert found.shape == (2000, 2) and found.dtype == np.int64
+    assert len(np.unique([*found[:, 0], *other[:, 0]])) == 4000
+    np.testing.assert_array_equal(found, stream())
+    crop, augmented = stream(uniform, name="crop"), stream(uniform, name="augment")
+    assert not (crop == augmented).any()
+    assert stats.pearsonr(crop[:, 0], augmented[:, 0]).pvalue > SURE
+
+
+def test_the_stream_does_not_depend_on_how_many_threads_work_on_it():
+    def slow_at_first(element, seed):
+        # The first elements take longest, so that threads would overtake one another.
+        steps = tf.where(element < 8, 4000, 1)
+        total = tf.while_loop(lambda i, t: i < steps, lambda i, t: (i + 1, t), (0, 0.0))[1]
+        return uniform(element, seed) + total
+
+    alone = stream(slow_at_first, count=64, num_parallel_calls=1)
+    np.testing.assert_array_equal(stream(slow_at_first, count=64, num_parallel_calls=8), alone)
+    np.testing.assert_array_equal(stream(slow_at_first, count=64), alone)
+
+
+def test_seeds_at_the_ends_are_streams_of_their_own_and_beyond_is_refused():
+    ends = [stream(seed=seed, count=8)[:, 0] for seed in (0, 1, 2**31 - 2)]
+    assert len(np.unique(ends)) == 24
+    for seed in (-1, 2**31 - 1, 0.5):
+        with pytest.raises(ValueError, match="from 0 to 2147483646"):
+            made(seed=seed)
+    with pytest.raises(TypeError, match="seed"):
+        stage.seeded(tf.data.Dataset.range(1), seeds, name="stage")
+
+
+def test_the_next_epoch_draws_anew_and_epochs_are_the_same_when_made_anew():
+    def epochs():
+        dataset = made(count=10)
+        return [np.stack(list(dataset.as_numpy_iterator())) for _ in range(3)]
+
+    np.testing.assert_array_equal(epochs(), epochs())
+    repeated = stage.seeded(tf.data.Dataset.range(10).repeat(3), seeds, seed=1, name="stage")
+    for found in (np.concatenate(epochs()), list(made(count=10).repeat(3)), list(repeated)):
+        assert len(np.unique(found, axis=0)) == 30
+
+
+def test_numbers_made_from_the_seeds_are_uniform_and_neighbours_independent():
+    drawn = stream(uniform)
+    assert stats.kstest(drawn.ravel(), "uniform").pvalue > SURE
+    table = np.histogram2d(drawn[:-1, 0], drawn[1:, 0], bins=5, range=[[0, 1]] * 2)[0]
+    assert stats.chisquare(table.ravel()).pvalue > SURE
+
+
+def test_length_order_name_and_structure_of_elements_stay():
+    pairs = tf.data.Dataset.zip(tf.data.Dataset.range(50), tf.data.Dataset.range(5, 55))
+
+    def both(element, seed):
+        return {"first": element[0], "second": element[1]}
+
+    dataset = stage.seeded(pairs, both, seed=1, name="some.stage")
+    assert dataset.cardinality() == 50 and dataset._name == "some_stage"
+    found = [(one["first"], one["second"]) for one in dataset.as_numpy_iterator()]
+    assert found == [(i, i + 5) for i in range(50)]
+
+
+def test_a_watcher_gets_each_stage_of_its_block_also_if_that_fails_and_no_other():
+    numbers, seen = tf.data.Dataset.range(3), []
+
+    def wrap(name, function):
+        seen.append(name)
+        return lambda *given: function(*given) + 100
+
+    def stages():
+        plain = stage.mapped(numbers, lambda x: x, name="plain")
+        return stage.seeded(plain, lambda x, seed: x, seed=1, name="drawn")
+
+    with stage.watched(wrap):
+        watched = stages()
+    assert list(watched.as_numpy_iterator()) == [200, 201, 202]
+    with pytest.raises(KeyError), stage.watched(wrap):
+        raise KeyError
+    assert list(stages().as_numpy_iterator()) == [0, 1, 2]
+    assert seen == ["plain", "drawn"]
+
+
+PICTURE, MASK = tf.TensorSpec([4, 5, 1]), tf.TensorSpec([4, 5, 1], tf.uint8)
+ANY = tf.TensorSpec([None, None, 1], tf.uint8)
+SPECS = [
+    # element_spec, batched, what is said (nothing if it fits)
+    ({"image": PICTURE}, False, None),
+    ({"image": PICTURE, "mask": MASK}, False, None),
+    ({"image": PICTURE, "mask": ANY}, False, None),
+    ({"image": tf.TensorSpec([2, 4, 5, 1]), "case": tf.TensorSpec([2])}, True, None),
+    (PICTURE, False, "dicts"),
+    ({"mask": MASK}, False, "dicts"),
+    ({"image": PICTURE}, True, r"b, y, x, c"),
+    ({"image": tf.TensorSpec([5, 1])}, False, "unbatch"),
+    ({"image": tf.TensorSpec([2, 4, 5, 1]), "case": tf.TensorSpec([2])}, False, "unbatch"),
+    ({"image": PICTURE, "mask": tf.TensorSpec([4, 6, 1], tf.uint8)}, False, "MASK_MISMATCH"),
+    ({"image": PICTURE, "mask": tf.TensorSpec([4, 5], tf.uint8)}, False, "MASK_MISMATCH"),
+    ({"image": PICTURE, "mask": tf.TensorSpec([4, 5, 2], tf.uint8)}, False, "MASK_MISMATCH"),
+    ({"image": PICTURE, "mask": PICTURE}, False, "MASK_MISMATCH.*float32"),
+]
+
+
+def refusal(call, *args, **options):
+    try:
+        call(*args, **options)
+    except (ValueError, CourseDataError) as error:
+        return str(error)
+    return None
+
+
+def test_elements_that_no_stage_can_take_are_refused_before_the_first():
+    for spec, batched, said in SPECS:
+        found = refusal(stage.checked, spec, batched=batched)
+        assert (found is None) == (said is None), (spec, found)
+        assert said is None or re.search(said, found), (spec, found)
+    for numbers in (tf.data.Dataset.from_tensors(3.0), tf.data.Dataset.range(4).batch(2), [1, 2]):
+        assert "whole numbers" in refusal(stage.check_indices, numbers)
+    stage.check_indices(tf.data.Dataset.range(3))
+
+
+# Elsewhere
+
+
+def volumes():
+    rng = np.random.default_rng(0)
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "image": rng.normal(40, 100, (3, 12, 14, 16, 1)).astype(np.float32),
+            "mask": rng.integers(0, 4, (3, 12, 14, 16, 1), np.uint8),
+            "spacing": np.float32([[2, 1, 1]] * 3),
+            "case": ["a", "b", "c"],
+        }
+    )
+
+
+def photographs():
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (6, 16, 20, 3), np.uint8)
+    mask = rng.integers(0, 2, (6, 16, 20, 1), np.uint8)
+    return tf.data.Dataset.from_tensor_slices({"image": image, "mask": mask})
+
+
+STAGES = {
+    # Name: a function that gives a dataset which a stage made. Each runs in another process.
+    "augment, volumes": lambda: volumes().apply(augment.stage(augment.ct(), seed=1)),
+    "augment, batches": lambda: (
+        photographs().batch(3).apply(augment.stage(augment.dermoscopy(), seed=1, batched=True))
+    ),
+}
+ELSEWHERE = """
+import pickle, sys
+import tensorflow as tf
+found = {}
+for name, (graph, spec) in pickle.load(open(sys.argv[1], "rb")).items():
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
+    dataset = tf.data.experimental.from_variant(variant, spec)
+    found[name] = list(dataset.as_numpy_iterator())
+assert "helpers" not in sys.modules
+pickle.dump(found, open(sys.argv[1], "wb"))
+"""
+
+
+def test_every_stage_runs_in_another_process_which_knows_nothing_of_ours(tmp_path):
+    datasets = {name: function() for name, function in STAGES.items()}
+    sent = {}
+    for name, dataset in datasets.items():
+        variant = tf.data.experimental.to_variant(dataset)
+        graph = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=1)
+        sent[name] = graph.numpy(), dataset.element_spec
+    file = tmp_path / "stages"
+    file.write_bytes(pickle.dumps(sent))
+    subprocess.run([sys.executable, "-c", ELSEWHERE, file], check=True, cwd=tmp_path)
+    found = pickle.loads(file.read_bytes())  # noqa: S301 - it is ours
+    for name, dataset in datasets.items():
+        here = list(dataset.as_numpy_iterator())
+        assert len(found[name]) == len(here) > 0
+        for there, expected in zip(found[name], here, strict=True):
+            assert there.keys() == expected.keys()
+            for key in expected:
+                np.testing.assert_array_equal(there[key], expected[key], err_msg=f"{name}, {key}")
