@@ -39,7 +39,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._free: list[np.ndarray] = []
+        self._back: list[_Lease] = []
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of any content that begins where TensorFlow wants it.
@@ -49,31 +49,37 @@ class Buffers:
             dtype: of the array; not of objects.
 
         Returns:
-            A C-contiguous array, warm where one of its size is free.
+            A C-contiguous array, warm where one of its size is back.
         """
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + ALIGNMENT
         with self._lock:
-            fitting = [place for place, one in enumerate(self._free) if one.size == size]
+            fitting = [place for place, one in enumerate(self._back) if one.memory.size == size]
             if fitting:
-                memory = self._free.pop(fitting[-1])
+                memory = self._back.pop(fitting[-1]).memory
             else:
                 memory = np.empty(size, np.uint8)
-                del self._free[:-MOST_OTHERS]
+                del self._back[:-MOST_OTHERS]
         first = -memory.ctypes.data % ALIGNMENT
         array = memory[first : size - ALIGNMENT + first].view(dtype).reshape(shape)
-        return np.asarray(_Lent(array, memory, self._free))
+        return np.asarray(_Lent(array, memory, self._back))
 
 
 class _Lent:
-    """What all arrays made of one piece of memory refer to: when it goes, the memory comes back."""
+    """What all arrays made of one piece of memory refer to."""
 
-    def __init__(self, array: np.ndarray, memory: np.ndarray, free: list) -> None:
+    def __init__(self, array: np.ndarray, memory: np.ndarray, back: list) -> None:
         self.__array_interface__ = array.__array_interface__
-        self._memory, self._free = memory, free
+        # Nothing but C may run when this goes: TensorFlow holds a lock then, and Python might
+        # change to a thread that waits for it.
+        self._lease = _Lease(self, back.append)
+        self._lease.memory = memory
 
-    def __del__(self) -> None:
-        self._free.append(self._memory)
+
+class _Lease(weakref.ref):
+    """The memory, which lies in `Buffers` as soon as nobody refers to it."""
+
+    memory: np.ndarray
 
 
 def aligned(array) -> np.ndarray:

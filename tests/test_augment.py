@@ -1255,7 +1255,7 @@ def test_a_single_slice_is_never_outside_of_itself():
     np.testing.assert_array_equal(found, image)
 
 
-def test_crops_come_before_augmentation_when_places_were_located():
+def test_crops_come_before_augmentation_when_runs_were_located():
     dataset = tf.data.Dataset.from_tensors(
         {"image": RAMP, "mask": np.ones((16, 20, 1), np.uint8)}
     ).apply(crops.locate())

@@ -78,9 +78,9 @@ def stage(
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
         _check_elements(dataset.element_spec, batched)
-        if "places" in dataset.element_spec and any(isinstance(x, spatial.PIECES) for x in pieces):
+        if "runs" in dataset.element_spec and any(isinstance(x, spatial.PIECES) for x in pieces):
             raise ValueError(
-                "crop before you augment: `places` of crops.locate do not move with the voxels"
+                "crop before you augment: `runs` of crops.locate do not move with the voxels"
             )
         return draws.map_with_seeds(
             dataset, augmented, seed=seed, name="augment", num_parallel_calls=num_parallel_calls

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from helpers import memory, stage
-from helpers.crops.cuts import VOXELS, CentreCrop, RandomCrop, centre
+from helpers.crops.cuts import Crop, centre
 from helpers.crops.starts import NOWHERE, runs_of
 from helpers.errors import CourseDataError, need
 
@@ -42,7 +42,7 @@ def copied(images: Sequence[np.ndarray], starts, size, rows: np.ndarray, fill=0)
 
 def from_memory(
     elements: Sequence[dict],
-    crop: RandomCrop | CentreCrop | None = None,
+    crop: Crop | None = None,
     *,
     indices: tf.data.Dataset | None = None,
     batch_size: int | None = None,
@@ -97,24 +97,16 @@ def from_memory(
 
     Taught in: tuning the pipeline
     """
-    if not isinstance(crop, RandomCrop | CentreCrop | None) or (batch_size or 1) < 1:
+    if not isinstance(crop, Crop | None) or (batch_size or 1) < 1:
         raise ValueError(f"a crop of this module in batches from 1, not {crop} in {batch_size}")
     need(len(elements), "EMPTY_LIST", "there are no elements to cut")
     indices = tf.data.Dataset.range(len(elements)) if indices is None else indices
     stage.check_indices(indices)
     with tf.init_scope():  # runs are found now, even where a graph is being made
-        source = _Source(elements, crop, dtype, batched=batch_size is not None)
-    crop, axes = source.crop, len(source.crop.size)
-    if isinstance(crop, RandomCrop):
-        order = stage.seeded(
-            indices,
-            lambda index, seed: (index, crop.numbers(seed)),
-            seed=crop.seed,
-            name=crop.name,
-            num_parallel_calls=None,  # a few microseconds: threads would cost more
-        )
-    else:
-        order = indices.map(lambda index: (index, tf.zeros([1, axes], tf.int64)))
+        source = _Source(elements, crop, dtype)
+    crop, most = source.crop, batch_size or 1
+    is_random = crop.seed is not None
+    order = stage.numbered(indices, crop.seed if is_random else 0)
     if batch_size is not None:
         endless = tf.get_static_value(indices.cardinality()) == tf.data.INFINITE_CARDINALITY
         order = order.batch(batch_size, drop_remainder=endless)
@@ -123,19 +115,23 @@ def from_memory(
     fetch, copy = held(source.fetch), held(source.copy)
 
     def load(chosen, numbers):
-        ticket, shapes, runs, owners = tf.numpy_function(
-            fetch, [chosen], [tf.int64, tf.int64, tf.int32, tf.int64], stateful=False
-        )
-        for value, shape in ((shapes, [None, axes]), (runs, [None, 3]), (owners, [None])):
+        wanted = [tf.int64, tf.int64, tf.int32, tf.int64]
+        ticket, *known = tf.numpy_function(fetch, [chosen], wanted, stateful=False)
+        for value, shape in zip(known, ([None, len(crop.size)], [None, 3], [None]), strict=True):
             value.set_shape(shape)
-        numbers = tf.reshape(numbers, [-1, *numbers.shape[-2:]])
+        shapes, runs, owners = known
+        if is_random:  # one after another: each element has a seed of its own
+            full = tf.pad(tf.reshape(numbers, [-1]), [[0, most - tf.size(numbers)]])
+            seeds = [stage.salted(one, crop.name) for one in tf.unstack(full, most)]
+            numbers = tf.stack([crop.numbers(seed) for seed in seeds])[: tf.size(chosen)]
         starts = crop.starts(shapes, numbers, runs, owners)
-        dtypes = [spec.dtype for spec in source.specs.values()]
-        found = tf.numpy_function(copy, [ticket, starts], dtypes, stateful=False)
-        count = None if chosen.shape.rank == 0 else chosen.shape[0]
-        lead = [] if crop.per_image is None else [crop.per_image]
-        if batch_size is not None:
-            lead = [count and count * (crop.per_image or 1)]
+        kinds = [spec.dtype for spec in source.specs.values()]
+        found = tf.numpy_function(copy, [ticket, starts], kinds, stateful=False)
+        lead = [crop.per_image] if chosen.shape.rank == 0 else [chosen.shape[0]]
+        if chosen.shape.rank and lead[0]:
+            lead = [lead[0] * (crop.per_image or 1)]
+        if chosen.shape.rank == 0 and crop.per_image is None:
+            lead, found = [], [value[0] for value in found]
         for value, spec in zip(found, source.specs.values(), strict=True):
             value.set_shape([*lead, *spec.shape])
         return dict(zip(source.specs, found, strict=True))
@@ -152,36 +148,35 @@ class _Source:
     by then.
     """
 
-    def __init__(self, elements: Sequence[dict], crop, dtype, batched: bool) -> None:
-        self._elements, self._batched, self._whole = elements, batched, crop is None
-        stage.checked(_specs(elements[0]))
-        self.crop = centre(np.shape(elements[0]["image"])[:-1]) if crop is None else crop
-        self._common = _common(_specs(elements[0]))
-        self._accepted: set[tuple] = set()
-        self._runs: dict[int, tuple] = {}
-        self._waiting: dict[int, list[dict]] = {}
+    def __init__(self, elements: Sequence[dict], crop: Crop | None, dtype) -> None:
+        first = _specs(elements[0])
+        stage.checked(first)
+        self.crop = centre(first["image"].shape[:-1]) if crop is None else crop
+        self._elements, self._whole, self._common = elements, crop is None, _common(first)
+        self._accepted, self._runs, self._waiting = set(), {}, {}
         self._tickets, self._buffers = itertools.count(), memory.Buffers()
         self.fetch(np.arange(len(elements) if isinstance(elements, list | tuple) else 1))
         self._waiting.clear()
 
-        stored, size = self._common["image"].dtype, self.crop.size
+        stored = first["image"].dtype
         wanted = stored if dtype is None else tf.as_dtype(dtype)
         if not (wanted.is_floating or np.can_cast(stored.as_numpy_dtype, wanted.as_numpy_dtype)):
             raise ValueError(f"images are {stored.name}, which {wanted.name} cannot hold")
         self._overflows = memory.overflows(stored, wanted)
+        axes = [None] * len(self.crop.size) if self.crop.allow_smaller else self.crop.size
         self.specs = dict(self._common)
-        for name in self.specs.keys() & VOXELS:
-            axes = [None] * len(size) if self.crop.allow_smaller else size
-            kind = wanted if name == "image" else self.specs[name].dtype
-            self.specs[name] = tf.TensorSpec([*axes, *self.specs[name].shape], kind)
+        for name, _ in self.crop.fills(first):
+            kind = wanted if name == "image" else first[name].dtype
+            self.specs[name] = tf.TensorSpec([*axes, first[name].shape[-1]], kind)
 
     def fetch(self, indices: np.ndarray) -> list:
         """A ticket for some elements; shapes `[b, axes]`, runs `[n, 3]` and their owners `[n]`."""
-        chosen = [self._element(index) for index in np.atleast_1d(indices).tolist()]
+        indices = np.atleast_1d(indices).tolist()
+        chosen = [self._element(index) for index in indices]
         shapes = np.array([np.shape(one["image"])[:-1] for one in chosen], np.int64)
         runs = [np.zeros((0, 3), np.int32)] * len(chosen)
         if self.crop.groups:
-            runs = list(map(self._runs_of, np.atleast_1d(indices).tolist(), chosen))
+            runs = list(map(self._runs_of, indices, chosen))
         owners = np.repeat(np.arange(len(runs)), [len(one) for one in runs])
         ticket = next(self._tickets)
         self._waiting[ticket] = chosen
@@ -190,34 +185,33 @@ class _Source:
 
     def copy(self, ticket: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """The fields of the crops of the elements that wait under this ticket."""
-        chosen, size = self._waiting.pop(int(ticket)), self.crop.size
-        if self.crop.allow_smaller:
-            sizes = {tuple(np.minimum(size, np.shape(one["image"])[:-1])) for one in chosen}
-            if len(sizes) > 1:
-                raise ValueError(f"crops of {sizes} voxels cannot share a batch: crops.centre pads")
-            (size,) = sizes
+        chosen, (many, each) = self._waiting.pop(int(ticket)), starts.shape[:2]
         for one, several in zip(chosen, starts, strict=True):
-            found = f"no voxel has an id in {self.crop.groups}{_name(one)}"
+            found = f"no voxel with an id in {self.crop.groups}{_name(one)}"
             need(several[0, 0] != NOWHERE, "NO_PLACE", found)
-        many, each = starts.shape[:2]
+        sizes = {self.crop.size}
+        if self.crop.allow_smaller:
+            sizes = {tuple(np.minimum(self.crop.size, one["image"].shape[:-1])) for one in chosen}
+        if len(sizes) > 1:
+            raise ValueError(f"crops of {sizes} voxels cannot share a batch: crops.centre pads")
+        (size,), fills = sizes, dict(self.crop.fills(self.specs))
         results = []
         for name, spec in self.specs.items():
             values, kind = [np.asarray(one[name]) for one in chosen], spec.dtype.as_numpy_dtype
-            if name in VOXELS:
+            if name in fills:
                 result = self._buffers.empty((many * each, *size, spec.shape[-1]), kind)
-                fill = getattr(self.crop, "fill" if name == "image" else "mask_fill", 0)
                 with np.errstate(over="ignore"):  # infinite values are refused
-                    copied(values, starts, size, result, fill)
+                    copied(values, starts, size, result, fills[name])
             else:
-                values = np.repeat(np.stack(values), each, axis=0)
-                text = np.vectorize(tf.compat.as_bytes, otypes=[object])
-                result = text(values) if kind is object else values.astype(kind, copy=False)
+                result = np.repeat(np.stack(values), each, axis=0)
+                if kind is object:
+                    result = np.vectorize(tf.compat.as_bytes, otypes=[object])(result)
+                result = result.astype(kind, copy=False)
+            results.append(result)
             if name == "image" and self._overflows:
                 for one, own in zip(chosen, np.split(result, many), strict=True):
                     found = f"values beyond the range of {spec.dtype.name}{_name(one)}"
                     need(np.isfinite(own).all(), "NOT_FINITE", found)
-            single = self.crop.per_image is None and not self._batched
-            results.append(result[0] if single else result)
         return results
 
     def _element(self, index: int) -> dict:
@@ -226,21 +220,20 @@ class _Source:
             raise ValueError(f"index {index} is asked for, of {len(self._elements)} elements")
         one = self._elements[index]
         form = tuple((name, np.shape(x), np.asarray(x).dtype) for name, x in one.items())
-        if form in self._accepted:
-            return one
-        specs = _specs(one)
-        try:
-            self.crop.check(specs)
-            shape = specs["image"].shape[:-1]
-            found = f"an image of {shape} cannot share a batch with one of {self.crop.size}"
-            need(not self._whole or shape == self.crop.size, "SHAPE_MISMATCH", found)
-        except CourseDataError as error:
-            about = f"{error.message} (element {index}{_name(one)})"
-            raise CourseDataError(error.code, about) from None
-        if _common(specs) != self._common:
-            found, first = _common(specs), self._common
-            raise ValueError(f"element {index} has the fields {found}, the first one {first}")
-        self._accepted.add(form)
+        if form not in self._accepted:
+            specs = _specs(one)
+            found = _common(specs)
+            if found != self._common:
+                raise ValueError(f"element {index} has {found}, the first one {self._common}")
+            try:
+                self.crop.check(specs)
+                shape = specs["image"].shape[:-1]
+                found = f"an image of {shape} in a batch with one of {self.crop.size}"
+                need(not self._whole or shape == self.crop.size, "SHAPE_MISMATCH", found)
+            except CourseDataError as error:
+                about = f"{error.message} (element {index}{_name(one)})"
+                raise CourseDataError(error.code, about) from None
+            self._accepted.add(form)
         return one
 
     def _runs_of(self, index: int, one: dict) -> np.ndarray:
@@ -262,21 +255,21 @@ def _specs(one: dict) -> dict[str, tf.TensorSpec] | None:
     """What a dataset's `element_spec` would say, or None of anything but a dict."""
     if not isinstance(one, Mapping):
         return None
-    # Numbers of Python become 32 bits wide, as everywhere in TensorFlow.
-    arrays = {k: v if hasattr(v, "dtype") else tf.constant(v) for k, v in one.items()}
-    is_text = {k: np.asarray(v).dtype.kind in "OSU" for k, v in one.items()}
-    return {
-        k: tf.TensorSpec(v.shape, tf.string if is_text[k] else v.dtype) for k, v in arrays.items()
-    }
+    specs = {}
+    for name, value in one.items():
+        text = np.asarray(value).dtype.kind in "OSU"
+        # Numbers of Python become 32 bits wide, as everywhere in TensorFlow.
+        value = value if hasattr(value, "dtype") else tf.constant(value)
+        specs[name] = tf.TensorSpec(value.shape, tf.string if text else value.dtype)
+    return specs
 
 
 def _common(specs: dict) -> dict[str, tf.TensorSpec]:
     """What all elements have alike: of images and masks dtype and channels."""
-    return {
-        name: tf.TensorSpec(spec.shape[-1:], spec.dtype) if name in VOXELS else spec
-        for name, spec in specs.items()
-        if name != "runs"
-    }
+    common = {name: spec for name, spec in specs.items() if name != "runs"}
+    for name in common.keys() & {"image", "mask"}:
+        common[name] = tf.TensorSpec(common[name].shape[-1:], common[name].dtype)
+    return common
 
 
 def _name(one: dict) -> str:

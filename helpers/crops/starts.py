@@ -7,6 +7,7 @@ one entry of 12 bytes: about 0.1 MB for the same case with an organ in it.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from helpers import stage
@@ -30,8 +31,8 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
         numbers: random, int64 `[b, k, r]`, of which the first two of each crop are used.
         runs: int32 `[n, 3]`, of `locate`: those of all elements, one after another.
         owners: int64 `[n]`, which element each run is of.
-        groups: int64 `[g, 2]`, the first id of each group and the one after the last.
-        weights: float64 `[g]`, in proportion to the groups' probabilities. A group without a voxel
+        groups: `[g, 2]`, the first id of each group and the one after the last.
+        weights: `[g]`, in proportion to the groups' probabilities. A group without a voxel
             leaves its share to the others.
 
     Returns:
@@ -46,10 +47,10 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
     ends = tf.cumsum(length)
     before = tf.concat([tf.zeros([1], tf.int64), ends], 0)
     element = tf.range(tf.shape(shapes, tf.int64)[0])[:, tf.newaxis, tf.newaxis]
-    edges = tf.searchsorted(owners * IDS + ids, tf.reshape(element * IDS + groups, [-1]))
+    edges = tf.searchsorted(owners * IDS + ids, tf.reshape(element * IDS + np.array(groups), [-1]))
     low, high = tf.unstack(tf.reshape(tf.gather(before, edges), [-1, len(groups), 2]), axis=2)
 
-    chances = tf.cumsum(tf.where(high > low, weights, tf.zeros([], tf.float64)), axis=1)
+    chances = tf.cumsum(tf.where(high > low, np.float64(weights), np.float64(0)), axis=1)
     uniform = tf.cast(numbers[..., 0] % FINE, tf.float64) / FINE
     group = tf.searchsorted(chances, uniform * chances[:, -1:], side="right")
     group = tf.minimum(group, len(groups) - 1)
