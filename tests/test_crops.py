@@ -468,10 +468,11 @@ def test_an_element_that_is_exchanged_stays_whole_and_its_runs_are_its_own():
     data = crops.from_memory(Exchanged(), stage, indices=order, batch_size=4)
     for batch in data.as_numpy_iterator():
         np.testing.assert_array_equal(batch["image"].ravel(), batch["label"])
-    masks, cache = [np.eye(6, dtype=np.uint8), np.eye(6, dtype=np.uint8)[::-1]], [None]
+    masks = [np.eye(6, dtype=np.uint8), np.eye(6, dtype=np.uint8)[::-1]]
+    cache = [element(masks[1])]
+    found = crops.from_memory(cache, stage)
     for n in range(12):  # the second time, another mask often lies where the first one lay
         cache[0] = element(masks[n % 2].copy())
-        found = crops.from_memory(cache, stage) if n == 0 else found
         assert all((x["mask"] == 1).all() for x in found.as_numpy_iterator())
 
 
@@ -484,7 +485,7 @@ def test_elements_are_let_go_with_the_dataset_and_not_before():
     watched = weakref.ref(elements[0]["image"])
     data = crops.from_memory(elements, crops.pos_neg((2, 2), seed=1), batch_size=2)
     chains = [data.prefetch(1), data.unbatch(), tf.data.Dataset.zip(data, data)]
-    chains += [tf.data.Dataset.range(2).flat_map(lambda i: chains[0])]
+    chains += [tf.data.Dataset.range(2).flat_map(lambda i, inner=chains[0]: inner)]
     del elements, data
     gc.collect()
     assert [len(list(chain)) for chain in chains] == [2, 4, 2, 4]

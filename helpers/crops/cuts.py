@@ -70,7 +70,9 @@ class Crop:
         need(masked or not self.groups, "NO_PAIR", "no mask says where to crop")
         if self.image_threshold is not None and "runs" in spec:
             raise ValueError("image_threshold belongs to crops.locate, which has found the runs")
-        larger = [have is not None and have < want for have, want in zip(shape, self.size, strict=True)]
+        larger = [
+            have is not None and have < want for have, want in zip(shape, self.size, strict=True)
+        ]
         fits = self.seed is None or self.allow_smaller or not any(larger)
         need(fits, "CROP_TOO_LARGE", f"a crop of {self.size} voxels, an image of {(*shape,)}")
         for field, fill in self.fills(spec):

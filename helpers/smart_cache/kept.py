@@ -9,7 +9,9 @@ import numpy as np
 
 from helpers import memory
 
-Form = dict[tuple[str, ...], tuple[np.dtype, tuple[int | None, ...]]]  # dtype and shape of each field
+Form = dict[
+    tuple[str, ...], tuple[np.dtype, tuple[int | None, ...]]
+]  # dtype and shape of each field
 NUMBERS = "biufc"  # kinds of NumPy's dtypes
 NARROW = {"i": np.int32, "f": np.float32}  # what TensorFlow makes of Python's numbers
 
