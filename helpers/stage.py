@@ -90,7 +90,7 @@ def seeded(
     Raises:
         ValueError: for a seed that is negative or too large.
 
-    Taught in: the lesson on augmentation
+    Taught in: augmentation
     """
     return mapped(
         numbered(dataset, seed),
@@ -154,6 +154,9 @@ def checked(spec, *, batched: bool = False) -> None:
 
 def check_indices(indices: tf.data.Dataset) -> None:
     """Refuse anything but a dataset of single whole numbers.
+
+    Args:
+        indices: whatever was given.
 
     Raises:
         ValueError: with what it holds instead.

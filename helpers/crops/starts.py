@@ -70,6 +70,11 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
 def runs_of(image, mask, image_threshold: float | None = None) -> tf.Tensor:
     """The runs of an element, int32 `[n, 3]`: see `locate`.
 
+    Args:
+        image: `[z, y, x, c]` or `[y, x, c]`; looked at where there is a threshold only.
+        mask: class ids of the same spatial shape, one channel.
+        image_threshold: as of `locate`.
+
     Taught in: no lesson; `locate` and the crops use it
     """
     ids = tf.reshape(mask, [-1])
