@@ -127,13 +127,11 @@ def from_memory(
         starts = crop.starts(shapes, numbers, runs, owners)
         kinds = [spec.dtype for spec in source.specs.values()]
         found = tf.numpy_function(copy, [ticket, starts], kinds, stateful=False)
-        lead = [crop.per_image] if chosen.shape.rank == 0 else [chosen.shape[0]]
-        if chosen.shape.rank and lead[0]:
-            lead = [lead[0] * (crop.per_image or 1)]
-        if chosen.shape.rank == 0 and crop.per_image is None:
-            lead, found = [], [value[0] for value in found]
+        many = chosen.shape[0] if chosen.shape.rank else 1
         for value, spec in zip(found, source.specs.values(), strict=True):
-            value.set_shape([*lead, *spec.shape])
+            value.set_shape([many and many * (crop.per_image or 1), *spec.shape])
+        if batch_size is None and crop.per_image is None:
+            found = [value[0] for value in found]
         return dict(zip(source.specs, found, strict=True))
 
     return stage.mapped(

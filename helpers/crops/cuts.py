@@ -122,21 +122,16 @@ class Crop:
         drawn = tf.reduce_all(found != NOWHERE)
         checks = stage.require(drawn, "NO_PLACE", about, case) if self.groups else []
         with tf.control_dependencies(checks):
-            corners = tf.unstack(tf.cast(found, tf.int32))
+            found = tf.cast(found, tf.int32)
+            corners = tf.unstack(tf.pad(found, [[0, 0], [0, 1]]))  # all channels
         size = tf.minimum(shape, self.size) if self.allow_smaller else self.size
-        known = [None] * len(self.size) if self.allow_smaller else self.size
-        fields = dict(self.fills(element))
-        result = {}
+        cut, result = dict(self.fills(element)), {}
         for name in element.keys() - {"runs"}:
             crops = [element[name]] * len(corners)
-            if name in fields:
-                whole = tf.concat([size, tf.shape(crops[0])[-1:]], 0)
-                crops = [
-                    tf.slice(one, tf.concat([at, [0]], 0), whole)
-                    for one, at in zip(crops, corners, strict=True)
-                ]
-                channels = element[name].shape[-1]
-                crops = [tf.ensure_shape(one, [*known, channels]) for one in crops]
+            if name in cut:
+                channels = element[name].shape[-1] or tf.shape(element[name])[-1]
+                whole = tf.concat([size, [channels]], 0)
+                crops = [tf.slice(element[name], at, whole) for at in corners]
             result[name] = crops[0] if self.per_image is None else tf.stack(crops)
         return result
 
@@ -324,10 +319,9 @@ def merge_batch_dims(*, num_parallel_calls: int = stage.AUTOTUNE):
     def merge(batch: dict) -> dict:
         merged = {}
         for name, value in batch.items():
-            (many, each), inner = value.shape[:2], value.shape[2:]
-            flat = tf.reshape(value, tf.concat([[-1], tf.shape(value)[2:]], 0))
-            count = None if None in (many, each) else many * each
-            merged[name] = tf.ensure_shape(flat, [count, *inner])
+            many, each = value.shape[:2]
+            count = -1 if None in (many, each) else many * each
+            merged[name] = tf.reshape(value, tf.concat([[count], tf.shape(value)[2:]], 0))
         return merged
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
