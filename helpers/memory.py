@@ -124,7 +124,7 @@ def overflows(stored, dtype) -> bool:
     if stored.kind not in "iuf" or dtype.kind != "f":
         return False
     limits = np.finfo if stored.kind == "f" else np.iinfo
-    return bool(limits(stored).max > np.finfo(dtype).max)
+    return float(limits(stored).max) > float(np.finfo(dtype).max)
 
 
 def gather(dataset) -> list[dict[str, np.ndarray]]:

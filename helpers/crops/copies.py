@@ -97,8 +97,8 @@ def from_memory(
 
     Taught in: tuning the pipeline
     """
-    if not isinstance(crop, Crop | None) or (batch_size or 1) < 1:
-        raise ValueError(f"a crop of this module in batches from 1, not {crop} in {batch_size}")
+    if not isinstance(crop, Crop | None):
+        raise ValueError(f"a crop is what crops.random and the like return, not {crop}")
     need(len(elements), "EMPTY_LIST", "there are no elements to cut")
     indices = tf.data.Dataset.range(len(elements)) if indices is None else indices
     stage.check_indices(indices)

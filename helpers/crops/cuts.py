@@ -77,7 +77,9 @@ class Crop:
         need(fits, "CROP_TOO_LARGE", f"a crop of {self.size} voxels, an image of {(*shape,)}")
         for field, fill in self.fills(spec):
             dtype = spec[field].dtype.as_numpy_dtype
-            if fill != "min" and not np.isclose(np.float64(fill).astype(dtype), fill, rtol=1e-3):
+            with np.errstate(all="ignore"):
+                held = fill == "min" or np.isclose(np.float64(fill).astype(dtype), fill, rtol=1e-3)
+            if not held:
                 raise ValueError(f"the {field} is {spec[field].dtype.name}: no room for {fill}")
 
     def fills(self, element) -> list[tuple[str, float | str]]:

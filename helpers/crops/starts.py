@@ -50,7 +50,9 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
     edges = tf.searchsorted(owners * IDS + ids, tf.reshape(element * IDS + np.array(groups), [-1]))
     low, high = tf.unstack(tf.reshape(tf.gather(before, edges), [-1, len(groups), 2]), axis=2)
 
-    chances = tf.cumsum(tf.where(high > low, np.float64(weights), np.float64(0)), axis=1)
+    weights = np.float64(weights)
+    high = tf.where(weights > 0, high, low)  # a group without weight is as good as empty
+    chances = tf.cumsum(tf.where(high > low, weights, np.float64(0)), axis=1)
     uniform = tf.cast(numbers[..., 0] % FINE, tf.float64) / FINE
     group = tf.searchsorted(chances, uniform * chances[:, -1:], side="right")
     group = tf.minimum(group, len(groups) - 1)
