@@ -11,35 +11,35 @@ here imports TensorFlow.
 from __future__ import annotations
 
 import atexit
-import sys
+import inspect
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes; what TensorFlow asks of an array that it does not copy
-MOST_KEPT = 16  # buffers; a pipeline uses a few at a time
+MOST_OTHERS = 8  # pieces of other sizes that are kept when one of a new size is made
 QUIET_S = 0.05  # without a call: TensorFlow's threads have given up
 LONGEST_END_S = 5.0
-BATCH_BYTES = 2**24  # read at once by `gather`
-LEAST_BYTES = 2**16  # of an element, for the number of them in a batch
 INFINITE = -1  # `tf.data.INFINITE_CARDINALITY`, without the import
-Keys = tuple[str, ...]  # of a field: its own, and before it those of the dicts that it lies in
 
 
 class Buffers:
     """Memory for batches, used again as soon as nobody holds the batch that lay in it.
 
-    An array is given out again when no array, view or tensor refers to it any more. TensorFlow
-    holds a reference to an aligned array as long as a tensor of it lives, so a batch that somebody
-    keeps stays as it is. Threads may share one object.
+    Memory comes back when the last array, view or tensor that refers to it is gone, so a batch
+    that somebody keeps stays as it is. TensorFlow gives up a dozen such arrays at once, when it
+    next comes by Python: so all that was ever in use together is kept. Threads may share one
+    object.
+
+    Taught in: no lesson; `crops.from_memory` and `records.read` fill batches with it
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: list[np.ndarray] = []
+        self._back: list[_Lease] = []
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array of any content that begins where TensorFlow wants it.
@@ -49,34 +49,37 @@ class Buffers:
             dtype: of the array; not of objects.
 
         Returns:
-            A C-contiguous array, warm where one of its size is free.
+            A C-contiguous array, warm where one of its size is back.
         """
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize + ALIGNMENT
         with self._lock:
-            memory = self._free(size)
-            first = -memory.ctypes.data % ALIGNMENT
-            return memory[first : first + size - ALIGNMENT].view(dtype).reshape(shape)
-
-    def _free(self, size: int) -> np.ndarray:
-        alone = [count == ALONE for count in _references(self._kept)]
-        for memory, is_free in zip(self._kept, alone, strict=True):
-            if is_free and len(memory) == size:
-                return memory
-        memory = np.empty(size, np.uint8)
-        if len(self._kept) < MOST_KEPT:
-            self._kept.append(memory)
-        elif any(alone):  # one of a size that is not asked for now
-            self._kept[alone.index(True)] = memory
-        return memory
+            fitting = [place for place, one in enumerate(self._back) if one.memory.size == size]
+            if fitting:
+                memory = self._back.pop(fitting[-1]).memory
+            else:
+                memory = np.empty(size, np.uint8)
+                del self._back[:-MOST_OTHERS]
+        first = -memory.ctypes.data % ALIGNMENT
+        array = memory[first : size - ALIGNMENT + first].view(dtype).reshape(shape)
+        return np.asarray(_Lent(array, memory, self._back))
 
 
-def _references(arrays: list[np.ndarray]) -> list[int]:
-    return [sys.getrefcount(array) for array in arrays]
+class _Lent:
+    """What all arrays made of one piece of memory refer to."""
+
+    def __init__(self, array: np.ndarray, memory: np.ndarray, back: list) -> None:
+        self.__array_interface__ = array.__array_interface__
+        # Nothing but C may run when this goes: TensorFlow holds a lock then, and Python might
+        # change to a thread that waits for it.
+        self._lease = _Lease(self, back.append)
+        self._lease.memory = memory
 
 
-# Of an array that only such a list holds: it depends on how Python counts the call itself.
-ALONE = _references([np.empty(0)])[0]
+class _Lease(weakref.ref):
+    """The memory, which lies in `Buffers` as soon as nobody refers to it."""
+
+    memory: np.ndarray
 
 
 def aligned(array) -> np.ndarray:
@@ -89,6 +92,11 @@ def aligned(array) -> np.ndarray:
         The array itself if it is C-contiguous, in this machine's byte order and begins at a
         multiple of 64 bytes; otherwise a copy that is and does. Empty arrays, strings and objects,
         which TensorFlow always copies, stay as they are.
+
+    >>> aligned(np.arange(99)[1:]).ctypes.data % 64
+    0
+
+    Taught in: no lesson; what keeps elements uses it
     """
     array = np.asarray(array)
     if array.dtype.kind not in "biufc" or not array.size:
@@ -116,21 +124,7 @@ def overflows(stored, dtype) -> bool:
     if stored.kind not in "iuf" or dtype.kind != "f":
         return False
     limits = np.finfo if stored.kind == "f" else np.iinfo
-    return bool(limits(stored).max > np.finfo(dtype).max)
-
-
-def leaves(element: Mapping, *outer: str) -> Iterator[tuple[Keys, object]]:
-    """Keys and value of each field, those of dicts inside included, as `(("places", "shape"), x)`.
-
-    Args:
-        element: a dict.
-        outer: keys of the dicts that it lies in.
-    """
-    for name, value in element.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, *outer, name)
-        else:
-            yield (*outer, name), value
+    return float(limits(stored).max) > float(np.finfo(dtype).max)
 
 
 def gather(dataset) -> list[dict[str, np.ndarray]]:
@@ -141,54 +135,24 @@ def gather(dataset) -> list[dict[str, np.ndarray]]:
 
     Returns:
         A dict of arrays for each element, in order, with dtypes as they are; scalars are arrays
-        without axes, strings such of bytes objects. Dicts inside, such as `places` of
-        `crops.locate`, stay dicts. Arrays are `aligned`, and not copied if they were so before:
-        small ones may be parts of a common array of up to 16 MiB, which any of them keeps.
+        without axes, strings such of bytes objects. Arrays are `aligned`, and not copied if they
+        were so before.
 
     Raises:
         ValueError: for elements that are no dicts, and for a dataset that never ends.
 
     The list takes the part of MONAI's `CacheDataset` and of `dataset.cache()`.
+
+    Taught in: tuning the pipeline, imbalanced classification
     """
-    if not isinstance(dataset.element_spec, Mapping):
-        raise ValueError("elements are dicts with an `image` and, if you like, a `mask`")
-    if int(dataset.cardinality()) == INFINITE:
-        raise ValueError("a dataset that repeats for ever has no last element; gather comes first")
-    together = _together(dataset.element_spec)
-    if together == 1:
-        return [_arrays(element) for element in dataset.as_numpy_iterator()]
-    # Small elements cost more to ask for than to read: take them by the batch.
-    batches = dataset.batch(together).as_numpy_iterator()
-    return [_arrays(_at(batch, n)) for batch in batches for n in range(_length(batch))]
+    if not isinstance(dataset.element_spec, Mapping) or int(dataset.cardinality()) == INFINITE:
+        raise ValueError("a list is made of dicts with an `image`, and of a dataset that ends")
 
+    def kept(value) -> np.ndarray:
+        return np.array(value, object) if isinstance(value, bytes) else aligned(value)
 
-def _together(spec: Mapping) -> int:
-    """How many elements may be read at once: those of one shape, as long as they are small."""
-    each = 0
-    for _, leaf in leaves(spec):
-        shape = getattr(leaf, "shape", None)
-        if type(leaf).__name__ != "TensorSpec" or not shape.is_fully_defined():
-            return 1
-        each += leaf.dtype.size * shape.num_elements()
-    return max(1, BATCH_BYTES // max(each, LEAST_BYTES))
-
-
-def _at(batch, n: int):
-    return (
-        {name: _at(one, n) for name, one in batch.items()}
-        if isinstance(batch, Mapping)
-        else batch[n]
-    )
-
-
-def _length(batch: Mapping) -> int:
-    return len(next(value for _, value in leaves(batch)))
-
-
-def _arrays(value):
-    if isinstance(value, Mapping):
-        return {name: _arrays(one) for name, one in value.items()}
-    return np.array(value, object) if isinstance(value, bytes) else aligned(value)
+    elements = dataset.as_numpy_iterator()
+    return [{name: kept(value) for name, value in one.items()} for one in elements]
 
 
 def weakly(function: Callable) -> Callable:
@@ -204,8 +168,11 @@ def weakly(function: Callable) -> Callable:
     Returns:
         What calls `function`; once that is gone, it raises ReferenceError, and StopIteration, the
         end of the dataset, when Python comes to its own.
+
+    Taught in: no lesson; whatever calls Python from a dataset uses it
     """
-    reference = weakref.ref(function)
+    is_method = inspect.ismethod(function)
+    reference = weakref.WeakMethod(function) if is_method else weakref.ref(function)
 
     def call(*arguments):
         target = reference()

@@ -1,123 +1,337 @@
-"""Where the crops of an element in memory are, as slices: what a stage's graph finds, by NumPy."""
+"""The stages that crop: at random, round chosen voxels, or round the middle."""
 
 from __future__ import annotations
 
-import weakref
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from helpers.crops.fixed import CentreCrop
-from helpers.crops.laws import ARRAYS, Anywhere, Classes, Sides
-from helpers.crops.stages import RandomCrop
-from helpers.errors import CourseDataError
+from helpers import stage
+from helpers.crops.starts import NOWHERE, locate, starts
+from helpers.errors import need
 
-Slices = tuple[slice, ...]
-
-
-class Cuts(NamedTuple):
-    """The crops of one element.
-
-    Args:
-        extent: of each of them, in voxels.
-        sources: where in the image each is taken from.
-        target: where in the crop that comes to lie; None if it is all of it.
-    """
-
-    extent: tuple[int, ...]
-    sources: list[Slices]
-    target: Slices | None
+FOREGROUND, BACKGROUND = (1, 2**31), (0, 1)  # ids: the first, and the one after the last
+RARE = 1e-300  # weight of a side that is drawn only if the other one is empty
 
 
-class Drawing:
-    """The law of a stage, applied to elements of arrays; it remembers places that it had to find.
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """A stage that crops: what `random`, `pos_neg`, `class_balanced` and `centre` return.
 
     Args:
-        stage: of `from_memory`.
+        size: in voxels.
+        name: of the stage; its random numbers depend on it.
+        seed: as in `stage.seeded`; None for the middle.
+        groups, weights: of voxels that crops are centred on, as of `starts`; empty: anywhere.
+        per_image, allow_smaller, image_threshold, fill, mask_fill, num_parallel_calls: as of the
+            functions that return it.
+
+    Taught in: no lesson; the functions that return it are
     """
 
-    def __init__(self, stage: RandomCrop | CentreCrop) -> None:
-        self._stage = stage
-        self._found: dict[tuple[int, int], tuple] = {}
+    size: tuple[int, ...]
+    name: str
+    seed: int | None = None
+    groups: tuple[tuple[int, int], ...] = ()
+    weights: tuple[float, ...] = ()
+    per_image: int | None = None
+    allow_smaller: bool = False
+    image_threshold: float | None = None
+    fill: float | str = 0
+    mask_fill: int = 0
+    num_parallel_calls: int = stage.AUTOTUNE
 
-    def prepare(self, element: dict) -> None:
-        """Find the places that the stage draws from, unless the element has them.
+    def __post_init__(self) -> None:
+        counts = [*self.size, 1 if self.per_image is None else self.per_image]
+        if len(self.size) not in (2, 3) or any(one < 1 or one != int(one) for one in counts):
+            raise ValueError(f"2 or 3 sizes and a count, from 1, not {self.size}, {self.per_image}")
+        if self.groups and not (min(self.weights) >= 0 and 0 < sum(self.weights) < np.inf):
+            raise ValueError(f"weights are numbers from 0, not all of them 0, not {self.weights}")
 
-        Raises:
-            CourseDataError: `SHAPE_MISMATCH` for places of another shape than the image.
-        """
-        law = getattr(self._stage, "law", None)
-        if isinstance(law, Sides | Classes):
-            self._place(element, law)
+    def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Crop the elements of a dataset."""
+        self.check(dataset.element_spec)
+        options = {"name": self.name, "num_parallel_calls": self.num_parallel_calls}
+        if self.seed is None:
+            return stage.mapped(dataset, self._centred, **options)
+        if self.groups and "runs" not in dataset.element_spec:
+            dataset = dataset.apply(locate(image_threshold=self.image_threshold))
+        return stage.seeded(dataset, self._cropped, seed=self.seed, **options)
 
-    def cuts(self, element: dict, numbers: np.ndarray) -> Cuts:
-        """Where the crops are.
+    def check(self, spec) -> None:
+        """Refuse what can be seen before the first element, from its `element_spec`."""
+        stage.checked(spec)
+        *shape, _ = spec["image"].shape
+        if len(shape) != len(self.size):
+            raise ValueError(f"a crop of {self.size} voxels, of images of shape {shape}")
+        masked = "mask" in spec or "runs" in spec
+        need(masked or not self.groups, "NO_PAIR", "no mask says where to crop")
+        if self.image_threshold is not None and "runs" in spec:
+            raise ValueError("image_threshold belongs to crops.locate, which has found the runs")
+        larger = [
+            have is not None and have < want for have, want in zip(shape, self.size, strict=True)
+        ]
+        fits = self.seed is None or self.allow_smaller or not any(larger)
+        need(fits, "CROP_TOO_LARGE", f"a crop of {self.size} voxels, an image of {(*shape,)}")
+        for field, fill in self.fills(spec):
+            dtype = spec[field].dtype.as_numpy_dtype
+            with np.errstate(all="ignore"):
+                held = fill == "min" or np.isclose(np.float64(fill).astype(dtype), fill, rtol=1e-3)
+            if not held:
+                raise ValueError(f"the {field} is {spec[field].dtype.name}: no room for {fill}")
 
-        Args:
-            element: that the stage has accepted.
-            numbers: int64 `[k, axes]`, of the stage; `centre` needs none.
+    def fills(self, element) -> list[tuple[str, float | str]]:
+        """The fields that are cut, each with its value outside of the image."""
+        both = ("image", self.fill), ("mask", self.mask_fill)
+        return [(field, fill) for field, fill in both if field in element]
 
-        Raises:
-            CourseDataError: `NO_PLACE`, `SHAPE_MISMATCH`.
-        """
-        shape = np.array(element["image"].shape[:-1], np.int64)
-        size = np.array(self._stage.size, np.int64)
-        if isinstance(self._stage, CentreCrop):
-            missing = size - np.minimum(shape, size)
-            source = _slices(np.maximum(shape - size, 0) // 2, size - missing)
-            target = _slices(missing // 2, size - missing) if missing.any() else None
-            return Cuts(self._stage.size, [source], target)
-        extent = np.minimum(shape, size)  # those that must not be smaller were refused before
-        law, place = self._stage.law, None
-        if not isinstance(law, Anywhere):
-            place = self._place(element, law)
-            limits = law.limits(ARRAYS, place)
-            if not law.possible(ARRAYS, limits[:, 1] - limits[:, 0]):
-                raise named("NO_PLACE", " ".join(map(str, law.nothing)), element)
-        starts = law.starts(ARRAYS, place, shape, extent, numbers)
-        return Cuts(tuple(extent.tolist()), [_slices(start, extent) for start in starts], None)
+    def numbers(self, seed) -> tf.Tensor:
+        """The random numbers of an element, int64 `[per_image or 1, axes]`, from its seed."""
+        shape = [self.per_image or 1, len(self.size)]
+        return tf.random.stateless_uniform(shape, seed, None, None, tf.int64, "philox")
 
-    def _place(self, element: dict, law: Sides | Classes) -> dict:
-        place = element.get("places", {}).get(law.by)
-        if place is None:
-            return self._remembered(element, law)
-        shape, located = element["image"].shape[:-1], tuple(np.asarray(place["shape"]).tolist())
-        if tuple(shape) != located:
-            raise named(
-                "SHAPE_MISMATCH",
-                f"places were located in a mask of {located}, but the image has {tuple(shape)}; "
-                "let nothing between crops.locate and the crop change shapes",
-                element,
-            )
-        return place
+    def starts(self, shapes, numbers, runs, owners) -> tf.Tensor:
+        """Where the crops of some elements start: see `crops.starts`."""
+        sizes = tf.constant([self.size], tf.int64)
+        if self.seed is None:  # before the image, where it is smaller
+            return tf.truncatediv(shapes - sizes, 2)[:, tf.newaxis]
+        sizes = tf.minimum(shapes, sizes) if self.allow_smaller else sizes
+        if not self.groups:
+            return numbers % (shapes - sizes + 1)[:, tf.newaxis]
+        return starts(shapes, sizes, numbers, runs, owners, self.groups, self.weights)
 
-    def _remembered(self, element: dict, law: Sides | Classes) -> dict:
-        """Places of these very arrays, for as long as they live."""
-        arrays = element["image"], element["mask"]
-        key = tuple(map(id, arrays))
-        found = self._found.get(key)
-        if found is None:
-            # Eagerly, in this thread: a function of its own could wait for threads that wait here.
-            place = law.find({"image": tf.constant(arrays[0]), "mask": tf.constant(arrays[1])})
-            place = tf.nest.map_structure(lambda value: value.numpy(), place)
-            forget = _forgetting(self._found, key)
-            found = self._found[key] = place, [weakref.ref(one, forget) for one in arrays]
-        return found[0]
+    def _cropped(self, element: dict, seed) -> dict:
+        image, case = element["image"], element.get("case")
+        shape, checks = image.shape[:-1], stage.fitting(element)
+        if not shape.is_fully_defined():
+            shape = tf.shape(image)[:-1]
+            about = ["a crop of", self.size, "voxels, an image of", shape]
+            fits = self.allow_smaller or tf.reduce_all(shape >= self.size)
+            checks += stage.require(fits, "CROP_TOO_LARGE", about, case)
+        runs = element.get("runs", tf.zeros([0, 3], tf.int32))
+        if self.groups:
+            found = tf.reduce_sum(tf.cast(runs[:, 2], tf.int64))
+            about = ["runs of", found, "voxels, an image of", shape]
+            same = found == tf.reduce_prod(tf.cast(tf.stack(shape), tf.int64))
+            checks += stage.require(same, "SHAPE_MISMATCH", about, case)
+        with tf.control_dependencies(checks):
+            shapes = tf.cast(tf.stack(shape), tf.int64)[tf.newaxis]
+            numbers, owners = self.numbers(seed)[tf.newaxis], tf.zeros_like(runs[:, 0], tf.int64)
+            found = self.starts(shapes, numbers, runs, owners)[0]
+        about = ["no voxel with an id in", self.groups]
+        drawn = tf.reduce_all(found != NOWHERE)
+        checks = stage.require(drawn, "NO_PLACE", about, case) if self.groups else []
+        with tf.control_dependencies(checks):
+            found = tf.cast(found, tf.int32)
+            corners = tf.unstack(tf.pad(found, [[0, 0], [0, 1]]))  # all channels
+        size = tf.minimum(shape, self.size) if self.allow_smaller else self.size
+        cut, result = dict(self.fills(element)), {}
+        for name in element.keys() - {"runs"}:
+            crops = [element[name]] * len(corners)
+            if name in cut:
+                channels = element[name].shape[-1] or tf.shape(element[name])[-1]
+                whole = tf.concat([size, [channels]], 0)
+                crops = [tf.slice(element[name], at, whole) for at in corners]
+            result[name] = crops[0] if self.per_image is None else tf.stack(crops)
+        return result
+
+    def _centred(self, element: dict) -> dict:
+        result = {name: value for name, value in element.items() if name != "runs"}
+        with tf.control_dependencies(stage.fitting(element)):
+            shape = tf.shape(element["image"])[:-1]
+        start = tf.truncatediv(shape - self.size, 2)
+        kept, before = tf.minimum(shape, self.size), tf.maximum(-start, 0)
+        sides = tf.pad(tf.stack([before, self.size - kept - before], 1), [[0, 1], [0, 0]])
+        for name, fill in self.fills(element):
+            value = element[name]
+            outside = tf.reduce_min(value) if fill == "min" else tf.cast(fill, value.dtype)
+            first = tf.concat([tf.maximum(start, 0), [0]], 0)
+            cut = tf.slice(value, first, tf.concat([kept, [-1]], 0))
+            cut = tf.pad(cut, sides, constant_values=outside)
+            result[name] = tf.ensure_shape(cut, [*self.size, value.shape[-1]])
+        return result
 
 
-def _forgetting(found: dict, key: tuple[int, int]):
-    return lambda reference: found.pop(key, None)
+def random(size: Sequence[int], *, seed: int, **options) -> Crop:
+    """Crop anywhere: every start from 0 to shape - size, the last one included, is as likely.
+
+    Args:
+        size: in voxels, `(z, y, x)` or `(y, x)`.
+        seed: as in `stage.seeded`.
+        options: `per_image`: crops of each image, drawn independently, so they may overlap or
+            repeat. All fields get a first axis of this length, `label`, `case` and `spacing` by
+            repetition; None gives one crop without that axis. `allow_smaller`: where the image is
+            smaller than the crop, take all of that axis. `num_parallel_calls`: elements worked on
+            at a time.
+
+    Returns:
+        A stage for elements of any spatial shape; `runs` of `locate` is dropped.
+
+    Raises:
+        ValueError: for a bad size or count, and for batches.
+        CourseDataError: `CROP_TOO_LARGE` or `MASK_MISMATCH` where the shapes are known.
+        tf.errors.InvalidArgumentError: the same codes while running; it names the case.
+
+    DLTK's `extract_random_example_array`, except that its draw never reaches the last start.
+
+    Taught in: augmentation, tuning the pipeline
+    """
+    return Crop(tuple(size), "crops.random", seed, **options)
 
 
-def _slices(start: np.ndarray, extent: np.ndarray) -> Slices:
-    return tuple(map(slice, start.tolist(), (start + extent).tolist()))
+def pos_neg(
+    size: Sequence[int],
+    *,
+    seed: int,
+    positive: float = 1.0,
+    negative: float = 1.0,
+    **options,
+) -> Crop:
+    """Crop round a voxel of the foreground or of the background, in a given ratio.
+
+    Each crop is drawn by itself: with probability positive / (positive + negative) its centre is
+    any voxel of the foreground (mask > 0), otherwise any of the background. Where it would stick
+    out of the image it is moved inward. If one side is empty the other is taken.
+
+    Args:
+        size: in voxels, `(z, y, x)` or `(y, x)`. An even one has its centre at size / 2.
+        positive: weight of the foreground, from 0.
+        negative: weight of the background, from 0.
+        seed: as in `stage.seeded`.
+        options: as for `random`; and `image_threshold` as for `locate`, which has said it already
+            where elements have `runs`.
+
+    Returns:
+        A stage. It draws from `runs` of `locate` and drops them; without them it looks through
+        each mask again, which takes several times as long as the crops.
+
+    Raises:
+        ValueError: for bad arguments, for batches, and for a threshold where `runs` are.
+        CourseDataError: `NO_PAIR` without masks; `CROP_TOO_LARGE` or `MASK_MISMATCH` where the
+            shapes are known.
+        tf.errors.InvalidArgumentError: the same codes while running, `NO_PLACE` if both sides are
+            empty, `SHAPE_MISMATCH` if the image has another number of voxels than the runs.
+
+    The semantics of MONAI's `RandCropByPosNegLabeld`.
+
+    Taught in: augmentation
+    """
+    weights = (positive, negative)
+    if max(weights) > 0:
+        weights = tuple(one or RARE for one in weights)
+    groups = (FOREGROUND, BACKGROUND)
+    return Crop(tuple(size), "crops.pos_neg", seed, groups, weights, **options)
 
 
-def named(code: str, message: str, element: dict, position: int | None = None) -> CourseDataError:
-    """An error that names the element: by its case if it has one, and by its position."""
-    names = [] if position is None else [f"element {position}"]
-    if "case" in element:
-        case = np.asarray(element["case"]).item()
-        names.append(f"case {case.decode() if isinstance(case, bytes) else case}")
-    return CourseDataError(code, f"{message} ({', '.join(names)})" if names else message)
+def class_balanced(
+    size: Sequence[int],
+    *,
+    classes: Sequence[int],
+    seed: int,
+    weights: Sequence[float] | None = None,
+    **options,
+) -> Crop:
+    """Crop round voxels of all classes alike: exactly `per_image` crops of each image.
+
+    For each crop a class is drawn among those that this mask has, then a voxel of the class; crops
+    that would stick out are moved inward.
+
+    Args:
+        size: in voxels, `(z, y, x)` or `(y, x)`.
+        classes: ids in the mask, 0 for the background.
+        seed: as in `stage.seeded`.
+        weights: of the classes, in proportion to their probabilities; equal by default. Absent
+            classes leave their share to the others.
+        options: as for `random`.
+
+    Returns:
+        A stage, with or without `runs` as that of `pos_neg`.
+
+    Raises:
+        ValueError: for bad arguments, and for batches.
+        CourseDataError: as for `pos_neg`.
+        tf.errors.InvalidArgumentError: as for `pos_neg`; `NO_PLACE` if none of the classes, with a
+            weight above 0, is in the mask.
+
+    DLTK's `extract_class_balanced_example_array`, except that it may give fewer crops, or more.
+
+    Taught in: augmentation
+    """
+    weights = [1.0] * len(classes) if weights is None else weights
+    if len(weights) != len(classes) or not classes or len({*classes}) < len(classes):
+        raise ValueError(f"different classes, each with a weight: not {classes} with {weights}")
+    groups = tuple((one, one + 1) for one in classes)
+    return Crop(tuple(size), "crops.class_balanced", seed, groups, tuple(weights), **options)
+
+
+def centre(size: Sequence[int], *, fill: float | str = 0, mask_fill: int = 0, **options) -> Crop:
+    """Cut or pad each spatial axis to `size`, round its middle; channels stay as they are.
+
+    Where an odd number of voxels is cut off or added, the odd one is at the end: of 7 voxels cut
+    to 4, the 1st goes and the last two; 4 padded to 7 get 1 in front and 2 behind.
+
+    Args:
+        size: in voxels, `(z, y, x)` or `(y, x)`.
+        fill: value of the image outside, in its own unit (-1000 for HU), or "min" for the smallest
+            one of the whole image, which is air in CT and MR.
+        mask_fill: the class id outside; 255 is what DeepLab ignores.
+        options: `num_parallel_calls`, elements worked on at a time.
+
+    Returns:
+        A stage; `runs` of `locate` is dropped.
+
+    Raises:
+        ValueError: for a bad size, for batches, and for a fill that the dtype cannot hold.
+        CourseDataError: `MASK_MISMATCH` where the shapes are known.
+        tf.errors.InvalidArgumentError: `MASK_MISMATCH` while running; it names the case.
+
+    DLTK's `resize_image_with_crop_or_pad`, on the spatial axes only.
+
+    Taught in: imbalanced classification
+    """
+    return Crop(tuple(size), "crops.centre", fill=fill, mask_fill=mask_fill, **options)
+
+
+def merge_batch_dims(*, num_parallel_calls: int = stage.AUTOTUNE):
+    """Make one batch axis of two: `[b, k, ...]` becomes `[b * k, ...]` on every field.
+
+        dataset.apply(crops.pos_neg(size, per_image=2, seed=1)).batch(3)   # [3, 2, ...]
+        dataset.apply(crops.merge_batch_dims())                            # [6, ...]
+
+    Nothing is copied, but crops of one image stay together in a batch. Where that matters,
+    `dataset.unbatch().shuffle(64, seed=1).batch(6)` after the crops, and in place of both lines,
+    mixes better and costs one copy more.
+
+    Args:
+        num_parallel_calls: batches worked on at a time.
+
+    Returns:
+        A stage for batches of dicts.
+
+    Raises:
+        ValueError: for a field with fewer than two axes, or whose first two are not the others'.
+
+    Clara's `MergeBatchDims`.
+
+    Taught in: augmentation
+    """
+
+    def merge(batch: dict) -> dict:
+        merged = {}
+        for name, value in batch.items():
+            many, each = value.shape[:2]
+            count = -1 if None in (many, each) else many * each
+            merged[name] = tf.reshape(value, tf.concat([[count], tf.shape(value)[2:]], 0))
+        return merged
+
+    def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        leads = {tuple(spec.shape[:2]) for spec in dataset.element_spec.values()}
+        if len(leads) > 1 or len(*leads) < 2:
+            raise ValueError(f"every field needs the same two batch axes, not {leads}")
+        return stage.mapped(
+            dataset, merge, name="crops.merge_batch_dims", num_parallel_calls=num_parallel_calls
+        )
+
+    return apply

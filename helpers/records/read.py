@@ -83,7 +83,7 @@ def read(
     """
     import tensorflow as tf
 
-    from helpers import draws
+    from helpers import stage
 
     found, known = _opened(folder, split, check or ("full" if mapped else "size"))
     encoded = found.schema == "deeplab"
@@ -103,7 +103,7 @@ def read(
     if mapped:
         arrays = _copied(known)
         dataset = tf.data.Dataset.range(known["records"]) if indices is None else indices
-        draws.check_indices(dataset)
+        stage.check_indices(dataset)
         if seed is not None:
             dataset = dataset.shuffle(known["records"], seed=seed)
     else:
@@ -124,7 +124,7 @@ def read(
         endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
         dataset = dataset.batch(batch, drop_remainder=bool(endless))
     name = "records.mapped" if mapped else "records.parse"
-    dataset = draws.map_named(dataset, element, name=name, num_parallel_calls=AT_A_TIME)
+    dataset = stage.mapped(dataset, element, name=name, num_parallel_calls=AT_A_TIME)
     return dataset.batch(batch) if batch and alone else dataset
 
 

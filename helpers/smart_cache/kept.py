@@ -9,7 +9,9 @@ import numpy as np
 
 from helpers import memory
 
-Form = dict[memory.Keys, tuple[np.dtype, tuple[int | None, ...]]]  # dtype and shape of each field
+Form = dict[
+    tuple[str, ...], tuple[np.dtype, tuple[int | None, ...]]
+]  # dtype and shape of each field
 NUMBERS = "biufc"  # kinds of NumPy's dtypes
 NARROW = {"i": np.int32, "f": np.float32}  # what TensorFlow makes of Python's numbers
 
@@ -77,14 +79,14 @@ def _text(key: str, array: np.ndarray) -> np.ndarray:
 
 def form_of(element: Mapping) -> Form:
     """Dtype and shape of each field of an element."""
-    return {path: (array.dtype, array.shape) for path, array in memory.leaves(element)}
+    return {(name,): (array.dtype, array.shape) for name, array in element.items()}
 
 
 def form_of_spec(spec: Mapping) -> Form:
     """The same of a dict of `tf.TensorSpec`."""
     return {
-        path: (np.dtype(one.dtype.as_numpy_dtype), tuple(one.shape.as_list()))
-        for path, one in memory.leaves(spec)
+        (name,): (np.dtype(one.dtype.as_numpy_dtype), tuple(one.shape.as_list()))
+        for name, one in spec.items()
     }
 
 
