@@ -16,7 +16,7 @@ from helpers.errors import CourseDataError
 
 def from_memory(
     elements: Sequence[dict],
-    stage: RandomCrop | CentreCrop,
+    stage: RandomCrop | CentreCrop | None = None,
     *,
     indices: tf.data.Dataset | None = None,
     batch_size: int | None = None,
@@ -65,7 +65,12 @@ def from_memory(
             later; `NO_PLACE`; `NOT_FINITE` for values beyond the range of `dtype`; an index that is
             not there. It names the case.
     """
-    if not isinstance(stage, RandomCrop | CentreCrop):
+    if stage is None:
+        shapes = {elements[number]["image"].shape[:-1] for number in range(len(elements))}
+        if len(shapes) > 1:
+            raise ValueError("images of several shapes cannot share a batch: give a crop")
+        stage = CentreCrop(*shapes, 0, 0, num_parallel_calls) if shapes else None
+    if elements and not isinstance(stage, RandomCrop | CentreCrop):
         raise ValueError(
             "stage is what crops.random, pos_neg, class_balanced or centre returns, not "
             f"{stage!r}; other stages are applied to the result"
