@@ -173,24 +173,6 @@ class SmartCache(Sequence, AbstractContextManager):
         self._end()
 
 
-def named(error: Exception, number: int, item) -> CourseDataError:
-    """What a loader raised, as an error that names the item: with its own code, if it has one.
-
-    Args:
-        error: of the loader.
-        number: of the item, from 0.
-        item: what was to be loaded; the names of its files stand in the message.
-
-    Taught in: no lesson; whatever calls a loader uses it
-    """
-    found = f"the loader raised {type(error).__name__}: {error}"
-    code = "LOADING_FAILED"
-    if isinstance(error, CourseDataError):
-        code, found = error.code, error.message
-    found = found if found.startswith("items[") else f"items[{number}]: {found}"
-    return CourseDataError(code, found, getattr(error, "files", ()) or lists.files_of(item))
-
-
 def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
     """An item's element, in read-only copies: its loader may use the arrays again.
 
@@ -212,7 +194,11 @@ def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
     try:
         element = {field: _array(value) for field, value in dict(load(item)).items()}
     except Exception as error:  # whatever a loader may raise
-        raise named(error, number, item) from error
+        ours = isinstance(error, CourseDataError)
+        found = error.message if ours else f"the loader raised {type(error).__name__}: {error}"
+        found = found if found.startswith("items[") else f"items[{number}]: {found}"
+        files = getattr(error, "files", ()) or lists.files_of(item)
+        raise CourseDataError(error.code if ours else "LOADING_FAILED", found, files) from error
     form, others = _form(element), _form(like or element)
     need(form == others, "LOADING_FAILED", f"items[{number}] holds {form}, others {others}")
     return element
@@ -220,8 +206,7 @@ def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
 
 def _array(value) -> np.ndarray:
     value = value.encode() if isinstance(value, str) else value
-    array = np.array(value, object) if isinstance(value, bytes) else np.array(value)
-    array = memory.aligned(array)
+    array = memory.aligned(np.array(value, object if isinstance(value, bytes) else None))
     array.flags.writeable = False
     return array
 

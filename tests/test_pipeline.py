@@ -116,100 +116,59 @@ def test_what_the_documentation_says_is_the_same_by_hand_is(folder, pictures):
     assert_same(*streams[2:])
 
 
+FLIPS = [augment.stage([augment.Flip("x"), augment.Flip("z")], seed=2)]
+BRIGHTER = [lambda dataset: dataset.map(lambda x: x | {"image": x["image"] + 1})]
 STEPS = {
     "a crop": {"crop": crops.random(SIZE, seed=1)},
-    "several crops": {"crop": crops.random(SIZE, per_image=2, seed=1)},
     "by the mask": {
         "crop": crops.pos_neg(SIZE, per_image=2, seed=1),
         "transforms": [crops.locate()],
     },
     "round the middle": {"crop": crops.centre((7, 7, 7), fill="min")},
-    "augmented": {
-        "crop": crops.random(SIZE, seed=1),
-        "augment": [augment.stage([augment.Flip("x"), augment.Flip("z")], seed=2)],
-    },
-    "several augmented": {
-        "crop": crops.random(SIZE, per_image=2, seed=1),
-        "augment": [augment.stage([augment.Flip("x"), augment.Flip("z")], seed=2)],
-    },
-    "batches transformed": {
-        "crop": crops.random(SIZE, per_image=2, seed=1),
-        "batch_transforms": [lambda d: d.map(lambda x: x | {"image": x["image"] + 1})],
-    },
+    "augmented": {"crop": crops.random(SIZE, seed=1), "augment": FLIPS},
+    "several augmented": {"crop": crops.random(SIZE, per_image=2, seed=1), "augment": FLIPS},
+    "in batches": {"crop": crops.random(SIZE, seed=1), "batch_transforms": BRIGHTER},
 }
 
 
-def by_hand(dataset, transforms=(), crop=None, augment=(), batch_transforms=(), endless=False):
+def by_hand(dataset, endless, transforms=(), crop=None, augment=(), batch_transforms=()):
     """From elements in their order to batches of three, with tf.data's own words."""
-    dataset = dataset.apply(crop)
-    per_image = 1
-    if dataset.element_spec["image"].shape.rank == 5:
-        per_image = dataset.element_spec["image"].shape[0]
-        dataset = dataset.unbatch()
+    dataset = dataset.repeat() if endless else dataset
+    for stage in [*transforms, crop]:
+        dataset = dataset.apply(stage)
+    per_image = getattr(crop, "per_image", None)
+    dataset = dataset if per_image is None else dataset.unbatch()
     for stage in augment:
         dataset = dataset.apply(stage)
-    dataset = dataset.batch(3 * per_image, drop_remainder=endless)
+    dataset = dataset.batch(3 * (per_image or 1), drop_remainder=endless)
     for stage in batch_transforms:
         dataset = dataset.apply(stage)
     return cast(dataset)
 
 
-@pytest.mark.parametrize(("what", "repeat"), [*zip(STEPS, [False, True] * 4, strict=False)])
+@pytest.mark.parametrize(("what", "repeat"), [*zip(STEPS, [False, True] * 3, strict=True)])
 def test_cached_or_streamed_it_is_the_stages_one_by_one(what, repeat, folder):
-    steps = STEPS[what]
-    common = {"split": "train", "batch_size": 3, "repeat": repeat, "seed": 5}
-    elements = records.read(folder, "train", mapped=True)
-    for stage in steps.get("transforms", ()):
-        elements = elements.apply(stage)
-    elements = elements.cache().shuffle(len(LABELS), seed=5)
-    elements = elements.repeat() if repeat else elements
-    assert_same(
-        pipeline.segmentation(folder, **common, **steps), by_hand(elements, **steps, endless=repeat)
-    )
-    streamed = records.read(folder, "train", seed=5)
-    streamed = streamed.repeat() if repeat else streamed
-    for stage in steps.get("transforms", ()):
-        streamed = streamed.apply(stage)
-    assert_same(
-        pipeline.segmentation(folder, cache=False, **common, **steps),
-        by_hand(streamed, **steps, endless=repeat),
-    )
+    options = {"split": "train", "batch_size": 3, "repeat": repeat, "seed": 5} | STEPS[what]
+    elements = records.read(folder, "train", mapped=True).cache().shuffle(len(LABELS), seed=5)
+    cached = pipeline.segmentation(folder, **options)
+    assert_same(cached, by_hand(elements, repeat, **STEPS[what]))
+    streamed = pipeline.segmentation(folder, cache=False, **options)
+    assert_same(streamed, by_hand(records.read(folder, "train", seed=5), repeat, **STEPS[what]))
 
 
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.parametrize(
-    ("how", "chances", "groups"),
-    [
-        ("automatic", sampling.automatic(LABELS), LABELS),
-        ("element", sampling.element(WEIGHTS), None),
-        (WEIGHTS, sampling.element(WEIGHTS), None),
-    ],
-    ids=["automatic", "element", "probabilities"],
-)
-def test_sampling_draws_the_indices_and_reads_what_is_drawn(how, chances, groups, cache, pictures):
+@pytest.mark.parametrize("how", ["automatic", "element", WEIGHTS], ids=str)
+def test_sampling_draws_the_indices_and_reads_what_is_drawn(how, cache, pictures):
     known = records.index(pictures)
-    if isinstance(how, str):  # records stand in an order of their own
-        chances = {
-            "automatic": lambda: sampling.automatic(known["label"]),
-            "element": lambda: sampling.element(known["weight"]),
-        }[how]()
-        groups = known["label"] if groups else None
-    ours = pipeline.classification(
-        pictures, batch_size=4, sampling=how, cache=cache, repeat=True, duplicate_count=2, seed=3
-    )
+    chances = sampling.element(known["weight"] if how == "element" else WEIGHTS)
+    chances = sampling.automatic(known["label"]) if how == "automatic" else chances
+    groups = known["label"] if how == "automatic" else None
+    options = {"batch_size": 4, "cache": cache, "repeat": True, "duplicate_count": 2, "seed": 3}
+    ours = pipeline.classification(pictures, sampling=how, **options)
     order = sampling.indices(chances, seed=3, groups=groups, size=20)
     drawn = records.read(pictures, mapped=True, indices=order).batch(4, drop_remainder=True)
     assert_same(ours, cast(drawn))
     assert ours.element_spec["image"].shape == (4, 5, 5, 5, 1)
-
-
-def test_automatic_sampling_makes_classes_equally_frequent_in_every_epoch(pictures):
-    dataset = pipeline.classification(
-        pictures, batch_size=6, sampling="automatic", duplicate_count=3
-    )
-    for _ in range(3):  # each epoch of 30 draws
-        drawn = np.concatenate([batch["label"] for batch in dataset.as_numpy_iterator()])
-        assert np.bincount(drawn).tolist() == [10, 10, 10]
 
 
 def test_a_list_a_dataset_and_records_give_the_same_elements(folder):
@@ -257,85 +216,57 @@ def test_a_list_of_several_stored_dtypes_is_read_in_the_one_that_holds_all(tmp_p
 
 
 def test_values_that_half_precision_cannot_hold_are_refused_and_do_not_become_infinite():
-    middle = crops.centre((4, 4, 4))
-    options = {"batch_size": 1, "shuffle": False, "dtype": "float16"}
-
-    def loaded(value):
-        mask = np.zeros((4, 4, 4, 1), np.uint8)
-        return {"image": np.full((4, 4, 4, 1), value, np.float32), "mask": mask}
-
     def fed(values, **more):
-        dataset = pipeline.segmentation(values, load=loaded, **options, **more)
+        dataset = pipeline.classification(
+            tf.data.Dataset.from_tensor_slices(
+                {"image": np.full((2, 4, 4, 1), values, np.float32), "label": [0, 1]}
+            ),
+            **{"batch_size": 2, "dtype": "float16", "crop": crops.centre((4, 4))} | more,
+        )
         return [batch["image"] for batch in dataset.as_numpy_iterator()]
 
-    ways = {
-        "cut from memory": lambda values: fed(values, crop=middle),
-        "augmented": lambda values: fed(
-            values, crop=middle, augment=[augment.stage([augment.Clip(0, 1e6)], seed=1)]
-        ),
-        "streamed": lambda values: fed(values, cache=False, crop=middle),
-    }
-    for name, way in ways.items():
-        assert np.asarray(way([1000])).max() == 1000, name
-        with pytest.raises((CourseDataError, tf.errors.InvalidArgumentError)) as told:
-            way([1000, 200_000])
-        assert "NOT_FINITE" in str(told.value), name
+    clipped = [augment.stage([augment.Clip(0, 1e6)], seed=1)]
+    for way in ({}, {"augment": clipped}, {"cache": False, "shuffle": False}):
+        assert np.max(fed(65504, **way)) == 65504, way
+        with pytest.raises(tf.errors.InvalidArgumentError, match="NOT_FINITE"):
+            fed(200_000, **way)
 
 
-def test_cached_items_are_loaded_once_and_streamed_ones_in_each_epoch():
+@pytest.mark.parametrize("cache", [True, False])
+def test_cached_items_are_loaded_once_and_streamed_ones_in_each_epoch(cache):
     calls = collections.Counter()
 
     def counted(case):
         calls[case.source] += 1
         return load(case)
 
-    options = {"load": counted, "batch_size": 4, "crop": crops.random(SIZE, seed=1)}
-    cached = pipeline.segmentation(cases(), **options)
-    for _ in range(3):
-        assert len(names(cached)) == 10
-    assert calls == {0: 2} | dict.fromkeys(range(1, 10), 1)  # the first, to see what all hold
-    calls.clear()
-    streamed = pipeline.segmentation(cases(), cache=False, **options)
-    for _ in range(3):
-        assert len(names(streamed)) == 10
-    assert calls == {0: 4} | dict.fromkeys(range(1, 10), 3)
+    options = {"load": counted, "batch_size": 4, "crop": crops.random(SIZE, seed=1), "cache": cache}
+    dataset = pipeline.segmentation(cases(), **options)
+    assert [len(names(dataset)) for _ in range(3)] == [10] * 3
+    often = 1 if cache else 3
+    assert calls == {0: often + 1} | dict.fromkeys(range(1, 10), often)  # the first to see its form
 
 
-def test_an_epoch_takes_each_element_as_often_as_duplicate_count_says(folder):
-    for cache in (True, False):
-        dataset = pipeline.segmentation(
-            folder,
-            split="train",
-            batch_size=4,
-            duplicate_count=3,
-            crop=crops.random(SIZE, seed=1),
-            cache=cache,
-        )
-        first, second = collections.Counter(names(dataset)), names(dataset)
-        assert set(first.values()) == {3}
-        assert len(first) == 10
-        assert second != [*first.elements()]
-        assert int(dataset.cardinality()) == 8
-
-
-def test_the_order_is_that_of_the_source_where_nothing_is_shuffled(folder):
-    dataset = pipeline.segmentation(
-        folder, split="train", batch_size=3, crop=crops.centre(SIZE), shuffle=False
-    )
-    assert names(dataset) == records.index(folder, "train")["case"]
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_epoch_takes_each_element_as_often_as_it_is_told_and_in_order_if_unshuffled(
+    cache, folder
+):
+    options = {"batch_size": 4, "crop": crops.random(SIZE, seed=1), "cache": cache}
+    dataset = pipeline.segmentation(folder, split="train", duplicate_count=3, **options)
+    first, second = names(dataset), names(dataset)
+    assert set(collections.Counter(first).values()) == {3} and len({*first}) == 10
+    assert first != second and int(dataset.cardinality()) == 8
+    listed = pipeline.segmentation(cases(), load=load, shuffle=False, **options)
+    assert names(listed) == [f"item {n}" for n in range(10)]
 
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_whole_images_of_one_shape_need_no_crop(cache, pictures):
-    dataset = pipeline.classification(
-        pictures, batch_size=4, shuffle=False, cache=cache, prefetch=0
-    )
-    assert int(dataset.cardinality()) == 3
-    found = {
-        case: image
-        for batch in batches(dataset)
-        for case, image in zip(batch["case"], batch["image"], strict=True)
-    }
+    dataset = pipeline.classification(pictures, batch_size=4, cache=cache, prefetch=0)
+    found = {}
+    for batch in batches(dataset):
+        found |= dict(zip(batch["case"], batch["image"], strict=True))
+    assert int(dataset.cardinality()) == 3 and len(found) == 10
     for element in records.read(pictures).as_numpy_iterator():
         np.testing.assert_array_equal(found[element["case"]], element["image"].astype(np.float32))
 
@@ -344,18 +275,16 @@ def test_whole_images_of_one_shape_need_no_crop(cache, pictures):
 def test_heads_take_the_label_apart(cache):
     several = [(n % 2, n % 3, -1 if n == 4 else n % 2) for n in range(10)]
     options = {"load": load, "crop": crops.random(SIZE, seed=1), "shuffle": False, "cache": cache}
-    dataset = pipeline.classification(
-        cases(label=several), batch_size=10, label_format=[1, 3, 1], **options
+    options["batch_size"] = 10
+    (batch,) = batches(
+        pipeline.classification(cases(label=several), label_format=[1, 3, 1], **options)
     )
-    (batch,) = batches(dataset)
     assert batch["label"].keys() == {"binary", "class_1"}
     assert batch["label"]["binary"].tolist() == [[a, c] for a, _, c in several]
     assert batch["label"]["class_1"].tolist() == [b for _, b, _ in several]
-    single = pipeline.classification(cases(), batch_size=10, label_format=[3], **options)
-    (batch,) = batches(single)
-    assert batch["label"]["class_0"].tolist() == list(LABELS)
-    _, label = next(iter(single.apply(pipeline.pairs("label"))))
-    assert label.keys() == {"class_0"}
+    single = pipeline.classification(cases(), label_format=[3], **options)
+    _, label = next(single.apply(pipeline.pairs("label")).as_numpy_iterator())
+    assert label["class_0"].tolist() == list(LABELS)
 
 
 def test_items_give_a_smart_cache_what_the_pipeline_itself_would_keep(folder):
@@ -502,7 +431,7 @@ def test_an_item_whose_file_is_gone_is_named_before_any_is_read(tmp_path):
     there.touch()
     items = [Item(there), Item(there, tmp_path / "gone.nii"), tmp_path / "away.nii"]
     error = refusal(items, load=never)
-    assert error.code == "UNREADABLE" and "items[1, 2]" in error.message
+    assert error.code == "UNREADABLE"
     assert [file.name for file in error.files] == ["gone.nii", "away.nii"]
     assert str(tmp_path) not in str(error)
 
@@ -535,9 +464,7 @@ def never_but_first(case):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"duplicate_count": 0}, "duplicate_count 0"),
-        ({"sampling": "often"}, "often"),
+        ({"batch_size": 0}, "batch_size"),
         ({"sampling": [1, 2]}, "2 probabilities for 10"),
         ({"split": "nowhere"}, "which split"),
         ({"crop": None}, "several shapes"),

@@ -118,12 +118,12 @@ def batches(
 
     Taught in: tuning the pipeline, imbalanced classification, segmentation with DeepLab
     """
-    if min(batch_size, duplicate_count) < 1:
-        raise ValueError(f"batch_size is {batch_size}, duplicate_count {duplicate_count}: below 1")
     labelled = target == "label" or classes is not None
     how = {"how": sampling, "labelled": labelled, "classes": classes}
     how |= {"shuffle": shuffle, "repeat": repeat, "times": duplicate_count, "seed": seed}
     source, facts, read = opened(source, split, load, num_parallel_calls)
+    if isinstance(source, str | Path) and not facts and not isinstance(sampling, str | None):
+        raise ValueError("photographs are not read in the order of writing: store their weights")
     unread = isinstance(source, str | Path | tf.data.Dataset | Loaded)
     kept, elements, order = cache and unread, None, None
     if facts and not (kept and (transforms or lacking(facts, sampling, classes))):
@@ -134,7 +134,9 @@ def batches(
     elif unread or transforms:
         dataset = applied(streamed(source, split, read, order, **how), transforms)
     else:
-        elements, order = source, of_now(source, **how) if isinstance(sampling, str) else order
+        elements = source
+        changing = isinstance(sampling, str) and not isinstance(source, list | tuple)
+        order = of_now(source, **how) if changing else order
     per_image, later = getattr(crop, "per_image", None), [*augment, *batch_transforms]
     if elements is not None:
         dataset = crops.from_memory(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from helpers import lists, memory, records, stage
 from helpers.cases import Case
-from helpers.errors import CourseDataError, listed, need
+from helpers.errors import CourseDataError, need
 from helpers.pipeline.order import facts_of
 from helpers.smart_cache import loaded
 
@@ -49,16 +49,14 @@ class Loaded(Sequence):
         if len(splits) > 1 if split is None else split not in splits:
             raise ValueError(f"which split? These items have {splits}")
         self.items = [item for item in items if split in (None, getattr(item, "split", None))]
-        gone = {}
-        for number, item in enumerate(self.items):
-            gone |= {file: number for file in lists.files_of(item) if not os.path.exists(file)}
-        numbers = listed(sorted({*gone.values()}), 5)
-        need(not gone, "UNREADABLE", f"no such file, of items[{numbers}] of {len(self)}", *gone)
+        files = [file for item in self.items for file in lists.files_of(item)]
+        gone = [file for file in files if not os.path.exists(file)]
+        need(not gone, "UNREADABLE", f"{len(gone)} of {len(files)} files are not there", *gone)
         self.load, self.error = load or _load_nifti, None
         self.facts = {"records": len(self)}
         for field in ("label", "weight"):
             values = [getattr(item, field, None) for item in self.items]
-            if any(value is not None for value in values):
+            if values.count(None) < len(values):
                 self.facts[field] = values
 
     def __len__(self) -> int:
@@ -122,14 +120,14 @@ def element_of(found: dict) -> dict:
     image, mask = np.asarray(found["image"]), np.asarray(found.get("mask", 0))
     axes = mask.ndim - (mask.ndim > 2 and mask.shape[-1] == 1)
     axes = np.size(found["spacing"]) if "spacing" in found else axes
-    image = element["image"] = image[..., np.newaxis] if image.ndim == axes else image
+    element["image"] = image = image[..., np.newaxis] if image.ndim == axes else image
     if "mask" in found:
         mask = mask if mask.ndim == image.ndim else mask[..., np.newaxis]
         shapes = f"the image is {image.shape}, the mask {mask.shape}"
         need(mask.shape == (*image.shape[:-1], 1), "MASK_MISMATCH", shapes)
         element["mask"] = mask.astype(np.uint8)
-        same = np.array_equal(element["mask"], mask)
-        need(same, "UNKNOWN_LABEL", f"a mask from {mask.min()} to {mask.max()}, expected ids")
+        found_ids = f"a mask from {mask.min()} to {mask.max()}, expected ids"
+        need((element["mask"] == mask).all(), "UNKNOWN_LABEL", found_ids)
     return element
 
 
@@ -152,7 +150,7 @@ def asked_for(
     specs = {}
     for field, value in first.items():
         shape = [None] * (value.ndim - 1) + [*value.shape[-1:]]
-        specs[field] = tf.TensorSpec(shape, tf.as_dtype(value.dtype))
+        specs[field] = tf.TensorSpec(shape, value.dtype)
 
     def fetch(number):
         element = elements[int(number)]
@@ -209,14 +207,12 @@ def in_memory(dataset: tf.data.Dataset, source, facts: Mapping) -> list[dict]:
 
     Taught in: no lesson; pipelines use it
     """
-    if "shape" in facts:
-        voxels = sum(math.prod(map(int, shape.split("x"))) for shape in facts["shape"])
-        needed = voxels * (np.result_type(*{*facts["dtype"]}).itemsize + 1)  # a byte for the mask
-    else:
-        needed = sum(getattr(item, "size", 0) for item in getattr(source, "items", ()))
+    needed = sum(getattr(item, "size", 0) for item in getattr(source, "items", ()))
+    for shape, dtype in zip(facts.get("shape", ()), facts.get("dtype", ()), strict=True):
+        needed += math.prod(map(int, shape.split("x"))) * (np.dtype(dtype).itemsize + 1)  # and mask
     free = psutil.virtual_memory().available
-    found = f"a cache of {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
-    need(needed <= free, "TOO_LARGE", f"{found}; cache=False, or a SmartCache, needs less")
+    sizes = f"{needed / 2**30:.1f} GiB in a cache, {free / 2**30:.1f} GiB are free"
+    need(needed <= free, "TOO_LARGE", f"{sizes}; say cache=False, or take a SmartCache")
     try:
         elements = memory.gather(dataset)
     except tf.errors.OpError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from helpers import memory, sampling, stage
+from helpers import sampling, stage
 from helpers.errors import need
 
 
@@ -36,8 +37,8 @@ def lacking(facts: Mapping, how, classes) -> str | None:
 
     Taught in: no lesson; pipelines use it
     """
-    word = how if isinstance(how, str) else None
-    wanted = {"automatic": "label", "element": "weight"}.get(word, "label" if classes else None)
+    words = {"automatic": "label", "element": "weight"}
+    wanted = words[how] if isinstance(how, str) else "label" if classes else None
     return None if wanted in facts else wanted
 
 
@@ -64,23 +65,24 @@ def numbers(facts, *, how, labelled, classes, shuffle, repeat, times, seed):
 
     Taught in: no lesson; pipelines use it
     """
-    size = facts["records"] * times
-    word = how if isinstance(how, str) else None
-    if word not in (None, "automatic", "element"):
-        raise ValueError(f'sampling is "automatic", "element" or numbers, not {word!r}')
+    count, size = facts["records"], facts["records"] * times
     field = lacking(facts, how, classes)
     code = "BAD_WEIGHT" if field == "weight" else "UNKNOWN_LABEL"
     need(not field, code, f"no element tells its {field}, or none before it is read")
-    groups = facts.get("label") if labelled or word == "automatic" else None
+    by_class = isinstance(how, str) and how == "automatic"
+    groups = facts.get("label") if labelled or by_class else None
     probabilities = sampling.automatic(groups, classes) if groups else None
     if how is None:
-        order = tf.data.Dataset.range(facts["records"]).repeat(times)
+        order = tf.data.Dataset.range(count).repeat(times)
         order = order.shuffle(size, seed=seed) if shuffle else order
         return order.repeat() if repeat else order
-    if word != "automatic":
-        probabilities, groups = sampling.element(facts["weight"] if word else how), None
-    if len(probabilities) != facts["records"]:
-        raise ValueError(f"{len(probabilities)} probabilities for {facts['records']} elements")
+    if not by_class:
+        probabilities, groups = (
+            sampling.element(facts["weight"] if isinstance(how, str) else how),
+            None,
+        )
+    if len(probabilities) != count:
+        raise ValueError(f"{len(probabilities)} probabilities for {count} elements")
     epochs, length = (None, tf.data.INFINITE_CARDINALITY) if repeat else (1, size)
     drawn = sampling.indices(probabilities, seed=seed, groups=groups, size=size, epochs=epochs)
     return drawn.apply(tf.data.experimental.assert_cardinality(length))
@@ -109,19 +111,12 @@ def of_now(elements: Sequence[dict], *, repeat: bool, times: int, **how) -> tf.d
 
     Taught in: no lesson; pipelines use it
     """
-    epochs = itertools.count()
-    size = len(elements) * times
+    epochs, held = itertools.count(), weakref.ref(elements)  # TensorFlow keeps what it calls
 
-    def epoch(_):
-        return one_epoch(next(epochs), facts_of(elements), times=times, **how)
+    def epoch():
+        return one_epoch(next(epochs), facts_of(held()), times=times, **how)
 
-    held = memory.weakly(epoch) if tf.executing_eagerly() else epoch
-
-    def drawn(number, _=epoch):  # mapped, so whoever holds the dataset holds the elements
-        return tf.ensure_shape(tf.numpy_function(held, [number], tf.int64), [size])
-
-    once = tf.data.Dataset.range(1)
-    once = once.repeat() if repeat else once
-    order = stage.mapped(once, drawn, name="pipeline.order", num_parallel_calls=None).unbatch()
-    length = tf.data.INFINITE_CARDINALITY if repeat else size
-    return order.apply(tf.data.experimental.assert_cardinality(length))
+    spec, size = tf.TensorSpec([], tf.int64), len(elements) * times
+    order = tf.data.Dataset.from_generator(epoch, output_signature=spec)
+    order = order.apply(tf.data.experimental.assert_cardinality(size))
+    return order.repeat() if repeat else order
