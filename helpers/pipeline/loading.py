@@ -147,23 +147,19 @@ def asked_for(
     """
     order = tf.data.Dataset.range(len(elements)) if order is None else order
     first = elements.first if isinstance(elements, Loaded) else elements[0]
-    specs = {}
-    for field, value in first.items():
-        shape = [None] * (value.ndim - 1) + [*value.shape[-1:]]
-        specs[field] = tf.TensorSpec(shape, value.dtype)
+    dtypes = [value.dtype for value in first.values()]
+    shapes = [[None] * (value.ndim - 1) + [*value.shape[-1:]] for value in first.values()]
 
     def fetch(number):
         element = elements[int(number)]
-        return [element[field] for field in specs]
+        return [element[field] for field in first]
 
     # Made within a graph, nothing but that graph keeps the dataset.
     held = memory.weakly(fetch) if tf.executing_eagerly() else fetch
 
     def element(number, _=fetch):  # mapped, so whoever holds the dataset holds the elements
-        dtypes = [spec.dtype for spec in specs.values()]
         values = tf.numpy_function(held, [number], dtypes, stateful=False)
-        pairs = zip(specs.items(), values, strict=True)
-        return {field: tf.ensure_shape(value, spec.shape) for (field, spec), value in pairs}
+        return dict(zip(first, map(tf.ensure_shape, values, shapes), strict=True))
 
     return stage.mapped(order, element, name="pipeline.load", num_parallel_calls=num_parallel_calls)
 
