@@ -206,7 +206,12 @@ def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
 
 def _array(value) -> np.ndarray:
     value = value.encode() if isinstance(value, str) else value
-    array = memory.aligned(np.array(value, object if isinstance(value, bytes) else None))
+    found = np.asarray(value, object if isinstance(value, bytes) else None)
+    if found.dtype.kind in "biufc" and found.size:
+        array = memory.Buffers().empty(found.shape, found.dtype.newbyteorder("="))
+        array[...] = found
+    else:
+        array = found.copy()
     array.flags.writeable = False
     return array
 

@@ -126,13 +126,16 @@ def batches(
         raise ValueError("photographs are not read in the order of writing: store their weights")
     unread = isinstance(source, str | Path | tf.data.Dataset | Loaded)
     kept, elements, order = cache and unread, None, None
+    # Records that are read together save a copy of each; but batches go across epochs' borders.
+    alone = transforms or crop or augment or (sampling is None and (repeat or duplicate_count > 1))
+    batch = batch_size if isinstance(source, str | Path) and not (kept or alone) else None
     if facts and not (kept and (transforms or lacking(facts, sampling, classes))):
         order = numbers(facts, **how)  # what is known is looked at before anything is read
     if kept:
         elements = in_memory(applied(read(), transforms), source, facts)
         order = order or numbers(facts_of(elements), **how)
     elif unread or transforms:
-        dataset = applied(streamed(source, split, read, order, **how), transforms)
+        dataset = applied(streamed(source, split, read, order, batch, **how), transforms)
     else:
         elements = source
         changing = isinstance(sampling, str) and not isinstance(source, list | tuple)
@@ -149,7 +152,7 @@ def batches(
         )
     elif crop is not None:
         dataset = dataset.apply(crop)
-    if elements is None or augment:
+    if augment or (elements is None and batch is None):
         dataset = dataset if per_image is None else dataset.unbatch()
         dataset = applied(dataset, augment)
         dataset = dataset.batch(batch_size * (per_image or 1), drop_remainder=repeat)
@@ -174,13 +177,14 @@ classification = functools.partial(batches, target="label")
 segmentation.__doc__ = classification.__doc__ = batches.__doc__
 
 
-def streamed(source, split, read, order, *, how, shuffle, repeat, times, seed, **_):
+def streamed(source, split, read, order, batch, *, how, shuffle, repeat, times, seed, **others):
     """A source's elements, read anew in each epoch.
 
     Args:
         source, split: as for `batches`.
         read, order: a function that gives elements by their numbers, and these.
-        how, shuffle, repeat, times, seed: as for `order.numbers`.
+        batch: records that are read together; None for elements.
+        how, shuffle, repeat, times, seed, others: as for `order.numbers`.
 
     Raises:
         ValueError: for the shuffling of a dataset.
@@ -191,10 +195,12 @@ def streamed(source, split, read, order, *, how, shuffle, repeat, times, seed, *
         if shuffle or how is not None:
             raise ValueError("a dataset is read from start to end: cache=True, or shuffle=False")
         dataset = source
-    elif isinstance(source, str | Path) and how is None:
-        dataset = records.read(source, split, seed=seed if shuffle else None)
-    else:
+    elif not isinstance(source, str | Path):
         return read(order)
+    elif how is not None:
+        return records.read(source, split, mapped=True, indices=order, batch=batch)
+    else:
+        dataset = records.read(source, split, seed=seed if shuffle else None, batch=batch)
     return dataset.repeat(None if repeat else times)
 
 

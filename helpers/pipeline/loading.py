@@ -83,7 +83,7 @@ class Loaded(Sequence):
                     records.DEFAULTS[field] if own is None else own, DTYPES[field]
                 )
             if like and np.can_cast(element["image"].dtype, like["image"].dtype):
-                element["image"] = element["image"].astype(like["image"].dtype)
+                element["image"] = element["image"].astype(like["image"].dtype, copy=False)
             return element
 
         try:
@@ -178,7 +178,7 @@ def opened(source, split: str | None, load: Callable | None, num_parallel_calls:
     Taught in: no lesson; pipelines use it
     """
     if isinstance(source, tf.data.Dataset):
-        return source, {}, lambda order=None: source
+        return source, {}, lambda: source
     if isinstance(source, str | Path):
         facts = records.load_manifest(source).split(split)
         mapped = {"jpeg", "png"}.isdisjoint(facts["dtype"])  # else in another order
