@@ -154,6 +154,9 @@ def test_cached_or_streamed_it_is_the_stages_one_by_one(what, repeat, folder):
     assert_same(cached, by_hand(elements, repeat, **STEPS[what]))
     streamed = pipeline.segmentation(folder, cache=False, **options)
     assert_same(streamed, by_hand(records.read(folder, "train", seed=5), repeat, **STEPS[what]))
+    size = 3 * (getattr(STEPS[what]["crop"], "per_image", None) or 1) if repeat else None
+    for dataset in (cached, streamed):  # without an end, all batches are of one size
+        assert dataset.element_spec["image"].shape[0] == size
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -256,7 +259,8 @@ def test_an_epoch_takes_each_element_as_often_as_it_is_told_and_in_order_if_unsh
     first, second = names(dataset), names(dataset)
     assert set(collections.Counter(first).values()) == {3} and len({*first}) == 10
     assert first != second and int(dataset.cardinality()) == 8
-    listed = pipeline.segmentation(cases(), load=load, shuffle=False, **options)
+    both = [dataclasses.replace(cases()[0], split="test"), *cases()]
+    listed = pipeline.segmentation(both, split="train", load=load, shuffle=False, **options)
     assert names(listed) == [f"item {n}" for n in range(10)]
 
 
