@@ -3,11 +3,11 @@
     dataset = pipeline.segmentation(
         "records", split="train", batch_size=2, transforms=[crops.locate()],
         crop=crops.pos_neg((96, 96, 96), per_image=4, seed=1),
-        augment=[augment.stage(pieces, seed=2)],
+        augment=[augment.stage(transforms, seed=2)],
     )
     model.fit(dataset.apply(pipeline.pairs("mask")), epochs=10)
 
-Both functions only put stages in the right order, and anyone can write the same by hand:
+Both only put stages in the right order, and anyone can write the same by hand:
 
     records or files -> transforms -> cache -> order of indices -> crop -> augment
         -> batch -> batch transforms -> cast -> prefetch
@@ -16,8 +16,7 @@ Both functions only put stages in the right order, and anyone can write the same
 arguments of Clara Train's pipelines went.
 """
 
-from helpers.pipeline.functions import classification, pairs, segmentation
+from helpers.pipeline.batching import batches, classification, items, pairs, segmentation
 from helpers.pipeline.python_batches import PythonBatches
-from helpers.pipeline.sources import items
 
-__all__ = ["PythonBatches", "classification", "items", "pairs", "segmentation"]
+__all__ = ["PythonBatches", "batches", "classification", "items", "pairs", "segmentation"]

@@ -1,201 +1,122 @@
-"""Which element comes next: the order of a pipeline, and what its labels and weights allow."""
+"""Which element comes next: drawn by labels or weights, shuffled, repeated."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from helpers import arguments, draws, labels, memory, sampling
-from helpers.errors import CourseDataError
-
-Draw = tuple[np.ndarray, Sequence | None]  # probabilities, and the groups to keep in proportion
+from helpers import sampling, stage
+from helpers.errors import need
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is known of all elements before they are read; None where it is not.
+def facts_of(elements: Sequence[dict]) -> dict:
+    """How many `records` elements are and, where all have one, `label` and `weight` of each.
 
     Args:
-        labels: of each element, a class id or a vector of them.
-        weights: of each element.
+        elements: dicts of arrays.
+
+    Taught in: no lesson; pipelines use it
     """
-
-    labels: Sequence | None = None
-    weights: Sequence | None = None
-
-    @classmethod
-    def of(cls, elements: Sequence[dict]) -> Facts:
-        """What elements in memory say."""
-
-        def field(name: str) -> list | None:
-            found = [elements[number].get(name) for number in range(len(elements))]
-            return None if any(one is None for one in found) else [one.tolist() for one in found]
-
-        return cls(field("label"), field("weight"))
+    facts = {"records": len(elements)}
+    for field in ("label", "weight"):
+        values = [elements[n].get(field) for n in range(len(elements))]
+        if all(value is not None for value in values):
+            facts[field] = np.array(values).tolist()
+    return facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """How often and in which order elements come: the arguments of that name of a pipeline.
+def lacking(facts: Mapping, how, classes) -> str | None:
+    """The field that is drawn by but not known.
 
     Args:
-        sampling: None, "automatic", "element", or a number from 0 for each element.
-        shuffle, repeat, duplicate_count, seed: as of `pipeline.segmentation`.
-        labelled: whether each element needs a label.
-        label_format, classes: as of `pipeline.classification`.
+        facts, how, classes: as for `numbers`.
+
+    Taught in: no lesson; pipelines use it
     """
-
-    sampling: str | Sequence[float] | None
-    shuffle: bool
-    repeat: bool
-    duplicate_count: int
-    seed: int
-    labelled: bool = False
-    label_format: Sequence[int] | None = None
-    classes: Sequence | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.sampling, str) and self.sampling not in ("automatic", "element"):
-            raise ValueError(
-                f'sampling is "automatic", "element", probabilities or None, not {self.sampling!r}'
-            )
-        arguments.whole("duplicate_count", self.duplicate_count)
-
-    @property
-    def asks(self) -> bool:
-        """Whether facts matter at all."""
-        return self.labelled or self.sampling is not None
-
-    def knows_enough(self, facts: Facts) -> bool:
-        """Whether these facts suffice for `draw`."""
-        if not isinstance(self.sampling, str):
-            return True
-        return (facts.labels if self.sampling == "automatic" else facts.weights) is not None
-
-    def check(self, facts: Facts) -> None:
-        """Refuse labels that are missing, or that are none of the classes.
-
-        Raises:
-            CourseDataError: `UNKNOWN_LABEL`, `EMPTY_CLASS`; elements are named by position.
-        """
-        if not self.labelled or facts.labels is None:
-            return
-        if self.label_format is None or self.classes is not None:
-            sampling.automatic(facts.labels, self.classes)
-        for number, label in enumerate(facts.labels if self.label_format is not None else ()):
-            if label is None or np.all(np.asarray(label) == labels.MISSING):
-                problem = f"items[{number}] has no label; label it, or leave it out"
-                raise CourseDataError("UNKNOWN_LABEL", problem)
-            labels.check(self.label_format, label, f"items[{number}]")
-
-    def draw(self, count: int, facts: Facts) -> Draw | None:
-        """What `sampling.indices` needs; None if nothing is to be drawn.
-
-        Raises:
-            CourseDataError: `EMPTY_CLASS`, `UNKNOWN_LABEL`, `BAD_WEIGHT`, `EMPTY_LIST`.
-            ValueError: for another number of probabilities than of elements.
-        """
-        if self.sampling is None:
-            return None
-        if not isinstance(self.sampling, str):
-            if len(self.sampling) != count:
-                raise ValueError(f"{len(self.sampling)} probabilities for {count} elements")
-            return sampling.element(self.sampling), None
-        if self.sampling == "element":
-            return sampling.element(
-                [None] * count if facts.weights is None else facts.weights
-            ), None
-        if facts.labels is None:
-            raise CourseDataError(
-                "UNKNOWN_LABEL", 'sampling="automatic" balances labels, and no element has one'
-            )
-        return sampling.automatic(facts.labels, self.classes), facts.labels
-
-    def numbers(self, count: int, facts: Facts) -> tf.data.Dataset:
-        """The numbers of the elements, in the order in which they are to come.
-
-        Args:
-            count: of the elements.
-            facts: about them.
-
-        Returns:
-            A dataset of int64 scalars that knows how long it is.
-        """
-        draw, size = self.draw(count, facts), count * self.duplicate_count
-        if draw is not None:
-            probabilities, groups = draw
-            epochs = None if self.repeat else 1
-            drawn = sampling.indices(
-                probabilities, seed=self.seed, groups=groups, size=size, epochs=epochs
-            )
-            return _of_length(drawn, tf.data.INFINITE_CARDINALITY if self.repeat else size)
-        numbers = tf.data.Dataset.range(count)
-        if self.duplicate_count > 1:
-            numbers = numbers.repeat(self.duplicate_count)
-        if self.shuffle:
-            numbers = numbers.shuffle(size, seed=self.seed)
-        return numbers.repeat() if self.repeat else numbers
-
-    def repeated(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """A dataset that has an order of its own, as often as it is to come."""
-        if self.duplicate_count > 1:
-            dataset = dataset.repeat(self.duplicate_count)
-        return dataset.repeat() if self.repeat else dataset
-
-    def numbers_of_now(self, elements: Sequence[dict]) -> tf.data.Dataset:
-        """As `numbers`, drawn anew for each epoch from what the elements are by then.
-
-        Args:
-            elements: of a `SmartCache`, whose classes change with each swap.
-        """
-        count, epochs = len(elements), itertools.count()
-        if self.sampling is None:
-            return self.numbers(count, Facts())
-        size = count * self.duplicate_count
-        self.draw(count, Facts.of(elements))  # what is wrong now is said now
-
-        def epoch(_) -> np.ndarray:
-            draw = self.draw(count, Facts.of(elements))
-            return one_epoch(draw, seed=self.seed, epoch=next(epochs), size=size)
-
-        drawing = memory.weakly(epoch) if tf.executing_eagerly() else epoch
-
-        def drawn(number, kept=epoch):  # mapped, so whoever holds the dataset holds the elements
-            del kept
-            numbers = tf.numpy_function(drawing, [number], tf.int64)
-            return tf.ensure_shape(numbers, [size])
-
-        once = tf.data.Dataset.range(1)
-        numbers = draws.map_named(
-            once.repeat() if self.repeat else once,
-            drawn,
-            name="pipeline.sampling",
-            num_parallel_calls=None,
-        )
-        length = tf.data.INFINITE_CARDINALITY if self.repeat else size
-        return _of_length(numbers.unbatch(), length)
+    words = {"automatic": "label", "element": "weight"}
+    wanted = words[how] if isinstance(how, str) else "label" if classes else None
+    return None if wanted in facts else wanted
 
 
-def _of_length(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
-    return dataset.apply(tf.data.experimental.assert_cardinality(length))
-
-
-def one_epoch(draw: Draw, *, seed: int, epoch: int, size: int | None = None) -> np.ndarray:
-    """The draws of one epoch, which follow from its number, as `sampling.indices` has them.
+def numbers(facts, *, how, labelled, classes, shuffle, repeat, times, seed):
+    """The numbers of the elements, in the order in which they are to come.
 
     Args:
-        draw: of `Order.draw`.
-        seed: of all epochs.
-        epoch: from 0.
-        size: draws, by default as many as there are elements.
+        facts: how many `records` there are and, where they are known, a list of the `label` and
+            the `weight` of each.
+        how: "automatic", "element", a number from 0 for each element, or None to draw nothing.
+        labelled: refuse labels that are missing, however elements are drawn.
+        classes: ids that labels may have, each of which needs an element; or None.
+        shuffle: a new order in each epoch, where nothing is drawn.
+        repeat: without end.
+        times: that an epoch takes each element, or multiplies its draws.
+        seed: of the order.
 
     Returns:
-        int64 `[size]`.
+        A dataset of int64 scalars that knows how long it is.
+
+    Raises:
+        CourseDataError: `EMPTY_CLASS`, `UNKNOWN_LABEL`, `BAD_WEIGHT`.
+        ValueError: for an unknown word, and for another number of probabilities than of elements.
+
+    Taught in: no lesson; pipelines use it
     """
-    probabilities, groups = draw
-    random = np.random.default_rng([seed, epoch])
-    return sampling.epoch(probabilities, random=random, groups=groups, size=size)
+    count, size = facts["records"], facts["records"] * times
+    field = lacking(facts, how, classes)
+    code = "BAD_WEIGHT" if field == "weight" else "UNKNOWN_LABEL"
+    need(not field, code, f"no element tells its {field}, or none before it is read")
+    by_class = isinstance(how, str) and how == "automatic"
+    groups = facts.get("label") if labelled or by_class else None
+    probabilities = sampling.automatic(groups, classes) if groups else None
+    if how is None:
+        order = tf.data.Dataset.range(count).repeat(times)
+        order = order.shuffle(size, seed=seed) if shuffle else order
+        return order.repeat() if repeat else order
+    if not by_class:
+        probabilities, groups = (
+            sampling.element(facts["weight"] if isinstance(how, str) else how),
+            None,
+        )
+    if len(probabilities) != count:
+        raise ValueError(f"{len(probabilities)} probabilities for {count} elements")
+    epochs, length = (None, tf.data.INFINITE_CARDINALITY) if repeat else (1, size)
+    drawn = sampling.indices(probabilities, seed=seed, groups=groups, size=size, epochs=epochs)
+    return drawn.apply(tf.data.experimental.assert_cardinality(length))
+
+
+def one_epoch(epoch: int, facts: Mapping, *, seed: int, **how) -> np.ndarray:
+    """The numbers of one epoch, which follow from its number and the seed.
+
+    Args:
+        epoch: from 0.
+        facts, seed, how: as for `numbers`, without `repeat`.
+
+    Taught in: no lesson; pipelines use it
+    """
+    own = int(np.random.default_rng([seed, epoch]).integers(stage.LARGEST_SEED))
+    order = numbers(facts, seed=own, repeat=False, **how)
+    return np.fromiter(order.as_numpy_iterator(), np.int64)
+
+
+def of_now(elements: Sequence[dict], *, repeat: bool, times: int, **how) -> tf.data.Dataset:
+    """As `numbers`, drawn anew in each epoch from what the elements say by then.
+
+    Args:
+        elements: a `SmartCache`, for instance, whose classes change with each swap.
+        repeat, times, how: as for `numbers`.
+
+    Taught in: no lesson; pipelines use it
+    """
+    epochs, held = itertools.count(), weakref.ref(elements)  # TensorFlow keeps what it calls
+
+    def epoch():
+        return one_epoch(next(epochs), facts_of(held()), times=times, **how)
+
+    spec, size = tf.TensorSpec([], tf.int64), len(elements) * times
+    order = tf.data.Dataset.from_generator(epoch, output_signature=spec)
+    order = order.apply(tf.data.experimental.assert_cardinality(size))
+    return order.repeat() if repeat else order
