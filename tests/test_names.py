@@ -24,7 +24,8 @@ WITH, WITHOUT = map(table, PAGE.split("## Without an equivalent"))
 ROWS = [row for row in WITH + WITHOUT if row[0] != "theirs"]
 OF_PIPELINES = [row for row in table(PIPELINES) if row[0] != "theirs"]
 MODULES = (
-    "augment|crops|intensity|labels|lists|memory|pipeline|records|sampling|smart_cache|tf|volume"
+    "augment|crops|intensity|labels|lists|memory|pipeline|predict|records|sampling|smart_cache|tf"
+    "|volume"
 )
 OURS = re.compile(rf"`((?:{MODULES})\.[^`]+)`")
 
@@ -39,6 +40,25 @@ COVERED = """
     FastPosNegRatioCropROI RandomZoom RandomSpatialFlip ScaleShiftIntensity
     ScaleIntensityOscillation AddGaussianNoise CropFixedSizeRandomCenter SplitBasedOnLabel
     SaveAsNifti
+"""
+
+# Of TorchIO 1.2.1: its transforms (but the deterministic twins of random ones), samplers and
+# loaders. Of medicai 0.0.4: `medicai.transforms`. Read from their source.
+TORCHIO = """
+    RandomAffine RandomAffineElasticDeformation RandomAnisotropy RandomBiasField RandomBlur
+    RandomElasticDeformation RandomFlip RandomGamma RandomGhosting RandomLabelsToImage RandomMotion
+    RandomNoise RandomSpike RandomSwap Clamp Compose Crop CropOrPad HistogramStandardization
+    KeepLargestComponent OneHot Pad RemapLabels RemoveLabels Resample RescaleIntensity Resize
+    SequentialLabels ToCanonical ToOrientation ZNormalization GridAggregator GridSampler LabelMap
+    LabelSampler Queue ScalarImage Subject SubjectsDataset SubjectsLoader UniformSampler
+    WeightedSampler
+"""
+MEDICAI = """
+    Compose CropForeground NormalizeIntensity Orientation RandomCropByPosNegLabel RandomCutOut
+    RandomFlip RandomRotate RandomRotate90 RandomShiftIntensity RandomSpatialCrop Resize Rotate90
+    ScaleIntensityRange SignalFillEmpty SlidingWindowInference SpatialCrop Spacing
+
+    RandCropByPosNegLabel RandFlip RandRotate90 RandShiftIntensity RandSpatialCrop
 """
 
 # Every argument of Clara Train's image pipelines, and those of its SmartCache.
@@ -87,11 +107,26 @@ def test_every_row_leads_to_something_of_ours_unless_it_says_there_is_nothing():
     assert len(ROWS) > 50
     for theirs, system, here, *differs in (row for row in WITH if row in ROWS):
         assert OURS.search(here) and len(differs) == 1, theirs
-        assert set(system.split(", ")) <= {"DLTK", "Clara", "MONAI"}, theirs
+        assert set(system.split(", ")) <= {*SYSTEMS, "DLTK", "Clara", "MONAI"}, theirs
     assert {len(row) for row in WITHOUT} == {3}
     assert len(OF_PIPELINES) > 25
     for theirs, here, *differs in OF_PIPELINES:
         assert OURS.search(here) and len(differs) == 1, theirs
+
+
+SYSTEMS = {"TorchIO": set(TORCHIO.split()), "medicai": set(MEDICAI.split())}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_names_of_torchio_and_medicai_are_theirs_and_each_stands_in_a_row_of_theirs(system):
+    """A row of theirs alone names nothing else: names are read, not guessed."""
+    named = set()
+    for theirs, systems, *_ in ROWS:
+        names, known = set(re.findall(r"`(\w+)`", theirs)), systems.split(", ")
+        named |= names if system in known else set()
+        if system in known and set(known) <= set(SYSTEMS):
+            assert names <= set().union(*(SYSTEMS[one] for one in known)), theirs
+    assert SYSTEMS[system] <= named
 
 
 @pytest.mark.parametrize("name", COVERED.split())
