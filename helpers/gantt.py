@@ -33,14 +33,7 @@ NOTE = "each bar: a call; hatched: the training step waits for its element"
 COLOURS = {STEP: PALETTE["good"], WAIT: PALETTE["bad"], "": figures.SERIES[2]}
 
 
-def timeline(
-    line,
-    *,
-    title: str,
-    alt: str | None = None,
-    last_s: float | None = None,
-    stages: Sequence[str] | None = None,
-) -> None:
+def timeline(line, *, title: str, alt: str | None = None) -> None:
     """Show when each stage of a pipeline worked, as a Gantt chart.
 
     Args:
@@ -48,23 +41,19 @@ def timeline(
             names, one below the other, on one scale of time.
         title: the finding, as a sentence.
         alt: alternative text; made from title and spans if left out.
-        last_s: show this many seconds at the end, not all.
-        stages: names of the rows above the training step, from the top; by default all, in the
-            order of the pipeline, or of their first results where only spans are known.
 
-    Calls that overlap lie in lanes below one another. All fractions are of the time that is shown:
-    from the first step to the last, or all of it if no step was recorded.
+    The rows above the training step stand in the order of the pipeline, or of their first results
+    where only spans are known. Calls that overlap lie in lanes below one another. All fractions are
+    of the time that is shown: from the first step to the last, or all of it if no step was
+    recorded.
 
     Raises:
-        ValueError: without spans, for a stage that was not recorded, for a `last_s` that is not
-            above 0.
+        ValueError: without spans.
     """
-    if last_s is not None and not last_s > 0:
-        raise ValueError(f"last_s is a number of seconds above 0, not {last_s}")
     lines = line if isinstance(line, Mapping) else {"": line}
     if not lines:
         raise ValueError("there is no timeline to draw")
-    charts = {str(name): _chart(one, last_s, stages) for name, one in lines.items()}
+    charts = {str(name): _chart(one) for name, one in lines.items()}
     seconds = max(chart.seconds for chart in charts.values())
     scale, unit = (1.0, "s") if seconds >= SECONDS_FROM else (1000.0, "ms")
 
@@ -140,25 +129,19 @@ class _Chart:
         return sum(row.row_inches for row in self.rows)
 
 
-def _chart(line, last_s: float | None, stages: Sequence[str] | None) -> _Chart:
+def _chart(line) -> _Chart:
     """The rows of one timeline, cut to what is shown, with its start as 0."""
     recorded = tuple(getattr(line, "spans", line))
     first, last = spans.window(recorded)
-    if last_s is not None:
-        first = max(first, last - last_s)
     shown = spans.within(recorded, first, last)
     whole = [span for span in recorded if span.stop_s > first and span.start_s < last]
     seconds = max(last - first, SHORTEST_S)
     known = list(getattr(line, "stages", ()))
     by_result = sorted(recorded, key=lambda span: span.stop_s)
     known += [span.stage for span in by_result if span.stage not in (WAIT, STEP)]
-    if unknown := [name for name in stages or () if name not in known]:
-        raise ValueError(f"{', '.join(unknown)} is not in the record, only {', '.join(known)}")
-    names = list(dict.fromkeys(known if stages is None else stages))
+    names = list(dict.fromkeys(known))
     if any(span.stage in (WAIT, STEP) for span in recorded):
         names.append(STEP)
-    if not names:
-        raise ValueError("there is no row to draw")
     rows = []
     for name in names:
         waiting = WAIT if name == STEP else None

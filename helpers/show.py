@@ -19,6 +19,9 @@ In all of them:
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -56,10 +59,25 @@ __all__ = [
     "render",
     "side_view",
     "side_views",
+    "source",
     "timeline",
     "viewer",
     "windows",
 ]
+
+
+def source(function) -> None:
+    """Show the source of a helper, without its docstring, as code.
+
+    Args:
+        function: or class, of this package or of a lesson.
+    """
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    (defined,) = ast.parse("\n".join(lines)).body
+    if ast.get_docstring(defined) is not None:
+        del lines[defined.body[0].lineno - 1 : defined.body[0].end_lineno]
+    code = "\n".join(lines)
+    figures.show_bundle({"text/markdown": f"```python\n{code}\n```", "text/plain": code}, {})
 
 
 def montage(

@@ -123,7 +123,7 @@ def checked(spec, *, batched: bool = False) -> None:
     many = case is not None and case.shape.rank
     if image.shape.rank not in ((4,) if batched else (3, 4)) or (many and not batched):
         wanted = "batches [b, y, x, c]" if batched else "single images [z, y, x, c] or [y, x, c]"
-        raise ValueError(f"{wanted} are taken, not shape {image.shape}; .unbatch() takes them apart")
+        raise ValueError(f"{wanted} are expected, not shape {image.shape}; see .unbatch()")
     if mask is not None:
         found = f"the mask is {mask.dtype.name} {mask.shape}, the image {image.shape}"
         wanted = f"expected whole numbers of shape {[*image.shape[:-1], 1]}: ids in one channel"

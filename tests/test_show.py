@@ -521,3 +521,29 @@ def test_beside_the_courses_colours_the_others_stay_what_they_are():
         for row, colour in zip((10, 50, 90), own, strict=True):
             assert tuple(shown[row, 60]) == colour
         assert np.abs(shown - rgb).mean() < 12
+
+
+# Code
+
+
+def half(
+    value: float,
+) -> float:
+    """Half of a value.
+
+    def not_this(): ...
+    """
+    # Kept: it says why.
+    return value / 2
+
+
+def test_source_is_shown_as_code_without_its_docstring():
+    for thing, first, last in (
+        (half, "def half(", ["    # Kept: it says why.", "    return value / 2"]),
+        (Volume.with_voxels, "def with_voxels(self", None),
+    ):
+        (shown,) = outputs(show.source, thing)
+        code = shown.data["text/plain"]
+        assert shown.data["text/markdown"] == f"```python\n{code}\n```"
+        assert code.startswith(first) and '"""' not in code and "not_this" not in code
+        assert last is None or code.splitlines()[-2:] == last
