@@ -46,8 +46,8 @@ def automatic(labels: Sequence, classes: Sequence[int] | None = None) -> np.ndar
 
     Raises:
         CourseDataError: `EMPTY_LIST` without a case; `EMPTY_CLASS` for a class without one, or a
-            label that is known of none; `UNKNOWN_LABEL` for cases without a label, by position,
-            counted from 0, and for labels that are not in `classes`.
+            label that is known of none; `UNKNOWN_LABEL` for cases without a label or with one that
+            is not in `classes`, by position, counted from 0.
 
     >>> automatic([0, 0, 0, 1]).round(3)
     array([0.167, 0.167, 0.167, 0.5  ])
@@ -64,7 +64,9 @@ def automatic(labels: Sequence, classes: Sequence[int] | None = None) -> np.ndar
     for column, there, share in zip(columns, known, shares, strict=True):
         found = set(column[there].tolist())
         wanted = set(found if classes is None else classes)
-        need(found <= wanted, "UNKNOWN_LABEL", f"labels {found - wanted}, expected {wanted}")
+        odd = np.flatnonzero(there & ~np.isin(column, list(wanted)))
+        said = f"cases {listed(odd)}, counted from 0, are not of the classes {wanted}"
+        need(not odd.size, "UNKNOWN_LABEL", said)
         said = f"no case of the classes {wanted - found or 'at all'}"
         need(found and found == wanted, "EMPTY_CLASS", said)
         share[there] = compute_sample_weight("balanced", column[there]) / there.sum()

@@ -18,8 +18,8 @@ some = settings(max_examples=25, deadline=None, derandomize=True)
 RANGE = tf.data.Dataset.range
 
 
-def drawn(dataset, count: int | None = None) -> np.ndarray:
-    return np.array(list((dataset if count is None else dataset.take(count)).as_numpy_iterator()))
+def drawn(dataset, count: int = -1) -> np.ndarray:
+    return np.array(list(dataset.take(count).as_numpy_iterator()))
 
 
 def assert_due(found: np.ndarray, expected: np.ndarray) -> None:
@@ -76,8 +76,6 @@ def test_over_many_epochs_the_counts_agree_with_the_weights():
     for one in range(8):
         more = int((found[:, one] > np.floor(due[one])).sum())
         assert stats.binomtest(more, many, due[one] % 1).pvalue > SURE
-    # Much closer than independent draws would come.
-    assert stats.chisquare(found.sum(axis=0)[:7], many * due[:7]).pvalue > 0.5
 
 
 @pytest.mark.parametrize("groups", [None, range(6)], ids=["cases", "groups"])
@@ -130,6 +128,12 @@ def test_the_same_seed_gives_the_same_stream_whatever_the_parallelism(stream):
     assert (drawn(stream(4), 120) != found[0]).any()
 
 
+def test_draws_of_a_mixture_are_not_those_of_indices_with_the_same_seed():
+    """Otherwise a source that draws by its own would go in step with the mixture."""
+    found = drawn(sampling.mixed(sources(1, 1), [1, 1], seed=0, size=64), 64)[:, 0]
+    assert (found != drawn(sampling.indices([1, 1], seed=0, size=64), 64)).any()
+
+
 def test_streams_say_how_long_they_are_and_what_they_hold():
     for epochs, length in ((None, -1), (4, 20)):
         order = sampling.indices([1] * 4, seed=0, size=5, epochs=epochs)
@@ -161,12 +165,6 @@ def test_in_every_epoch_every_source_has_its_share_and_its_elements_take_turns(m
     for place, length in enumerate(lengths):
         taken = found[found[:, 0] == place, 1]
         np.testing.assert_array_equal(taken, np.arange(len(taken)) % length)
-
-
-def test_draws_of_a_mixture_are_not_those_of_indices_with_the_same_seed():
-    """Otherwise a source that draws by its own would go in step with the mixture."""
-    found = drawn(sampling.mixed(sources(1, 1), [1, 1], seed=0, size=64), 64)[:, 0]
-    assert (found != drawn(sampling.indices([1, 1], seed=0, size=64), 64)).any()
 
 
 @some
@@ -202,12 +200,11 @@ def test_each_element_has_the_weight_of_its_class(labels, before, batched):
     np.testing.assert_array_equal(found, np.float32(expected))
 
 
-NOTHING, left = RANGE(5).filter(lambda number: number > 9), iter(range(3))
-ONCE = tf.data.Dataset.from_generator(lambda: left, output_signature=tf.TensorSpec([], tf.int64))
+NOTHING = RANGE(5).filter(lambda number: number > 9)
 
 
 def weighed(**fields):
-    return drawn(tf.data.Dataset.from_tensor_slices(fields).apply(sampling.weighted({0: 1, 1: 2})))
+    return drawn(tf.data.Dataset.from_tensor_slices(fields).apply(sampling.weighted({0: 1})))
 
 
 def mixed(*given, weights=(1, 1), **options):
@@ -222,7 +219,7 @@ def mixed(*given, weights=(1, 1), **options):
         (lambda: sampling.automatic([0, 1], {0: "air", 2: "cyst", 1: "node"}), r"EMPTY_CLASS.*2"),
         (lambda: sampling.automatic([(0, -1), (1, -1)]), "EMPTY_CLASS.* at all"),
         (lambda: sampling.automatic([(0, 1), (1, 1)], (0, 1)), r"EMPTY_CLASS.*\{0\}"),
-        (lambda: sampling.automatic([0, 7, 1], (0, 1)), r"UNKNOWN_LABEL.*7.*\{0, 1\}"),
+        (lambda: sampling.automatic([0, 7, 1], (0, 1)), r"UNKNOWN_LABEL.* 1, .*\{0, 1\}"),
         (lambda: sampling.automatic([0, None, -1, float("nan")]), "UNKNOWN_LABEL.*cases 1, 2, 3,"),
         (lambda: sampling.automatic([(0, 1), (-1, -1), (1, -1)]), "UNKNOWN_LABEL.*cases 1,"),
         (lambda: sampling.automatic([(0, 1), (1,)]), "inhomogeneous"),
@@ -236,7 +233,6 @@ def mixed(*given, weights=(1, 1), **options):
         (lambda: mixed(RANGE(3), RANGE(3), weights=[1]), "1 weights for 2 datasets"),
         (lambda: mixed(RANGE(3), NOTHING), "length is unknown"),
         (lambda: mixed(RANGE(3), NOTHING, size=4), "infinite number of elements but"),
-        (lambda: mixed(RANGE(3), ONCE, size=20), "infinite number of elements but"),
         (lambda: mixed(RANGE(3), RANGE(3).map(float)), "compatible element specs"),
         (lambda: sampling.class_weights([-1, -1]), "EMPTY_CLASS"),
         (lambda: sampling.class_weights([(0, 1), (1, 0)]), "labels.losses"),
