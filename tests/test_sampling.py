@@ -97,11 +97,10 @@ def test_an_epoch_is_shuffled_not_sorted_by_group_and_anew_each_time():
 
 
 def test_groups_are_ids_names_or_vectors_and_hold_together():
-    named = ["a", "b", "a", "c"]
-    for groups in (named, [(0, 0), (0, 1), (0, 0), (1, 0)], np.array([3, 5, 3, 9]), [0, 1, 0, 2]):
-        order = sampling.indices([1, 2, 1, 2], seed=1, size=3, epochs=40, groups=groups)
-        for row in drawn(order.batch(3)):
-            assert sorted(np.array(named)[row]) == ["a", "b", "c"]
+    named = ["a", "b", "a", "b"]
+    for groups in (named, [(0, 0), (0, 1)] * 2, [(0, 1), (1, 1)] * 2, np.array([3, 5, 3, 5])):
+        order = sampling.indices([1] * 4, seed=1, size=2, epochs=40, groups=groups)
+        assert (drawn(order.batch(2)).sum(axis=1) % 2 == 1).all()
 
 
 def sources(*lengths: int) -> list:
