@@ -13,6 +13,7 @@ import numpy as np
 
 from helpers.errors import listed, need
 
+MISSING = -1  # a label that is not known: records and data lists have it so
 SAME = {number: number for number in range(256)}  # the class ids that a mask can hold
 
 

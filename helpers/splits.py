@@ -12,9 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from helpers.cases import Case
+from helpers.cases import MISSING, Case
 from helpers.errors import need
-from helpers.labels import MISSING
 
 DRAWS = 50  # candidates, of which the most even one is taken
 

@@ -42,6 +42,25 @@ COVERED = """
     SaveAsNifti
 """
 
+# Of TorchIO 1.2.1: its transforms (but the deterministic twins of random ones), samplers and
+# loaders. Of medicai 0.0.4: `medicai.transforms`. Read from their source.
+TORCHIO = """
+    RandomAffine RandomAffineElasticDeformation RandomAnisotropy RandomBiasField RandomBlur
+    RandomElasticDeformation RandomFlip RandomGamma RandomGhosting RandomLabelsToImage RandomMotion
+    RandomNoise RandomSpike RandomSwap Clamp Compose Crop CropOrPad HistogramStandardization
+    KeepLargestComponent OneHot Pad RemapLabels RemoveLabels Resample RescaleIntensity Resize
+    SequentialLabels ToCanonical ToOrientation ZNormalization GridAggregator GridSampler LabelMap
+    LabelSampler Queue ScalarImage Subject SubjectsDataset SubjectsLoader UniformSampler
+    WeightedSampler
+"""
+MEDICAI = """
+    Compose CropForeground NormalizeIntensity Orientation RandomCropByPosNegLabel RandomCutOut
+    RandomFlip RandomRotate RandomRotate90 RandomShiftIntensity RandomSpatialCrop Resize Rotate90
+    ScaleIntensityRange SignalFillEmpty SlidingWindowInference SpatialCrop Spacing
+
+    RandCropByPosNegLabel RandFlip RandRotate90 RandShiftIntensity RandSpatialCrop
+"""
+
 # Every argument of Clara Train's image pipelines, and those of its SmartCache.
 ARGUMENTS = """
     data_list_file_path data_file_base_dir data_list_key output_crop_size transforms
@@ -88,11 +107,26 @@ def test_every_row_leads_to_something_of_ours_unless_it_says_there_is_nothing():
     assert len(ROWS) > 50
     for theirs, system, here, *differs in (row for row in WITH if row in ROWS):
         assert OURS.search(here) and len(differs) == 1, theirs
-        assert set(system.split(", ")) <= {"DLTK", "Clara", "MONAI"}, theirs
+        assert set(system.split(", ")) <= {*SYSTEMS, "DLTK", "Clara", "MONAI"}, theirs
     assert {len(row) for row in WITHOUT} == {3}
     assert len(OF_PIPELINES) > 25
     for theirs, here, *differs in OF_PIPELINES:
         assert OURS.search(here) and len(differs) == 1, theirs
+
+
+SYSTEMS = {"TorchIO": set(TORCHIO.split()), "medicai": set(MEDICAI.split())}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_names_of_torchio_and_medicai_are_theirs_and_each_stands_in_a_row_of_theirs(system):
+    """A row of theirs alone names nothing else: names are read, not guessed."""
+    named = set()
+    for theirs, systems, *_ in ROWS:
+        names, known = set(re.findall(r"`(\w+)`", theirs)), systems.split(", ")
+        named |= names if system in known else set()
+        if system in known and set(known) <= set(SYSTEMS):
+            assert names <= set().union(*(SYSTEMS[one] for one in known)), theirs
+    assert SYSTEMS[system] <= named
 
 
 @pytest.mark.parametrize("name", COVERED.split())
@@ -109,7 +143,8 @@ def test_every_argument_of_their_pipelines_stands_in_one_row(name):
 def test_all_that_the_packages_offer_stands_on_the_page(package):
     module = importlib.import_module(f"helpers.{package}")
     # What these do by themselves is not something that other systems have a name for.
-    inner = {"Warp", "coordinates", "draw", "flip", "from_memory", "once", "resample"}
+    inner = {"Warp", "coordinates", "copied", "draw", "flip", "from_memory", "once", "resample"}
+    inner |= {"runs_of", "starts"}
     missing = [n for n in module.__all__ if f"`{package}.{n}" not in PAGE and n not in inner]
     assert missing == []
 
