@@ -554,7 +554,9 @@ def test_arguments_that_mean_nothing_are_refused_at_once():
             "weights ... (0, 0)": lambda: crops.pos_neg((2, 2), seed=1, positive=0, negative=0),
             "weights ... (-1": lambda: crops.pos_neg((2, 2), seed=1, positive=-1),
             "weights ... nan": lambda: crops.pos_neg((2, 2), seed=1, negative=math.nan),
-            "each with a weight: not [1, 30] with [1]": lambda: STAGES["class_balanced"]((2, 2), weights=[1]),
+            "each with a weight: not [1, 30] with [1]": lambda: STAGES["class_balanced"](
+                (2, 2), weights=[1]
+            ),
             "classes ... [1, 1]": lambda: crops.class_balanced((2, 2), classes=[1, 1], seed=1),
             "image ... -1000": filled(fill=-1000),
             "image ... 0.5": filled(fill=0.5),

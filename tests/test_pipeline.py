@@ -471,7 +471,7 @@ def test_a_cache_beyond_the_memory_is_refused_before_it_fills(folder, monkeypatc
         ({"batch_size": 0}, "batch_size"),
         ({"sampling": [1, 2]}, "2 probabilities for 10"),
         ({"split": "nowhere"}, "which split"),
-        ({"crop": None}, "several shapes"),
+        ({"crop": None}, "in a batch with one of"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(wrong, words):

@@ -32,21 +32,20 @@ REBUILT = {
     # reader (185) and the frames (70) stand beside them here.
     "records": 700,
     "__main__ commands": 250,
+    "deeplab predict evaluation": 430,
+    "timing": 310,
 }
+# Rebuilt, and not at their budgets of 900 and 370 yet: the present size, which may only fall.
+UNFINISHED = {"stage augment crops sampling labels": 1220, "memory smart_cache pipeline": 570}
 # Not rebuilt yet: the present size, rounded up. It may only fall.
-PRESENT = {
-    "stage augment crops sampling labels labels_keras elements draws": 2380,
-    # Mixed dtypes in one set, and values that float16 cannot hold, took 20 lines more.
-    "memory smart_cache pipeline": 1410,
-    "deeplab predict evaluation": 1230,
-    "timing spans": 1120,
+PRESENT = UNFINISHED | {
     "show view* panel* figures outlines frames gantt charts line* curve* dots points": 2590,
     "checks* verdicts": 2080,
     "phantoms": 2290,
     "doctor arguments": 230,
 }
 # Whole files, blank lines and docstrings included.
-RAW = {"tests": 25260, "benchmarks": 6280, "tools": 2360}
+RAW = {"tests": 19950, "benchmarks": 5400, "tools": 2360}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11
@@ -107,8 +106,8 @@ def modules(root: Path) -> dict[Path, str]:
 
 
 def rebuilt(root: Path = ROOT) -> list[Path]:
-    """The modules that have their final size, and whose docstrings are held to the rules."""
-    return [path for path, name in modules(root).items() if row_of(name) in REBUILT]
+    """The modules that are new, and whose docstrings are held to the rules."""
+    return [path for path, name in modules(root).items() if row_of(name) in REBUILT | UNFINISHED]
 
 
 def shared_names(root: Path) -> dict[str, list[Path]]:
