@@ -19,7 +19,7 @@ SHOWN = """
     volume.Volume.resample_like
     augment.warp.fused
     augment.warp.half augment.warp.from_centre augment.warp.b_spline augment.warp.upsample
-    crops.starts.starts crops.copies.copied smart_cache.loaded smart_cache.SmartCache.swap
+    crops.starts.starts crops.copies.copied smart_cache.SmartCache.swap
     sampling.class_weights sampling.systematic
     deeplab.encoders.stride_to_rate
     deeplab.network.normalised deeplab.network.pointwise deeplab.network.separable
@@ -42,7 +42,8 @@ def found(name: str):
 def strangers(thing, code: str) -> set[str]:
     """Functions of the package that the code calls and that are not shown themselves."""
     known = inspect.unwrap(thing).__globals__
-    names = {one.id for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Name)}
+    calls = [one.func for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Call)]
+    names = {one.id for one in calls if isinstance(one, ast.Name)}
     functions = [known[one] for one in names if isinstance(known.get(one), types.FunctionType)]
     ours = {one.__name__ for one in functions if one.__module__.startswith("helpers.")}
     shown = {name.split(".")[-1] for name in SHOWN.split()}
