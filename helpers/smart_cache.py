@@ -154,10 +154,11 @@ class SmartCache(Sequence, AbstractContextManager):
             elements[position % len(elements)] = element
         self._elements = elements
         self.epoch += 1
+        done = time.perf_counter()
         self._load_ahead()
         left = tuple(item for _, item in self._neighbours(oldest))
         entered = tuple(item for _, item in self._neighbours(oldest + len(self)))
-        return Swap(ready - start, time.perf_counter() - ready, left, entered)
+        return Swap(ready - start, done - ready, left, entered)
 
     def callback(self):
         """A Keras callback that swaps at the end of each epoch and keeps each `Swap` in `swaps`."""

@@ -658,3 +658,9 @@ def test_or_it_stops_the_run_with_its_case():
     }
     refused({words: lambda d=data: list(d) for words, data in runs.items()}, tf.errors.OpError)
     assert len(list(streamed([one]).apply(crops.random((4, 6), seed=1)))) == 1
+
+
+def test_fields_keep_their_order():
+    element = {"image": np.ones((4, 4, 1)), "label": 1, "weight": 2.0, "spacing": 1.0, "case": "a"}
+    cut = tf.data.Dataset.from_tensors(element).apply(crops.random((2, 2), seed=1))
+    assert list(cut.element_spec) == list(element)

@@ -229,7 +229,7 @@ SETS = [
     (lambda e: e.repeat(), "without end"), (lambda e: tf.data.Dataset.range(3), ""),
     (lambda e: e.map(lambda x: {"mask": x["mask"]}), "dicts with an `image`"),
     (lambda e: e.map(lambda x: {"image": x["image"]}), "mask"),
-    (lambda e: e.map(lambda x: x | {"image": x["image"][..., 0]}), "shape"),
+    (lambda e: e.map(lambda x: x | {"image": x["image"][..., 0]}), "are taken"),
 ]  # fmt: skip
 
 

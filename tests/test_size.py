@@ -90,7 +90,7 @@ def test_the_table_counts_every_folder_and_the_notebooks(tmp_path):
     table, _ = made(tmp_path, {"errors": plain(3), "memory": plain(4)})
     rows = {line[:40].strip(): line[40:].split() for line in table}
     assert rows["errors"] == ["3", "9", "3.0", "80"]
-    assert rows["memory smart_cache pipeline"] == ["4", "12", "3.0", "<1,410"]
+    assert rows["memory smart_cache pipeline"] == ["4", "12", "3.0", "<570"]
     assert rows["helpers"] == ["7", "21", "3.0"]
     assert rows["notebooks"] == ["2", "6", "3.0"]
     assert rows["all of it"] == ["9", "27", "3.0"]

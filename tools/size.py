@@ -45,7 +45,7 @@ PRESENT = UNFINISHED | {
     "doctor arguments": 230,
 }
 # Whole files, blank lines and docstrings included.
-RAW = {"tests": 19950, "benchmarks": 5400, "tools": 2360}
+RAW = {"tests": 20010, "benchmarks": 5400, "tools": 2360}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11

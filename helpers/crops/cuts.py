@@ -128,7 +128,7 @@ class Crop:
             corners = tf.unstack(tf.pad(found, [[0, 0], [0, 1]]))  # all channels
         size = tf.minimum(shape, self.size) if self.allow_smaller else self.size
         cut, result = dict(self.fills(element)), {}
-        for name in element.keys() - {"runs"}:
+        for name in (one for one in element if one != "runs"):
             crops = [element[name]] * len(corners)
             if name in cut:
                 channels = element[name].shape[-1] or tf.shape(element[name])[-1]

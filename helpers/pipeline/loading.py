@@ -76,8 +76,9 @@ class Loaded(Sequence):
         """The element of one item; its loader is called with `more` as well."""
 
         def read(item):
-            element = {"case": f"item {number}"} | element_of(self.load(item, *more))
-            for field in self.facts.keys() & DTYPES.keys() - element.keys():
+            element = element_of(self.load(item, *more))
+            element.setdefault("case", f"item {number}")
+            for field in [one for one in DTYPES if one in self.facts and one not in element]:
                 own = getattr(item, field)
                 element[field] = np.asarray(
                     records.DEFAULTS[field] if own is None else own, DTYPES[field]

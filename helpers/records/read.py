@@ -189,7 +189,7 @@ def _static_shape(known: dict) -> list[int | None]:
 def _facts(known: dict) -> dict:
     """What is known of each record besides image and mask; a default where one lacks it."""
     facts = {"case": known["case"]}
-    for key in DEFAULTS.keys() & known.keys():
+    for key in [one for one in DEFAULTS if one in known]:  # always in this order
         some = next(one for one in known[key] if one is not None)
         lacking = np.full(np.shape(some), DEFAULTS[key])
         values = [lacking.tolist() if one is None else one for one in known[key]]
