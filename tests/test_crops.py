@@ -326,46 +326,6 @@ def test_two_by_three_is_six_on_every_field(whole, expected):
     np.testing.assert_array_equal(batch["image"], tf.reshape(plain["image"], (6, 2, 3, 1)))
 
 
-# In another process
-
-
-def test_stages_leave_their_process_and_give_the_same_there(tmp_path):
-    one = element(numbered((9, 9))[..., 0] % 4, label=np.int32(1))
-    plain, located = dataset(one, 3), dataset(one, 3).apply(crops.locate(image_threshold=5))
-    sides = crops.pos_neg((3, 4), per_image=2, seed=2)
-    stages = {
-        "locate": located,
-        "random": plain.apply(crops.random((3, 4), seed=1)),
-        "pos_neg with runs": located.apply(sides),
-        "pos_neg without": plain.apply(sides),
-        "class_balanced": plain.apply(crops.class_balanced((3, 4), classes=[1, 2], seed=3)),
-        "centre": plain.apply(crops.centre((12, 4), fill="min")),
-        "merge_batch_dims": located.apply(sides).batch(3).apply(crops.merge_batch_dims()),
-    }
-    for number, (name, data) in enumerate(stages.items()):
-        calls = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-        data.save(str(tmp_path / f"want{number}"))
-        graph = data._as_serialized_graph().numpy()
-        assert not any(call.encode() in graph for call in calls), name
-        (tmp_path / f"{number}.graph").write_bytes(graph)
-    program = f"""
-import tensorflow as tf
-from tensorflow.python.ops import gen_experimental_dataset_ops as made
-for number in range({len(stages)}):
-    want = tf.data.Dataset.load({str(tmp_path)!r} + f"/want{{number}}")
-    graph = tf.io.read_file({str(tmp_path)!r} + f"/{{number}}.graph")
-    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph)
-    found = tf.data.experimental.from_variant(variant, want.element_spec)
-    for one, other in zip(found, want, strict=True):
-        tf.nest.map_structure(lambda a, b: tf.debugging.assert_equal(a, b), one, other)
-print("same")
-"""
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
-    assert found.stdout == "same\n", found.stderr[-2000:]
-
-
 # From memory
 
 
