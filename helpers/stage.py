@@ -93,25 +93,24 @@ def seeded(
     Taught in: augmentation
     """
     return mapped(
-        numbered(dataset, seed),
+        tf.data.Dataset.zip(dataset, numbers(seed)),
         lambda element, number: function(element, salted(number, name)),
         name=name,
         num_parallel_calls=num_parallel_calls,
     )
 
 
-def numbered(dataset: tf.data.Dataset, seed: int) -> tf.data.Dataset:
-    """Pairs of an element and its number, int64 `[]`, from which `salted` makes its seed.
+def numbers(seed: int) -> tf.data.Dataset:
+    """A number for each element to come, int64 `[]`, from which `salted` makes its seed.
 
     Args:
-        dataset, seed: as of `seeded`.
+        seed: as of `seeded`.
 
     Taught in: no lesson; `seeded` is built on it, and `crops.from_memory`, which batches first
     """
     if not 0 <= seed < LARGEST_SEED or seed != int(seed):
         raise ValueError(f"a seed is a whole number from 0 to {LARGEST_SEED - 1}, not {seed}")
-    numbers = tf.data.Dataset.random(seed=int(seed), rerandomize_each_iteration=True)
-    return tf.data.Dataset.zip(dataset, numbers)
+    return tf.data.Dataset.random(seed=int(seed), rerandomize_each_iteration=True)
 
 
 def salted(number, name: str) -> tf.Tensor:

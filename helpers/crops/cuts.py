@@ -12,80 +12,62 @@ from helpers import stage
 from helpers.crops.starts import NOWHERE, locate, starts
 from helpers.errors import need
 
+CUT = ("image", "mask")  # the fields that have voxels
 FOREGROUND, BACKGROUND = (1, 2**31), (0, 1)  # ids: the first, and the one after the last
 RARE = 1e-300  # weight of a side that is drawn only if the other one is empty
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """A stage that crops: what `random`, `pos_neg`, `class_balanced` and `centre` return.
+    """A stage that crops at random: what `random`, `pos_neg` and `class_balanced` return.
 
     Args:
         size: in voxels.
         name: of the stage; its random numbers depend on it.
-        seed: as in `stage.seeded`; None for the middle.
+        seed: as in `stage.seeded`.
         groups, weights: of voxels that crops are centred on, as of `starts`; empty: anywhere.
-        per_image, allow_smaller, image_threshold, fill, mask_fill, num_parallel_calls: as of the
-            functions that return it.
+        per_image, num_parallel_calls: as of `random`.
 
     Taught in: no lesson; the functions that return it are
     """
 
     size: tuple[int, ...]
     name: str
-    seed: int | None = None
+    seed: int
     groups: tuple[tuple[int, int], ...] = ()
     weights: tuple[float, ...] = ()
     per_image: int | None = None
-    allow_smaller: bool = False
-    image_threshold: float | None = None
-    fill: float | str = 0
-    mask_fill: int = 0
     num_parallel_calls: int = stage.AUTOTUNE
 
     def __post_init__(self) -> None:
-        counts = [*self.size, 1 if self.per_image is None else self.per_image]
-        if len(self.size) not in (2, 3) or any(one < 1 or one != int(one) for one in counts):
-            raise ValueError(f"2 or 3 sizes and a count, from 1, not {self.size}, {self.per_image}")
+        if self.per_image is not None and self.per_image < 1:
+            raise ValueError(f"1 crop of each image or more, not {self.per_image}")
         if self.groups and not (min(self.weights) >= 0 and 0 < sum(self.weights) < np.inf):
             raise ValueError(f"weights are numbers from 0, not all of them 0, not {self.weights}")
 
     def __call__(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Crop the elements of a dataset."""
         self.check(dataset.element_spec)
-        options = {"name": self.name, "num_parallel_calls": self.num_parallel_calls}
-        if self.seed is None:
-            return stage.mapped(dataset, self._centred, **options)
         if self.groups and "runs" not in dataset.element_spec:
-            dataset = dataset.apply(locate(image_threshold=self.image_threshold))
-        return stage.seeded(dataset, self._cropped, seed=self.seed, **options)
+            dataset = dataset.apply(locate())
+        return stage.seeded(
+            dataset,
+            self._cropped,
+            seed=self.seed,
+            name=self.name,
+            num_parallel_calls=self.num_parallel_calls,
+        )
 
     def check(self, spec) -> None:
         """Refuse what can be seen before the first element, from its `element_spec`."""
         stage.checked(spec)
         *shape, _ = spec["image"].shape
-        if len(shape) != len(self.size):
-            raise ValueError(f"a crop of {self.size} voxels, of images of shape {shape}")
-        masked = "mask" in spec or "runs" in spec
-        need(masked or not self.groups, "NO_PAIR", "no mask says where to crop")
-        if self.image_threshold is not None and "runs" in spec:
-            raise ValueError("image_threshold belongs to crops.locate, which has found the runs")
-        larger = [
-            have is not None and have < want for have, want in zip(shape, self.size, strict=True)
-        ]
-        fits = self.seed is None or self.allow_smaller or not any(larger)
+        check_size(self.size, shape)
+        located = "mask" in spec or "runs" in spec
+        need(located or not self.groups, "NO_PAIR", "no mask says where to crop")
+        known = zip(shape, self.size, strict=True)
+        fits = all(have is None or have >= want for have, want in known)
         need(fits, "CROP_TOO_LARGE", f"a crop of {self.size} voxels, an image of {(*shape,)}")
-        for field, fill in self.fills(spec):
-            dtype = spec[field].dtype.as_numpy_dtype
-            with np.errstate(all="ignore"):
-                held = fill == "min" or np.isclose(np.float64(fill).astype(dtype), fill, rtol=1e-3)
-            if not held:
-                raise ValueError(f"the {field} is {spec[field].dtype.name}: no room for {fill}")
-
-    def fills(self, element) -> list[tuple[str, float | str]]:
-        """The fields that are cut, each with its value outside of the image."""
-        both = ("image", self.fill), ("mask", self.mask_fill)
-        return [(field, fill) for field, fill in both if field in element]
 
     def numbers(self, seed) -> tf.Tensor:
         """The random numbers of an element, int64 `[per_image or 1, axes]`, from its seed."""
@@ -94,64 +76,57 @@ class Crop:
 
     def starts(self, shapes, numbers, runs, owners) -> tf.Tensor:
         """Where the crops of some elements start: see `crops.starts`."""
-        sizes = tf.constant([self.size], tf.int64)
-        if self.seed is None:  # before the image, where it is smaller
-            return tf.truncatediv(shapes - sizes, 2)[:, tf.newaxis]
-        sizes = tf.minimum(shapes, sizes) if self.allow_smaller else sizes
         if not self.groups:
-            return numbers % (shapes - sizes + 1)[:, tf.newaxis]
-        return starts(shapes, sizes, numbers, runs, owners, self.groups, self.weights)
+            return numbers % (shapes - self.size + 1)[:, tf.newaxis]
+        return starts(shapes, self.size, numbers, runs, owners, self.groups, self.weights)
 
     def _cropped(self, element: dict, seed) -> dict:
-        image, case = element["image"], element.get("case")
-        shape, checks = image.shape[:-1], stage.fitting(element)
-        if not shape.is_fully_defined():
-            shape = tf.shape(image)[:-1]
+        case, checks = element.get("case"), stage.fitting(element)
+        shape = tf.shape(element["image"], tf.int64)[:-1]
+        if not element["image"].shape[:-1].is_fully_defined():
             about = ["a crop of", self.size, "voxels, an image of", shape]
-            fits = self.allow_smaller or tf.reduce_all(shape >= self.size)
+            fits = tf.reduce_all(shape >= self.size)
             checks += stage.require(fits, "CROP_TOO_LARGE", about, case)
         runs = element.get("runs", tf.zeros([0, 3], tf.int32))
         if self.groups:
             found = tf.reduce_sum(tf.cast(runs[:, 2], tf.int64))
             about = ["runs of", found, "voxels, an image of", shape]
-            same = found == tf.reduce_prod(tf.cast(tf.stack(shape), tf.int64))
+            same = found == tf.reduce_prod(shape)
             checks += stage.require(same, "SHAPE_MISMATCH", about, case)
         with tf.control_dependencies(checks):
-            shapes = tf.cast(tf.stack(shape), tf.int64)[tf.newaxis]
-            numbers, owners = self.numbers(seed)[tf.newaxis], tf.zeros_like(runs[:, 0], tf.int64)
-            found = self.starts(shapes, numbers, runs, owners)[0]
-        about = ["no voxel with an id in", self.groups]
-        drawn = tf.reduce_all(found != NOWHERE)
-        checks = stage.require(drawn, "NO_PLACE", about, case) if self.groups else []
+            numbers, owners = self.numbers(seed), tf.zeros_like(runs[:, 0], tf.int64)
+            found = self.starts(shape[tf.newaxis], numbers[tf.newaxis], runs, owners)[0]
+        if self.groups:
+            about = ["no voxel with an id in", self.groups]
+            drawn = tf.reduce_all(found != NOWHERE)
+            checks = stage.require(drawn, "NO_PLACE", about, case)
         with tf.control_dependencies(checks):
-            found = tf.cast(found, tf.int32)
-            corners = tf.unstack(tf.pad(found, [[0, 0], [0, 1]]))  # all channels
-        size = tf.minimum(shape, self.size) if self.allow_smaller else self.size
-        cut, result = dict(self.fills(element)), {}
-        for name in (one for one in element if one != "runs"):
-            crops = [element[name]] * len(corners)
-            if name in cut:
-                channels = element[name].shape[-1] or tf.shape(element[name])[-1]
-                whole = tf.concat([size, [channels]], 0)
-                crops = [tf.slice(element[name], at, whole) for at in corners]
-            result[name] = crops[0] if self.per_image is None else tf.stack(crops)
+            corners = tf.unstack(tf.pad(tf.cast(found, tf.int32), [[0, 0], [0, 1]]))
+        result = {}
+        for name in (name for name in element if name != "runs"):
+            copies = [element[name]] * len(corners)
+            if name in CUT:
+                channels = tf.shape(element[name])[-1:]
+                whole = tf.concat([self.size, channels], 0)
+                copies = [tf.slice(element[name], corner, whole) for corner in corners]
+            result[name] = copies[0] if self.per_image is None else tf.stack(copies)
         return result
 
-    def _centred(self, element: dict) -> dict:
-        result = {name: value for name, value in element.items() if name != "runs"}
-        with tf.control_dependencies(stage.fitting(element)):
-            shape = tf.shape(element["image"])[:-1]
-        start = tf.truncatediv(shape - self.size, 2)
-        kept, before = tf.minimum(shape, self.size), tf.maximum(-start, 0)
-        sides = tf.pad(tf.stack([before, self.size - kept - before], 1), [[0, 1], [0, 0]])
-        for name, fill in self.fills(element):
-            value = element[name]
-            outside = tf.reduce_min(value) if fill == "min" else tf.cast(fill, value.dtype)
-            first = tf.concat([tf.maximum(start, 0), [0]], 0)
-            cut = tf.slice(value, first, tf.concat([kept, [-1]], 0))
-            cut = tf.pad(cut, sides, constant_values=outside)
-            result[name] = tf.ensure_shape(cut, [*self.size, value.shape[-1]])
-        return result
+
+def check_size(size: Sequence[int], shape: Sequence[int | None]) -> None:
+    """Refuse the size of a crop that is none, or of other axes than the images have.
+
+    Args:
+        size: in voxels. -1 would mean "all that is left" to TensorFlow.
+        shape: of the images in space.
+
+    Raises:
+        ValueError: with both.
+
+    Taught in: no lesson; crops ask it
+    """
+    if len(size) != len(shape) or min(size) < 1:
+        raise ValueError(f"a crop of {size} voxels, of images of shape {shape}")
 
 
 def random(size: Sequence[int], *, seed: int, **options) -> Crop:
@@ -162,9 +137,8 @@ def random(size: Sequence[int], *, seed: int, **options) -> Crop:
         seed: as in `stage.seeded`.
         options: `per_image`: crops of each image, drawn independently, so they may overlap or
             repeat. All fields get a first axis of this length, `label`, `case` and `spacing` by
-            repetition; None gives one crop without that axis. `allow_smaller`: where the image is
-            smaller than the crop, take all of that axis. `num_parallel_calls`: elements worked on
-            at a time.
+            repetition; None gives one crop without that axis. `num_parallel_calls`: elements
+            worked on at a time.
 
     Returns:
         A stage for elements of any spatial shape; `runs` of `locate` is dropped.
@@ -200,15 +174,14 @@ def pos_neg(
         positive: weight of the foreground, from 0.
         negative: weight of the background, from 0.
         seed: as in `stage.seeded`.
-        options: as for `random`; and `image_threshold` as for `locate`, which has said it already
-            where elements have `runs`.
+        options: as for `random`.
 
     Returns:
         A stage. It draws from `runs` of `locate` and drops them; without them it looks through
         each mask again, which takes several times as long as the crops.
 
     Raises:
-        ValueError: for bad arguments, for batches, and for a threshold where `runs` are.
+        ValueError: for bad arguments, and for batches.
         CourseDataError: `NO_PAIR` without masks; `CROP_TOO_LARGE` or `MASK_MISMATCH` where the
             shapes are known.
         tf.errors.InvalidArgumentError: the same codes while running, `NO_PLACE` if both sides are
@@ -266,7 +239,13 @@ def class_balanced(
     return Crop(tuple(size), "crops.class_balanced", seed, groups, tuple(weights), **options)
 
 
-def centre(size: Sequence[int], *, fill: float | str = 0, mask_fill: int = 0, **options) -> Crop:
+def centre(
+    size: Sequence[int],
+    *,
+    fill: float | str = 0,
+    mask_fill: int = 0,
+    num_parallel_calls: int = stage.AUTOTUNE,
+):
     """Cut or pad each spatial axis to `size`, round its middle; channels stay as they are.
 
     Where an odd number of voxels is cut off or added, the odd one is at the end: of 7 voxels cut
@@ -277,10 +256,10 @@ def centre(size: Sequence[int], *, fill: float | str = 0, mask_fill: int = 0, **
         fill: value of the image outside, in its own unit (-1000 for HU), or "min" for the smallest
             one of the whole image, which is air in CT and MR.
         mask_fill: the class id outside; 255 is what DeepLab ignores.
-        options: `num_parallel_calls`, elements worked on at a time.
+        num_parallel_calls: elements worked on at a time.
 
     Returns:
-        A stage; `runs` of `locate` is dropped.
+        A stage, which belongs before the cache: no chance is in it. `runs` of `locate` is dropped.
 
     Raises:
         ValueError: for a bad size, for batches, and for a fill that the dtype cannot hold.
@@ -291,7 +270,38 @@ def centre(size: Sequence[int], *, fill: float | str = 0, mask_fill: int = 0, **
 
     Taught in: imbalanced classification
     """
-    return Crop(tuple(size), "crops.centre", fill=fill, mask_fill=mask_fill, **options)
+    fills = {"image": fill, "mask": mask_fill}
+
+    def centred(element: dict) -> dict:
+        with tf.control_dependencies(stage.fitting(element)):
+            shape = tf.shape(element["image"])[:-1]
+        first, kept = tf.maximum(shape - size, 0) // 2, tf.minimum(shape, size)
+        before = (size - kept) // 2
+        sides = tf.pad(tf.stack([before, size - kept - before], 1), [[0, 1], [0, 0]])
+        result = {name: value for name, value in element.items() if name != "runs"}
+        for name in (name for name in fills if name in element):
+            value, outside = element[name], fills[name]
+            outside = tf.reduce_min(value) if outside == "min" else tf.cast(outside, value.dtype)
+            cut = tf.slice(value, tf.pad(first, [[0, 1]]), tf.concat([kept, [-1]], 0))
+            cut = tf.pad(cut, sides, constant_values=outside)
+            result[name] = tf.ensure_shape(cut, [*size, value.shape[-1]])
+        return result
+
+    def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        spec = dataset.element_spec
+        stage.checked(spec)
+        check_size(size, spec["image"].shape[:-1])
+        for name in (name for name in fills if name in spec and fills[name] != "min"):
+            kind = spec[name].dtype.as_numpy_dtype
+            with np.errstate(all="ignore"):
+                held = np.isclose(np.float64(fills[name]).astype(kind), fills[name], rtol=1e-3)
+            if not held:
+                raise ValueError(f"the {name} is {kind.__name__}: no room for {fills[name]}")
+        return stage.mapped(
+            dataset, centred, name="crops.centre", num_parallel_calls=num_parallel_calls
+        )
+
+    return apply
 
 
 def merge_batch_dims(*, num_parallel_calls: int = stage.AUTOTUNE):
@@ -319,12 +329,8 @@ def merge_batch_dims(*, num_parallel_calls: int = stage.AUTOTUNE):
     """
 
     def merge(batch: dict) -> dict:
-        merged = {}
-        for name, value in batch.items():
-            many, each = value.shape[:2]
-            count = -1 if None in (many, each) else many * each
-            merged[name] = tf.reshape(value, tf.concat([[count], tf.shape(value)[2:]], 0))
-        return merged
+        shapes = {name: [[-1], tf.shape(value)[2:]] for name, value in batch.items()}
+        return {name: tf.reshape(batch[name], tf.concat(shapes[name], 0)) for name in batch}
 
     def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
         leads = {tuple(spec.shape[:2]) for spec in dataset.element_spec.values()}

@@ -18,7 +18,7 @@ IDS = 2**32  # more than there are ids
 NOWHERE = tf.int64.min  # for a start: there is no voxel to draw
 
 
-def starts(shapes, sizes, numbers, runs, owners, groups, weights):
+def starts(shapes, size, numbers, runs, owners, groups, weights):
     """Draw where crops start: a group by its weight, a voxel of it, the crop round it.
 
     All elements of a batch at once, each with several crops. A crop that would stick out of its
@@ -26,8 +26,7 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
 
     Args:
         shapes: of the images in voxels, int64 `[b, r]`.
-        sizes: of the crops in voxels, int64 `[b, r]` or `[1, r]`; an even one has its centre at
-            size / 2.
+        size: of the crops in voxels, `[r]`; an even one has its centre at size / 2.
         numbers: random, int64 `[b, k, r]`, of which the first two of each crop are used.
         runs: int32 `[n, 3]`, of `locate`: those of all elements, one after another.
         owners: int64 `[n]`, which element each run is of.
@@ -45,14 +44,13 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
     ids, first, length = tf.unstack(tf.cast(runs, tf.int64), axis=1)
     # Runs come by element and by id, so if all voxels are counted, those of a group are neighbours.
     ends = tf.cumsum(length)
-    before = tf.concat([tf.zeros([1], tf.int64), ends], 0)
+    before = tf.concat([[0], ends], 0)
     element = tf.range(tf.shape(shapes, tf.int64)[0])[:, tf.newaxis, tf.newaxis]
     edges = tf.searchsorted(owners * IDS + ids, tf.reshape(element * IDS + np.array(groups), [-1]))
     low, high = tf.unstack(tf.reshape(tf.gather(before, edges), [-1, len(groups), 2]), axis=2)
 
-    weights = np.float64(weights)
-    high = tf.where(weights > 0, high, low)  # a group without weight is as good as empty
-    chances = tf.cumsum(tf.where(high > low, weights, np.float64(0)), axis=1)
+    high = tf.where(np.array(weights) > 0, high, low)  # without weight is as good as empty
+    chances = tf.cumsum(tf.where(high > low, np.float64(weights), 0), axis=1)
     uniform = tf.cast(numbers[..., 0] % FINE, tf.float64) / FINE
     group = tf.searchsorted(chances, uniform * chances[:, -1:], side="right")
     group = tf.minimum(group, len(groups) - 1)
@@ -63,9 +61,9 @@ def starts(shapes, sizes, numbers, runs, owners, groups, weights):
     run = tf.searchsorted(ends, tf.reshape(place, [-1]), side="right")
     ahead = tf.reshape(tf.gather(first, run) - tf.gather(before, run), tf.shape(place))
     voxel = (place + ahead)[..., tf.newaxis]  # in C order
-    shapes, sizes = shapes[:, tf.newaxis], sizes[:, tf.newaxis]
+    shapes = shapes[:, tf.newaxis]
     centre = voxel // tf.math.cumprod(shapes, axis=2, exclusive=True, reverse=True) % shapes
-    start = tf.clip_by_value(centre - sizes // 2, 0, shapes - sizes)
+    start = tf.clip_by_value(centre - np.array(size) // 2, 0, shapes - size)
     return tf.where((high > low)[..., tf.newaxis], start, NOWHERE)
 
 
@@ -79,21 +77,16 @@ def runs_of(image, mask, image_threshold: float | None = None) -> tf.Tensor:
 
     Taught in: no lesson; `locate` and the crops use it
     """
-    ids = tf.reshape(mask, [-1])
-    change = ids[1:] != ids[:-1]
+    ids = tf.cast(tf.reshape(mask, [-1]), tf.int32)
     if image_threshold is not None:
         shown = tf.reduce_any(tf.cast(image, tf.float64) > image_threshold, axis=-1)
-        hidden = ~(tf.reshape(shown, [-1]) | tf.cast(ids, tf.bool))
-        change |= hidden[1:] != hidden[:-1]
-    after = tf.where(change)[:, 0] + 1
-    count = tf.size(ids, tf.int64)
-    ends = tf.concat([tf.zeros([1], tf.int64), after, [count]], 0)
-    first = ends[:-1]
-    found = tf.cast(tf.gather(ids, first), tf.int64)
-    if image_threshold is not None:
-        found = tf.where(tf.gather(hidden, first), tf.constant(-1, tf.int64), found)
-    runs = tf.stack([found, first, ends[1:] - first], axis=1)
-    return tf.cast(tf.gather(runs, tf.argsort(found, stable=True)), tf.int32)
+        ids = tf.where((ids == 0) & ~tf.reshape(shown, [-1]), -1, ids)
+    after = tf.cast(tf.where(ids[1:] != ids[:-1])[:, 0], tf.int32) + 1
+    first = tf.concat([[0], after], 0)
+    length = tf.concat([after, [tf.size(ids)]], 0) - first
+    found = tf.gather(ids, first)
+    runs = tf.stack([found, first, length], axis=1)
+    return tf.gather(runs, tf.argsort(found, stable=True))
 
 
 def locate(*, image_threshold: float | None = None, num_parallel_calls: int = stage.AUTOTUNE):
