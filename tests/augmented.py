@@ -6,6 +6,7 @@ from scipy import stats
 from helpers import augment
 from helpers.augment.amounts import random_numbers
 from helpers.augment.dataset import changed
+from helpers.errors import CourseDataError
 
 import tensorflow as tf  # isort: skip
 
@@ -23,7 +24,8 @@ def evenly_drawn(shape, low=0, high=255, seed=0):
 
 def act(transforms, images, masks=None):
     """What transforms make of a batch, in voxels and without compiling; and of masks, if any."""
-    batch = {"image": tf.constant(images, tf.float32)} | ({} if masks is None else {"mask": masks})
+    batch = {"image": tf.constant(images, tf.float32)}
+    batch |= {} if masks is None else {"mask": tf.constant(masks)}
     spacing = np.ones((len(images), np.ndim(images) - 2), np.float32)
     numbers = random_numbers(transforms, np.shape(images), spacing, tf.constant([1, 2], tf.int64))
     image, mask, _ = changed(transforms, batch, spacing, *numbers)
@@ -47,3 +49,12 @@ def evenly(found, low, high, slack=1e-4):
     slack *= high - low
     inside = low - slack <= found.min() and found.max() <= high + slack
     return inside and stats.kstest(found, "uniform", (low, high - low)).pvalue > SURE
+
+
+def refusal(call, *args, **options):
+    """What is said when something is refused, or None."""
+    try:
+        call(*args, **options)
+    except (ValueError, TypeError, OverflowError, CourseDataError) as error:
+        return str(error) or "refused"
+    return None
