@@ -22,11 +22,11 @@ def evenly_drawn(shape, low=0, high=255, seed=0):
     return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
 
 
-def act(transforms, images, masks=None):
-    """What transforms make of a batch, in voxels and without compiling; and of masks, if any."""
+def act(transforms, images, masks=None, spacing=1):
+    """What transforms make of a batch, without compiling; and of masks, if any."""
     batch = {"image": tf.constant(images, tf.float32)}
     batch |= {} if masks is None else {"mask": tf.constant(masks)}
-    spacing = np.ones((len(images), np.ndim(images) - 2), np.float32)
+    spacing = np.full((len(images), np.ndim(images) - 2), spacing, np.float32)
     numbers = random_numbers(transforms, np.shape(images), spacing, tf.constant([1, 2], tf.int64))
     image, mask, _ = changed(transforms, batch, spacing, *numbers)
     assert image.dtype == tf.float32 and image.shape == np.shape(images)

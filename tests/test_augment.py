@@ -156,7 +156,7 @@ def test_image_and_mask_are_taken_from_the_same_places_and_each_of_a_batch_its_o
     failed = []
     for shape in (VOLUME, PICTURE):
         mask = ids(shape)
-        found = [augment.once(some, places(shape), mask, seed=1) for some in RANDOM]
+        found = [next(zip(*act(some, [places(shape)], [mask]), strict=True)) for some in RANDOM]
         compiled = run({"image": places(shape), "mask": mask}, ALL, count=4)
         found += [(one["image"], one["mask"]) for one in compiled]
         failed += [shape] if not all(taken_from_one_place(*one, mask) for one in found) else []
@@ -201,7 +201,7 @@ def test_content_goes_where_the_amounts_say_in_mm():
     for name, (transforms, forward, shift) in FORWARD.items():
         shape = VOLUME if len(forward) == 3 else PICTURE
         spacing = np.array(SPACING[len(shape)])
-        image, mask = augment.once(transforms, places(shape), ids(shape), spacing=spacing)
+        (image,), (mask,) = act(transforms, [places(shape)], [ids(shape)], spacing)
         there = (places(shape) - centres(shape)) * spacing
         back = (there - shift) @ np.linalg.inv(forward).T
         expected = np.clip(back / spacing + centres(shape), 0, np.array(shape) - 1)
