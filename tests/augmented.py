@@ -56,5 +56,5 @@ def refusal(call, *args, **options):
     try:
         call(*args, **options)
     except (ValueError, TypeError, OverflowError, CourseDataError) as error:
-        return str(error) or "refused"
+        return f"{type(error).__name__}: {error}"
     return None

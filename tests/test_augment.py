@@ -112,7 +112,7 @@ def test_amounts_and_probabilities_that_mean_nothing_are_refused():
     for make, amount, _, impossible in TRANSFORMS:
         calls = [functools.partial(make, one) for one in impossible]
         calls += [functools.partial(make, amount, p=p) for p in (-0.1, 1.1, math.nan)]
-        accepted += [one for one in calls if not refusal(one)]
+        accepted += [one for one in calls if "ValueError" not in str(refusal(one))]
     assert not accepted
 
 
@@ -137,11 +137,10 @@ def test_no_amount_and_no_act_change_nothing_and_flips_no_value_to_the_bit():
     for shape, dtype in (((*VOLUME, 1), "int16"), ((*VOLUME, 3), "float32"), ((5, 6, 3), "uint8")):
         element = {"image": values(shape, np.dtype(dtype)), "mask": ids(shape[:-1])}
         options = {"spacing": (2.5, 0.7, 0.9)[: len(shape) - 1], "fill": -5, "mask_fill": 9}
-        for some, step in ((still, 1), ([Flip("y", p=1), Flip("x", p=1)], -1)):
-            colours = () if shape[-1] == 3 else (grey.Hue, grey.Saturation)
-            (after,) = run(
-                element, [one for one in some if not isinstance(one, colours)], **options
-            )
+        colours = () if shape[-1] == 3 else (grey.Hue, grey.Saturation)
+        quiet = [one for one in still if not isinstance(one, colours)]
+        for some, step in ((quiet, 1), ([Flip("y", p=1), Flip("x", p=1)], -1)):
+            (after,) = run(element, some, **options)
             assert after["image"].dtype == np.float32 and after["mask"].dtype == np.uint8
             for name, before in element.items():
                 same = np.array_equal(after[name], before[..., ::step, ::step, :])
@@ -164,11 +163,9 @@ def test_image_and_mask_are_taken_from_the_same_places_and_each_of_a_batch_its_o
     batch = {"image": np.stack([places(PICTURE)] * 4), "mask": masks}
     for transforms, kinds in ((ALL, 12), ([Flip("x"), Flip("y")], 4)):
         after = run(batch, transforms, count=3, batched=True)
-        pairs = [
-            (*of, mask) for one in after for *of, mask in zip(*one.values(), masks, strict=True)
-        ]
-        right = [taken_from_one_place(*one) for one in pairs]
-        if not all(right) or len({image.tobytes() for image, *_ in pairs}) != kinds:
+        moved = [one for batch in after for one in zip(*batch.values(), masks, strict=True)]
+        right = [taken_from_one_place(*one) for one in moved]
+        if not all(right) or len({image.tobytes() for image, *_ in moved}) != kinds:
             failed.append((transforms, right))
     assert not failed
 
