@@ -76,9 +76,15 @@ def ct(*, axes=3):
 
     Taught in: augmentation
     """
-    turn = Rotate((10, 5, 5) if axes == 3 else 10, p=0.8)
-    body = [turn, Zoom(0.1, p=0.5), Translate(10, p=0.5), Elastic(4, grid=32, p=0.5)]
-    return [Unit("HU"), *body, Brightness(5, p=0.3), Noise(20, p=0.5)]
+    return [
+        Unit("HU"),
+        Rotate((10, 5, 5) if axes == 3 else 10, p=0.8),
+        Zoom(0.1, p=0.5),
+        Translate(10, p=0.5),
+        Elastic(4, grid=32, p=0.5),
+        Brightness(5, p=0.3),
+        Noise(20, p=0.5),
+    ]
 
 
 def mr(*, axes=3, laterality=False):
@@ -95,12 +101,17 @@ def mr(*, axes=3, laterality=False):
 
     Taught in: augmentation
     """
-    sides = [] if laterality else [Flip("x")]
-    turn = Rotate((10, 10, 10) if axes == 3 else 10, p=0.8)
-    head = [*sides, turn, Zoom(0.1, p=0.5), Elastic(4, grid=32, p=0.5)]
-    each = {"each_channel": True}
-    seen = [BiasField(0.3, p=0.5), Gamma(0.3, p=0.3, **each), Contrast(0.2, p=0.3, **each)]
-    return [Unit("signal"), *head, *seen, Noise(0.1, p=0.5, relative=True, **each)]
+    return [
+        Unit("signal"),
+        *([] if laterality else [Flip("x")]),
+        Rotate((10, 10, 10) if axes == 3 else 10, p=0.8),
+        Zoom(0.1, p=0.5),
+        Elastic(4, grid=32, p=0.5),
+        BiasField(0.3, p=0.5),
+        Gamma(0.3, p=0.3, each_channel=True),
+        Contrast(0.2, p=0.3, each_channel=True),
+        Noise(0.1, p=0.5, relative=True, each_channel=True),
+    ]
 
 
 def dermoscopy():
@@ -113,9 +124,20 @@ def dermoscopy():
 
     Taught in: augmentation
     """
-    skin = [Flip("x"), Flip("y"), Rotate(180), Zoom(0.25), Shear(5)]
-    light = [Hue(8, p=0.5), Saturation(0.2, p=0.5), Contrast(0.2, p=0.5), Brightness(20, p=0.5)]
-    return [Unit("0 to 255"), *skin, *light, Cutout(0.2, p=0.2), Clip(0, 255)]
+    return [
+        Unit("0 to 255"),
+        Flip("x"),
+        Flip("y"),
+        Rotate(180),
+        Zoom(0.25),
+        Shear(5),
+        Hue(8, p=0.5),
+        Saturation(0.2, p=0.5),
+        Contrast(0.2, p=0.5),
+        Brightness(20, p=0.5),
+        Cutout(0.2, p=0.2),
+        Clip(0, 255),
+    ]
 
 
 def xray():
@@ -127,6 +149,14 @@ def xray():
 
     Taught in: augmentation
     """
-    body = [Rotate(7, p=0.8), Zoom(0.1, p=0.5), Translate(10, p=0.5)]
-    tube = [Gamma(0.3, p=0.5), Contrast(0.2, p=0.5), Brightness(15, p=0.5), Noise(8, p=0.3)]
-    return [Unit("0 to 255"), *body, *tube, Clip(0, 255)]
+    return [
+        Unit("0 to 255"),
+        Rotate(7, p=0.8),
+        Zoom(0.1, p=0.5),
+        Translate(10, p=0.5),
+        Gamma(0.3, p=0.5),
+        Contrast(0.2, p=0.5),
+        Brightness(15, p=0.5),
+        Noise(8, p=0.3),
+        Clip(0, 255),
+    ]

@@ -41,12 +41,8 @@ class Transform:
     def extra(self, shape, spacing, seed):
         """Random numbers beside the amounts, if any: for control points, or for each voxel."""
 
-    def swapped(self, mask, amounts):
-        """The `mask`, with other ids if it has any to swap, for `amounts` `[b, 1, ..., k]`."""
-        return mask
-
     def change(self, image, amounts, extra):
-        """The float32 `image` with other grey values, if it changes any."""
+        """The float32 `image` with other grey values, if any, for `amounts` `[b, 1, ..., k]`."""
         return image
 
 
@@ -70,6 +66,22 @@ def pair(amount, middle=0, least=-math.inf):
     if not (least <= low <= high and math.isfinite(high - low)):
         raise ValueError(f"an amount is a number from 0 or a pair (low, high), not {amount}")
     return float(low), float(high)
+
+
+def pairs(amount, count):
+    """The limits of several amounts.
+
+    Args:
+        amount: one for all, or as many as there are: three numbers, or pairs.
+        count: how many one stands for.
+
+    >>> pairs(2, 2), pairs((1, 2, (3, 4)), 3)
+    ([(-2.0, 2.0), (-2.0, 2.0)], [(-1.0, 1.0), (-2.0, 2.0), (3.0, 4.0)])
+
+    Taught in: no lesson; `Rotate` and `Translate` use it
+    """
+    several = np.iterable(amount) and (len(amount) == 3 or np.iterable(amount[0]))
+    return [pair(one) for one in (amount if several else [amount] * count)]
 
 
 def random_numbers(transforms, shape, spacing, seed):
@@ -107,13 +119,11 @@ def drawn(transforms, rank, numbers, extras):
 
     Taught in: no lesson; `augment.stage` and `augment.draw` use it
     """
-    if not transforms:
-        return []
-    limits = [one.limits(rank) for one in transforms]
-    counts = [len(one) for one in limits]
-    low, high = np.float32([each for one in limits for each in one]).reshape(-1, 2).T
-    coins, places = tf.split(numbers, [len(counts), sum(counts)], axis=1)
-    acts = tf.cast(coins < np.float32([one.p for one in transforms]), tf.float32)
-    acts = tf.gather(acts, np.repeat(np.arange(len(counts)), counts), axis=1)
-    amounts = tf.split(acts * (low + (high - low) * places), counts, axis=1)
-    return list(zip(transforms, amounts, extras, strict=True))
+    result, used = [], len(transforms)
+    for i, (transform, extra) in enumerate(zip(transforms, extras, strict=True)):
+        low, high = np.float32(transform.limits(rank)).reshape(-1, 2).T
+        places = numbers[:, used : used + len(low)]
+        used += len(low)
+        acts = tf.cast(numbers[:, i : i + 1] < transform.p, tf.float32)
+        result.append((transform, acts * (low + (high - low) * places), extra))
+    return result

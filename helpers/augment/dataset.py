@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from helpers.augment.amounts import Transform, drawn, random_numbers
-from helpers.augment.grey import Grey, Unit
+from helpers.augment.grey import Unit
 from helpers.augment.moving import Flip, Moving, joined
 from helpers.augment.warp import resample, sizes
 from helpers.stage import AUTOTUNE, checked, fitting, require, seeded
@@ -61,29 +61,28 @@ def stage(
     if strange:
         raise ValueError(f"transforms are ones like augment.Rotate(15), not {strange}")
     fill = fill if fill in ("edge", "reflect") else float(fill)
-    options = {"fill": fill, "mask_fill": np.uint8(mask_fill), "batched": batched}
+    change = functools.partial(changed, transforms, fill=fill, mask_fill=np.uint8(mask_fill))
 
     def augmented(element, seed):
         with tf.control_dependencies(fitting(element)):
             given = {k: tf.identity(element[k]) for k in ("image", "mask") if k in element}
-        image = given["image"]
-        shape = sizes(image) if batched else [1, *sizes(image)]
+        batch = given if batched else {k: one[None] for k, one in given.items()}
+        shape = sizes(batch["image"])
         mm = tf.cast(element.get("spacing", 1) if spacing is None else spacing, tf.float32)
         mm = tf.broadcast_to(tf.where(mm > 0, mm, 1), [shape[0], len(shape) - 2])
         numbers = random_numbers(transforms, shape, mm, seed)
         known = all(one.shape.is_fully_defined() for one in given.values())
-        change = functools.partial(changed, transforms, **options)
-        change = tf.function(change, jit_compile=known and xla_works(), autograph=False)
-        result, finite = change(given, mm, *numbers)
-        cases = tf.broadcast_to(element.get("case", "without a name"), tf.shape(finite))
-        worst = cases[tf.argmin(tf.cast(finite, tf.int32))]
-        require(tf.reduce_all(finite), "NOT_FINITE", ["an image holds NaN or infinities"], worst)
+        compiler = {"jit_compile": known and xla_works(), "autograph": False}
+        image, mask, finite = tf.function(change, **compiler)(batch, mm, *numbers)
+        cases = tf.broadcast_to(element.get("case", "without a name"), shape[:1])
+        bad = tf.boolean_mask(cases, ~finite)
+        require(tf.reduce_all(finite), "NOT_FINITE", ["an image holds NaN or infinities"], bad)
         for unit in transforms:
             if isinstance(unit, Unit):
-                require(unit.possible(image), "WRONG_UNIT", ["this cannot be", unit.name], cases)
-        for name, one in result.items():
-            one.set_shape(given[name].shape)
-        return element | result
+                possible = unit.possible(given["image"])
+                require(possible, "WRONG_UNIT", ["this cannot be", unit.name], cases)
+        after = {"image": image, "mask": mask}
+        return element | {k: tf.reshape(after[k], sizes(one)) for k, one in given.items()}
 
     def apply(dataset):
         checked(dataset.element_spec, batched=batched)
@@ -104,54 +103,51 @@ def xla_works():
     """
     try:
         with tf.init_scope():  # now, and not as part of a graph that is being made
-            tf.function(lambda x: x + 1, jit_compile=True, autograph=False)(tf.constant(1))
+            tf.function(tf.abs, jit_compile=True)(tf.constant(1))
     except tf.errors.OpError:
         return False
     return True
 
 
-def changed(transforms, given, spacing, numbers, extras, *, fill, mask_fill, batched):
-    """All transforms on one element: what XLA compiles.
+def changed(transforms, batch, spacing, numbers, extras, *, fill="edge", mask_fill=0):
+    """All transforms on a batch: what XLA compiles.
 
     Args:
         transforms: of a stage.
-        given: `image`, and maybe `mask`.
+        batch: `image`, and maybe `mask`.
         spacing: float32 `[b, r]` in mm.
         numbers, extras: of `random_numbers`.
         fill, mask_fill: as for `resample`.
-        batched: whether the element is a batch.
 
     Returns:
-        Image, and mask, after them; and which images were finite, `[b]`.
+        Image; mask, or None without one; and which images were finite, `[b]`.
 
     Taught in: no lesson; `augment.stage` uses it
     """
-    batch = given if batched else {name: one[None] for name, one in given.items()}
     image = batch["image"]
     mask = batch.get("mask", tf.zeros_like(image[..., :1], tf.uint8))
-    rank, finite = image.shape.rank - 2, tf.fill(sizes(image)[:1], True)
-    if image.dtype.is_floating:  # NaN would spread in silence; a mean is finite if all is
-        mean = Grey().over(tf.cast(image, tf.float32), tf.reduce_mean)
-        finite = tf.math.is_finite(tf.reshape(mean, [-1]))
+    rank = image.shape.rank - 2
+    finite = tf.math.is_finite(tf.cast(image, tf.float32))  # NaN would spread in silence
+    finite = tf.reduce_all(finite, axis=list(range(1, rank + 2)))
     every = drawn(transforms, rank, numbers, extras)
     moves = [one for one in every if isinstance(one[0], Moving)]
 
     def wide(amounts):
         return tf.reshape(amounts, [-1] + [1] * rank + [amounts.shape[1]])
 
-    for one, own, _ in every:  # before the warp: what comes in from outside has no other side
-        mask = one.swapped(mask, wide(own))
-    if all(isinstance(one, Flip) for one, *_ in moves):  # whole voxels change places
-        for flip, own, _ in moves:
-            image, mask = (flip.mirrored(array, wide(own)) for array in (image, mask))
-    else:
+    flips = [(flip, wide(acts)) for flip, acts, _ in moves if isinstance(flip, Flip)]
+    for flip, acts in flips:  # before the warp: what comes in from outside has no other side
+        mask = flip.swapped(mask, acts)
+    if len(flips) < len(moves):
         warp = joined(moves, sizes(image)[1:-1], spacing)
         image, mask = resample(image, mask, warp, fill, mask_fill)
+    else:
+        for flip, acts in flips:  # whole voxels change places
+            image, mask = flip.mirrored(image, acts), flip.mirrored(mask, acts)
     image = tf.cast(image, tf.float32)
-    for one, own, extra in every:
-        image = one.change(image, wide(own), extra)
-    result = {"image": image, "mask": mask}
-    return {name: result[name] if batched else result[name][0] for name in given}, finite
+    for one, amounts, extra in every:
+        image = one.change(image, wide(amounts), extra)
+    return image, mask if "mask" in batch else None, finite
 
 
 def once(transforms, image, mask=None, *, seed=0, **options):
@@ -169,12 +165,11 @@ def once(transforms, image, mask=None, *, seed=0, **options):
 
     Taught in: augmentation
     """
-    pair = {"image": image, "mask": mask}
-    element = {k: np.asarray(v) for k, v in pair.items() if v is not None}
-    # As if of any shape: to compile takes longer than to do it once.
-    spec = {
-        k: tf.TensorSpec([None] * (v.ndim - 1) + [v.shape[-1]], v.dtype) for k, v in element.items()
-    }
+    pair = {"image": image} if mask is None else {"image": image, "mask": mask}
+    element, spec = {}, {}
+    for name, one in pair.items():  # as of any shape: to compile takes longer than to do it once
+        element[name] = array = np.asarray(one)
+        spec[name] = tf.TensorSpec([None] * (array.ndim - 1) + [array.shape[-1]], array.dtype)
     dataset = tf.data.Dataset.from_generator(lambda: [element], output_signature=spec)
     (result,) = dataset.apply(stage(transforms, seed=seed, **options)).as_numpy_iterator()
     return result["image"] if mask is None else (result["image"], result["mask"])

@@ -116,8 +116,7 @@ class Contrast(Grey):
 
     def limits(self, rank):
         """How much more than its distance from the mean a value is moved."""
-        low, high = pair(self.factor, middle=1, least=0)
-        return [(low - 1, high - 1)]
+        return np.subtract([pair(self.factor, middle=1, least=0)], 1)
 
     def change(self, image, amounts, extra):
         """The stretched image."""
@@ -233,15 +232,13 @@ class Hue(Grey):
 
     def limits(self, rank):
         """An angle in radians."""
-        return [tuple(np.radians(pair(self.degrees)))]
+        return np.radians([pair(self.degrees)])
 
     def change(self, image, amounts, extra):
         """The image in other colours."""
-        back = np.linalg.inv(RGB_TO_YIQ)
-        plane = back @ np.diag([0, 1, 1]) @ RGB_TO_YIQ
-        across = back @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ RGB_TO_YIQ
-        along, turned = (tf.matmul(image, np.float32(way.T)) for way in (plane, across))
-        return image + (tf.cos(amounts) - 1) * along + tf.sin(amounts) * turned
+        quarter = np.linalg.inv(RGB_TO_YIQ) @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ RGB_TO_YIQ
+        once, twice = (tf.matmul(image, np.float32(q.T)) for q in (quarter, quarter @ quarter))
+        return image + (1 - tf.cos(amounts)) * twice + tf.sin(amounts) * once  # of Rodrigues
 
 
 @plain
@@ -285,16 +282,7 @@ class Clip(Grey):
         return tf.where(amounts > 0, clipped, image)
 
 
-# What the lowest and the highest value, the mean, and the mean without signs tell. One crop by
-# itself goes through whatever it holds: soft tissue alone, the air beside a patient, a dark corner.
-UNITS = {
-    # Noise alone is more than this; what was scaled to 0 to 1, or whitened, is less.
-    "HU": lambda low, high, mean, size: (low < -10) | (high > 10),
-    # Resizing can go a little beyond; 12 bits, or 0 to 1, are something else.
-    "0 to 255": lambda low, high, mean, size: (high > 1) & (high < 320) & (mean >= size / 2),
-    # Hardly anything is less than no signal; of what was whitened, half is.
-    "signal": lambda low, high, mean, size: mean >= size / 2,
-}
+UNITS = "HU", "0 to 255", "signal"
 
 
 @plain
@@ -315,10 +303,22 @@ class Unit(Transform):
 
     def limits(self, rank):
         """None; a unit that is not known is a KeyError."""
-        return [] if UNITS[self.name] else None
+        if self.name not in UNITS:
+            raise KeyError(self.name)
+        return []
 
     def possible(self, image):
-        """Whether an element's `image` can be in the unit."""
+        """Whether an element's `image` can be in the unit.
+
+        One crop by itself goes through whatever it holds: soft tissue alone, the air beside a
+        patient, a dark corner.
+        """
         image = tf.cast(image, tf.float32)
-        low, high, mean = (f(image) for f in (tf.reduce_min, tf.reduce_max, tf.reduce_mean))
-        return (low == high) | UNITS[self.name](low, high, mean, tf.reduce_mean(tf.abs(image)))
+        low, high = tf.reduce_min(image), tf.reduce_max(image)
+        if self.name == "HU":  # noise alone is more; what was scaled to 0 to 1, or whitened, less
+            return (low == high) | (low < -10) | (high > 10)
+        # Hardly anything is less than no signal; of what was whitened, half is.
+        signal = tf.reduce_mean(image) >= tf.reduce_mean(tf.abs(image)) / 2
+        if self.name == "0 to 255":  # a little beyond, by resizing; 12 bits are something else
+            signal &= (high > 1) & (high < 320)
+        return (low == high) | signal

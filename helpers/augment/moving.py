@@ -11,7 +11,7 @@ from dataclasses import field
 import numpy as np
 import tensorflow as tf
 
-from helpers.augment.amounts import Amount, Transform, drawn, pair, plain, random_numbers
+from helpers.augment.amounts import Amount, Transform, drawn, pair, pairs, plain, random_numbers
 from helpers.augment.warp import Warp, b_spline, from_centre, fused, half, sizes, upsample
 
 AXES = ["z", "y", "x"]
@@ -103,17 +103,14 @@ class Rotate(Moving):
 
     def limits(self, rank):
         """An angle in radians about each axis."""
-        three = np.iterable(self.degrees) and len(self.degrees) == 3
-        each = self.degrees if three else [self.degrees]
-        return [tuple(np.radians(pair(one))) for one in each]
+        return np.radians(pairs(self.degrees, 1))
 
     def matrix(self, amounts, eye):
-        """One turn after the other."""
+        """One turn after the other, by the formula of Rodrigues."""
         result, angles = eye, tf.unstack(amounts[..., None, None], axis=1)
         for (i, j), angle in zip(PLANES, angles, strict=False):
-            plane = entry(eye, i, i) + entry(eye, j, j)
-            across = entry(eye, j, i) - entry(eye, i, j)
-            turn = eye + (tf.cos(angle) - 1) * plane + tf.sin(angle) * across
+            quarter = entry(eye, j, i) - entry(eye, i, j)  # within the plane, by 90 degrees
+            turn = eye + tf.sin(angle) * quarter + (1 - tf.cos(angle)) * (quarter @ quarter)
             result = tf.matmul(result, turn)
         return result
 
@@ -136,13 +133,13 @@ class Shear(Moving):
         limits = pair(self.degrees)
         if max(map(abs, limits)) > STEEPEST_DEGREES:
             raise ValueError(f"a shear is at most {STEEPEST_DEGREES} degrees, not {self.degrees}")
-        return [tuple(np.radians(limits))] * (2 * rank - 3)
+        return [np.radians(limits)] * (2 * rank - 3)
 
     def matrix(self, amounts, eye):
         """One slide after the other."""
         result, angles = eye, tf.unstack(amounts[..., None, None], axis=1)
-        pairs = itertools.combinations(AXES[4 - len(eye) :], 2)
-        for (i, j), angle in zip(pairs, angles, strict=True):  # one at a time keeps volumes
+        planes = itertools.combinations(AXES[4 - len(eye) :], 2)
+        for (i, j), angle in zip(planes, angles, strict=True):  # one at a time keeps volumes
             result = tf.matmul(result, eye + tf.tan(angle) * entry(eye, i, j))
         return result
 
@@ -191,8 +188,7 @@ class Translate(Moving):
 
     def limits(self, rank):
         """A length in mm for each axis."""
-        several = np.iterable(self.mm) and (len(self.mm) == 3 or np.iterable(self.mm[0]))
-        return [pair(one) for one in (self.mm if several else [self.mm] * rank)]
+        return pairs(self.mm, rank)
 
     def matrix(self, amounts, eye):
         """The way back, in the last column."""

@@ -5,7 +5,6 @@ in every resampler, so that no voxel of the result stays empty. All arrays here 
 element is a batch of one.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -130,17 +129,18 @@ def coordinates(warp, shape):
 
     Taught in: augmentation
     """
-    ones = [1] * len(shape)
-    steps = [tf.reshape(from_centre(n), [-1, *ones[i + 1 :]]) for i, n in enumerate(shape)]
-    if warp.displacement is not None:
-        steps = [step + warp.displacement[:, i] for i, step in enumerate(steps)]
+    rank, ones = len(shape), [1] * len(shape)
+    matrix = tf.reshape(warp.matrix, [-1, rank + 1, rank + 1, *ones])
+    steps = []
+    for i, n in enumerate(shape):
+        step = tf.reshape(from_centre(n), [-1, *ones[i + 1 :]])
+        steps.append(step if warp.displacement is None else step + warp.displacement[:, i])
     result = []
     for i, n in enumerate(shape):
-        *factors, shift = tf.unstack(
-            tf.reshape(warp.matrix[:, i], [-1, len(shape) + 1, *ones]), axis=1
-        )
-        moved = [factor * step for factor, step in zip(factors, steps, strict=True)]
-        result.append(sum(moved, start=shift + half(n)))
+        position = matrix[:, i, rank] + half(n)
+        for j, step in enumerate(steps):
+            position += matrix[:, i, j] * step
+        result.append(position)
     return tf.stack(result, axis=1)
 
 
@@ -163,33 +163,30 @@ def resample(image, mask, warp, fill="edge", mask_fill=0):
     Taught in: augmentation
     """
     batch, *spatial, channels = sizes(image)
-    places = tf.range(batch) * math.prod(spatial)
-    nearest = tf.reshape(places, [-1] + [1] * len(spatial))  # here, where each image begins
+    nearest = tf.reshape(tf.range(batch), [-1] + [1] * len(spatial))  # numbers of voxels
     corners, shares, outside = [nearest], [], False
     positions = tf.unstack(coordinates(warp, spatial), axis=1)
-    for axis, (p, n) in enumerate(zip(positions, spatial, strict=True)):
-        last, stride = 2 * half(n), math.prod(spatial[axis + 1 :])
-        if not isinstance(fill, str):  # nothing is outside of a single voxel
-            outside |= ((p < -0.5) | (p > last + 0.5)) & (last > 0)
+    for p, n in zip(positions, spatial, strict=True):
+        last = 2 * half(n)
         if fill == "reflect":  # d c b a | a b c d | d c b a
-            p = tf.math.floormod(p + 0.5, 2 * (last + 1))
-            p = tf.minimum(p, 2 * (last + 1) - p) - 0.5
-        p = tf.clip_by_value(p, 0.0, last)
-        low = tf.floor(p)
-        shares.append(p - low)
-        sides = [tf.cast(side, tf.int32) * stride for side in (low, tf.minimum(low + 1, last))]
-        corners = [corner + side for corner in corners for side in sides]
-        nearest += tf.cast(tf.floor(p + 0.5), tf.int32) * stride
-    single = channels == 1  # numbers are looked up faster than vectors of one
-    values = tf.reshape(image, [-1] if single else [-1, channels])
+            p = tf.math.floormod(p + 0.5, 2 * last + 2)
+            p = tf.minimum(p, 2 * last + 2 - p) - 0.5
+        inside = tf.clip_by_value(p, 0.0, last)
+        outside |= (tf.abs(p - inside) > 0.5) & (last > 0)  # nothing is outside of a single voxel
+        low = tf.floor(inside)
+        shares.append((inside - low)[..., None])
+        sides = [tf.cast(side, tf.int32) for side in (low, tf.minimum(low + 1, last))]
+        corners = [corner * n + side for corner in corners for side in sides]
+        nearest = nearest * n + tf.cast(inside + 0.5, tf.int32)
+    values = tf.reshape(image, [-1, channels])
     values = [tf.cast(tf.gather(values, corner), tf.float32) for corner in corners]
     for share in reversed(shares):
-        share = share if single else share[..., None]
         sides = zip(values[::2], values[1::2], strict=True)
         values = [low * (1 - share) + high * share for low, high in sides]  # exact at both ends
-    result = tf.reshape(values[0], tf.shape(image))
-    ids = tf.gather(tf.reshape(mask, [-1]), nearest)[..., None]
+    (image,) = values
+    mask = tf.gather(tf.reshape(mask, [-1]), nearest)[..., None]
     if not isinstance(fill, str):
-        result = tf.where(outside[..., None], fill, result)
-        ids = tf.where(outside[..., None], tf.cast(mask_fill, ids.dtype), ids)
-    return result, ids
+        outside = outside[..., None]
+        image = tf.where(outside, fill, image)
+        mask = tf.where(outside, tf.cast(mask_fill, mask.dtype), mask)
+    return image, mask
