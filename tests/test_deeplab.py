@@ -2,15 +2,14 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-keras = pytest.importorskip("keras")
-tf = pytest.importorskip("tensorflow")
-
-from helpers import deeplab  # noqa: E402
-from helpers.deeplab import encoders, network  # noqa: E402
-from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization  # noqa: E402
+from helpers import deeplab
+from helpers.deeplab import encoders, network
+from helpers.deeplab.layers import CentredMaxPooling2D, FusedBatchNormalization
 
 APPS = keras.applications
 # From the papers of the networks: what they take; channels at stride 4 and at the end; weights of
@@ -112,6 +111,8 @@ def test_an_encoder_is_the_network_of_keras_applications_on_images_as_they_are(t
         x = ready = images(2, 33, 49, 64) / 255
     expected, found = (part(one, *ends, start=start) for one in (theirs, ours[32]))
     expected, found = expected(ready), found(x)
+    of_stride_4 = [one.name for one in theirs.layers if one.output.shape[1] == 17]
+    assert ends[0] == of_stride_4[-1]
     assert far(expected[1][::-1], expected[1]) > 0.5  # the features tell images apart
     assert far(found[0], expected[0]) < 1e-3 and far(found[1], expected[1]) < 1e-2
     names = [[n.name for n in m.layers if not n.name.endswith("_padding")] for m in ours.values()]
@@ -192,9 +193,14 @@ def test_pyramid_and_decoder_have_the_numbers_and_shapes_of_the_paper():
 
 @pytest.mark.parametrize("backbone", MADE)
 def test_rates_double_where_the_stride_halves_and_every_variable_learns(backbone):
-    model, rates = built(backbone), MADE[backbone][1]
+    model, (options, rates), (*_, side) = built(backbone), MADE[backbone], KNOWN[backbone]
     found = [one for one in model.layers if one.name.endswith("_depthwise_conv")]
     assert [one.dilation_rate[0] for one in found] == [*rates, 1, 1]
+    sees = [deeplab.receptive_field(model, one.name) for one in found[:-2]]
+    assert sees == [side + 2 * rate * options.get("output_stride", 16) for rate in rates]
+    for layer in (found[-1].name, "logits", "x"):
+        with pytest.raises(ValueError, match="before the decoder"):
+            deeplab.receptive_field(model, layer)
     norms = [one for one in model.layers if hasattr(one, "epsilon")]
     settings = {(type(one), one.momentum, one.epsilon) for one in norms}
     assert settings == {(FusedBatchNormalization, 0.9, 1e-5)}
@@ -225,14 +231,6 @@ def test_images_of_any_size_give_logits_of_their_size_on_a_grid_that_ends_as_the
         assert np.allclose(flipped[:, :, ::-1], logits, atol=1e-3 * logits.std()) == same
 
 
-def test_logits_and_variables_are_float32_whatever_the_policy():
-    model = under("mixed_float16", lambda: deeplab.model(2, **WIDTHS, alpha=0.35))
-    assert model(images(2, 40, 37, 3)).dtype == "float32"
-    assert {one.dtype for one in model.trainable_variables} == {"float32"}
-    assert model.get_layer("logits_stride_4").compute_dtype == "float32"
-    assert model.get_layer("decoder_2_pointwise_relu").compute_dtype == "float16"
-
-
 def narrow():
     """A small network with every layer of ours, each at least once."""
     image, norm = keras.Input((33, 29, 3)), {"momentum": 0.9, "epsilon": 1e-5}
@@ -261,20 +259,16 @@ def test_every_layer_of_ours_trains_under_xla_in_any_precision_as_without_it():
     assert wrong == {}
 
 
-def test_a_saved_model_is_the_same_model(tmp_path):
-    model = built("Xception")  # at stride 8 it has poolings with a rate
+def test_logits_are_float32_whatever_the_policy_and_a_saved_model_is_the_same_model(tmp_path):
+    how = {"backbone": "Xception", "output_stride": 8}  # then it has poolings with a rate
+    model = under("mixed_float16", lambda: deeplab.model(2, **WIDTHS, **how))
     pools = [one for one in model.layers if isinstance(one, CentredMaxPooling2D)]
     found = [(one.strides[0], one.dilation_rate[0]) for one in pools]
     assert found == [(2, 1), (2, 1), (1, 1), (1, 2)]
+    assert model.get_layer("decoder_2_pointwise_relu").compute_dtype == "float16"
+    assert model.get_layer("logits_stride_4").compute_dtype == "float32"
+    assert {one.dtype for one in model.trainable_variables} == {"float32"}
     model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again(images(1, 40, 50, 3)), model(images(1, 40, 50, 3)))
-
-
-def test_a_receptive_field_grows_with_the_rate_and_ends_where_maps_are_enlarged():
-    for rate in (6, 12, 18):
-        layer = f"aspp_rate_{rate}_depthwise_conv"
-        assert deeplab.receptive_field(built(), layer) == 491 + 2 * rate * 16
-    for layer in ("decoder_concat", "logits", "x"):
-        with pytest.raises(ValueError, match="before the decoder"):
-            deeplab.receptive_field(built(), layer)
+    again, x = keras.saving.load_model(tmp_path / "model.keras"), images(1, 40, 50, 3)
+    assert again(x).dtype == "float32" and np.isfinite(again(x)).all()
+    np.testing.assert_array_equal(again(x), model(x))

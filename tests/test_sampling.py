@@ -56,12 +56,12 @@ def test_in_each_epoch_cases_and_groups_come_as_often_as_they_should(made, size)
 
 
 def test_whole_expectations_come_exactly_also_of_many_cases():
-    many = 100_001
-    groups = np.int64(np.arange(many) % 7 == 0)
-    once = sampling.systematic(np.ones(many), groups, size=many, seed=[1, 2])
-    assert sorted(once.numpy()) == list(range(many))
-    balanced = 50_000 * sampling.automatic(groups)
-    found = sampling.systematic(balanced, groups, size=50_000, seed=[1, 2])
+    groups, many = np.int64(np.arange(100_001) % 7 == 0), 100_001
+    found = sampling.systematic(np.ones(many), groups, size=many, seed=[1, 2])
+    assert sorted(found.numpy()) == list(range(many))
+    found = sampling.systematic(
+        50_000 * sampling.automatic(groups), groups, size=50_000, seed=[1, 2]
+    )
     assert groups[found].sum() == 25_000
 
 
@@ -201,10 +201,8 @@ REFUSED = [
     (lambda: sampling.automatic([]), "EMPTY_LIST"),
     (lambda: sampling.automatic([0, 1], {0: "air", 2: "cyst", 1: "node"}), r"EMPTY_CLASS.*\{2\}"),
     (lambda: sampling.automatic([(0, -1), (1, -1)]), "EMPTY_CLASS.* at all"),
-    (lambda: sampling.automatic([(0, 1), (1, 1)], (0, 1)), r"EMPTY_CLASS.*\{0\}"),
     (lambda: sampling.automatic([0, 7, 1], (0, 1)), r"UNKNOWN_LABEL.* 1, .*\{0, 1\}"),
     (lambda: sampling.automatic([0, None, -1, float("nan")]), "UNKNOWN_LABEL.*cases 1, 2, 3,"),
-    (lambda: sampling.automatic([(0, 1), (-1, -1), (1, -1)]), "UNKNOWN_LABEL.*cases 1,"),
     (lambda: sampling.element([]), "EMPTY_LIST"),
     (lambda: sampling.element([1, None, -0.5, np.nan, np.inf, 0]), "BAD_WEIGHT.*1, 2, 3, 4,"),
     (lambda: sampling.indices([0, 0.0], seed=0), "BAD_WEIGHT.*all 2"),

@@ -7,17 +7,14 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from tensorflow.core.framework import model_pb2
 
-from helpers import quiet, stage, timing
-
-quiet.tensorflow_greeting()
-import tensorflow as tf  # noqa: E402
-from tensorflow.core.framework import model_pb2  # noqa: E402
-
-from helpers.timing import costs, fresh, turns  # noqa: E402
+from helpers import stage, timing
+from helpers.timing import costs, fresh, turns
 
 AS_WRITTEN = tf.data.Options()  # nothing is read ahead
 AS_WRITTEN.experimental_optimization.inject_prefetch = False
@@ -58,8 +55,9 @@ KINDS = st.sampled_from([np.uint8, np.int16, np.float32, np.float64, np.bool_])
 def test_a_look_adds_up_all_bytes_of_every_field_as_they_lie(array):
     texts = np.array([b"case", b"_7"], object)
     nested = {"a": array.T, "b": ({"c": tf.constant("case_7")}, texts), "d": tf.constant(array)}
-    nested["e"] = tf.constant([1], tf.bfloat16)
+    nested |= {"e": tf.constant([1], tf.bfloat16), "f": np.arange(9)[::2]}
     found = [array.T.tobytes(), b"case_7", b"case_7", array.tobytes(), b"\x80\x3f"]
+    found.append(nested["f"].tobytes())
     assert turns.look(nested) == sum(map(by_hand, found)) % 2**64
 
 
