@@ -43,10 +43,9 @@ def checked(labels, scores, *, both=True, probabilities=False):
     need(np.isin(labels, (0, 1)).all(), "UNKNOWN_LABEL", found)
     found = f"all of {len(labels)} cases have the label {labels[0]:g}"
     need(not both or 0 < labels.mean() < 1, "EMPTY_CLASS", found)
-    good = np.isfinite(scores)
-    if not good.all():
-        found = f"{(~good).sum()} of {len(scores)} cases have a score that is NaN or infinite"
-        raise ValueError(found)
+    bad = np.count_nonzero(~np.isfinite(scores))
+    if bad:
+        raise ValueError(f"{bad} of {len(scores)} cases have a score that is NaN or infinite")
     if probabilities and not 0 <= scores.min() <= scores.max() <= 1:
         raise ValueError("probabilities lie between 0 and 1; of logits take a sigmoid")
     return labels.astype(int), scores

@@ -61,9 +61,8 @@ def sliding_window(predict, image, size, *, overlap=0.5, blend="constant", batch
             total = np.zeros((*padded.shape[:-1], *found.shape[-1:]), np.float32)
         if found.shape != (len(group), *size, total.shape[-1]):
             raise ValueError(f"predict returned {found.shape} for {len(group)} windows of {size}")
-        need(
-            np.isfinite(found).all(), "NOT_FINITE", f"the prediction for windows from {group[0]} on"
-        )
+        finite = np.isfinite(found).all()
+        need(finite, "NOT_FINITE", f"the prediction for windows from {group[0]} on")
         for place, one in zip(group, found, strict=True):
             total[place] += one * weight
             covered[place] += weight

@@ -29,19 +29,17 @@ def gradient(loss, truth, logits, **options) -> tuple[float, np.ndarray]:
 
 
 @some
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.booleans(), st.integers(0, 99))
-def test_heads_hold_the_labels_of_their_positions_of_an_element_or_a_batch(sizes, batched, seed):
-    largest = np.maximum(np.array(sizes) - 1, 1)
-    rows = np.random.default_rng(seed).integers(-1, largest + 1, (4, len(sizes)))
-    found = heads(sizes, rows[:, 0] if len(sizes) == 1 else rows, batch=9 if batched else None)
-    binary = np.array(sizes) == 1
-    for row, head in zip([rows] if batched else rows, found, strict=True):
-        expected = {f"class_{n}": row[..., n] for n in np.flatnonzero(~binary)}
-        expected |= {"binary": row[..., binary]} if binary.any() else {}
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=7), st.sampled_from([None, 9]))
+def test_heads_hold_the_labels_of_their_positions_of_an_element_or_a_batch(sizes, batch):
+    binary, largest = np.array(sizes) == 1, np.maximum(np.array(sizes) - 1, 1)
+    rows = np.random.default_rng(0).integers(-1, largest + 1, (4, len(sizes)))
+    found = heads(sizes, rows[:, 0] if len(sizes) == 1 else rows, batch)
+    for row, head in zip([rows] if batch else rows, found, strict=True):
+        expected = {f"class_{n}": np.int32(row[..., n]) for n in np.flatnonzero(~binary)}
+        expected |= {"binary": np.float32(row[..., binary])} if binary.any() else {}
         assert head.keys() == expected.keys() == labels.losses(sizes).keys()
         for name, part in head.items():
-            np.testing.assert_array_equal(part, expected[name])
-            assert part.dtype == (np.float32 if name == "binary" else np.int32)
+            np.testing.assert_array_equal(part, expected[name], strict=True)
 
 
 @some
@@ -49,8 +47,7 @@ def test_heads_hold_the_labels_of_their_positions_of_an_element_or_a_batch(sizes
 def test_binary_cross_entropy_is_the_weighted_mean_over_the_labels_that_are_known(n, truth, data):
     truth = np.float32(truth[: len(truth) // n * n]).reshape(-1, n)
     logit = st.floats(-200, 200, width=32)
-    logits = [data.draw(logit) for _ in range(truth.size)]
-    logits = np.float64(logits).reshape(truth.shape)
+    logits = np.array([data.draw(logit) for _ in range(truth.size)]).reshape(truth.shape)
     weights = data.draw(st.sampled_from([None, [3.0, 0.5, 0.0][:n]]))
     of_case = np.resize([1, 0, 5], len(truth))
     loss = labels.losses([1] * n, weights)["binary"]
@@ -71,7 +68,7 @@ def test_of_classes_it_is_scikit_learn_s_log_loss_and_0_of_a_batch_that_knows_no
     found, slope = gradient(losses["class_3"], truth, logits)
     known = truth >= 0
     assert found == pytest.approx(log_loss(truth[known], chances[known]))
-    assert not slope[~known].any() and abs(slope[known]).min() > 0
+    np.testing.assert_array_equal(slope.any(axis=1), known)
     for name, shape in (("binary", (30, 3)), ("class_3", 30)):
         value, slope = gradient(losses[name], np.full(shape, -1.0), 300 * logits)
         assert value == 0 and not slope.any()
@@ -101,19 +98,18 @@ def test_a_model_learns_all_from_labels_known_in_part_and_is_saved_with_its_loss
     assert loaded.loss["binary"].positive_weights == [2.0, 3.0]
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: labels.heads([]), "from 1"),
-        (lambda: labels.heads([1, 0]), "from 1"),
-        (lambda: heads([1, 3], [[2, 0]], case=["abc"]), "UNKNOWN_LABEL.*case.*abc"),
-        (lambda: heads([1, 3], [[0, 3]]), "UNKNOWN_LABEL.*3"),
-        (lambda: heads([1, 3], [[-2, 0]]), "UNKNOWN_LABEL.*-2"),
-        (lambda: heads([2, 2], [[1, 1, 1]]), r"UNKNOWN_LABEL.*\(3,\).*\[2, 2\]"),
-        (lambda: heads([2, 2], [1]), r"UNKNOWN_LABEL.*\(\).*\[2, 2\]"),
-        (lambda: labels.losses(FORMAT, [1.0]), "1 weights for 2 binary"),
-    ],
-)
+REFUSED = [
+    (lambda: labels.heads([]), "from 1"), (lambda: labels.heads([1, 0]), "from 1"),
+    (lambda: heads([1, 3], [[2, 0]], case=["abc"]), "UNKNOWN_LABEL.*case.*abc"),
+    (lambda: heads([1, 3], [[0, 3]]), "UNKNOWN_LABEL.*3"),
+    (lambda: heads([1, 3], [[-2, 0]]), "UNKNOWN_LABEL.*-2"),
+    (lambda: heads([2, 2], [[1, 1, 1]]), r"UNKNOWN_LABEL.*\(3,\).*\[2, 2\]"),
+    (lambda: heads([2, 2], [1]), r"UNKNOWN_LABEL.*\(\).*\[2, 2\]"),
+    (lambda: labels.losses(FORMAT, [1.0]), "1 weights for 2 binary"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
 def test_labels_and_formats_that_do_not_fit_are_refused_with_their_reason(call, words):
     with pytest.raises((ValueError, tf.errors.OpError), match=f"(?s){words}"):
         call()

@@ -33,15 +33,13 @@ def assert_due(found: np.ndarray, expected: np.ndarray) -> None:
 @example([(0, 0, 0)] * 90 + [(1, 1, -1)] * 9)
 def test_each_label_is_balanced_as_scikit_learn_does_and_several_share_the_draws(rows):
     rows = np.array([(1, 0, 0), *(row for row in rows if max(row) >= 0)])
-    found, alone = sampling.automatic(rows), np.zeros(rows.shape)
+    alone = np.zeros(rows.shape)
     for column, share in zip(rows.T, alone.T, strict=True):
         weights = compute_sample_weight("balanced", column[column >= 0])
         share[column >= 0] = weights / weights.sum()
         for one in (column[column >= 0], column[column >= 0].tolist()):
             np.testing.assert_allclose(sampling.automatic(one), share[column >= 0], rtol=1e-12)
-        for one in set(column[column >= 0]):
-            assert found[column == one].sum() >= 1 / 3 / len({*column} - {-1}) - 1e-12
-    np.testing.assert_allclose(found, alone.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(sampling.automatic(rows), alone.mean(axis=1), atol=1e-12)
 
 
 @some
@@ -58,12 +56,12 @@ def test_in_each_epoch_cases_and_groups_come_as_often_as_they_should(made, size)
 
 
 def test_whole_expectations_come_exactly_also_of_many_cases():
-    many = 100_001
-    groups = np.int64(np.arange(many) % 7 == 0)
-    once = sampling.systematic(np.ones(many), groups, size=many, seed=[1, 2])
-    assert sorted(once.numpy()) == list(range(many))
-    balanced = 50_000 * sampling.automatic(groups)
-    found = sampling.systematic(balanced, groups, size=50_000, seed=[1, 2])
+    groups, many = np.int64(np.arange(100_001) % 7 == 0), 100_001
+    found = sampling.systematic(np.ones(many), groups, size=many, seed=[1, 2])
+    assert sorted(found.numpy()) == list(range(many))
+    found = sampling.systematic(
+        50_000 * sampling.automatic(groups), groups, size=50_000, seed=[1, 2]
+    )
     assert groups[found].sum() == 25_000
 
 
@@ -73,9 +71,9 @@ def test_over_many_epochs_the_counts_agree_with_the_weights():
     epochs = drawn(sampling.indices(weights, seed=1, size=20, epochs=many).batch(20))
     found = np.stack([np.bincount(row, minlength=8) for row in epochs])
     due = 20 * weights / weights.sum()
-    for one in range(8):
-        more = int((found[:, one] > np.floor(due[one])).sum())
-        assert stats.binomtest(more, many, due[one] % 1).pvalue > SURE
+    more = (found > np.floor(due)).sum(axis=0)
+    wrong = [n for n in range(8) if stats.binomtest(more[n], many, due[n] % 1).pvalue < SURE]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("groups", [None, range(6)], ids=["cases", "groups"])
@@ -96,11 +94,10 @@ def test_an_epoch_is_shuffled_not_sorted_by_group_and_anew_each_time():
     assert (first != again).any() and sorted(first) == sorted(again) == list(range(100))
 
 
-def test_groups_are_ids_names_or_vectors_and_hold_together():
-    named = ["a", "b", "a", "b"]
-    for groups in (named, [(0, 0), (0, 1)] * 2, [(0, 1), (1, 1)] * 2, np.array([3, 5, 3, 5])):
-        order = sampling.indices([1] * 4, seed=1, size=2, epochs=40, groups=groups)
-        assert (drawn(order.batch(2)).sum(axis=1) % 2 == 1).all()
+@pytest.mark.parametrize("groups", ["abab", [(0, 0), (0, 1)] * 2, np.array([3, 5, 3, 5])], ids=str)
+def test_groups_are_ids_names_or_vectors_and_hold_together(groups):
+    order = sampling.indices([1] * 4, seed=1, size=2, epochs=40, groups=groups)
+    assert (drawn(order.batch(2)).sum(axis=1) % 2 == 1).all()
 
 
 def sources(*lengths: int) -> list:
@@ -108,23 +105,29 @@ def sources(*lengths: int) -> list:
     return [tf.data.Dataset.zip(RANGE(k, k + 1).repeat(), RANGE(n)) for k, n in enumerate(lengths)]
 
 
-STREAMS = {
-    "indices": lambda seed: sampling.indices([1, 2, 3, 4], seed=seed),
-    "mixed": lambda seed: sampling.mixed(sources(30, 4, 9), [1, 2, 3], seed=seed),
-}
-
-
-@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-def test_the_same_seed_gives_the_same_stream_whatever_the_parallelism(stream):
+@pytest.mark.parametrize(
+    "stream",
+    [
+        lambda **how: sampling.indices([1, 2, 3, 4], size=15, **how),
+        lambda **how: sampling.mixed(sources(9, 2, 4), [1, 2, 3], **how),
+    ],
+    ids=["indices", "mixed"],
+)
+def test_a_stream_depends_on_its_seed_alone_knows_its_length_and_runs_no_python(stream):
     found = []
     for threads, autotune in ((1, False), (5, True)):
         options = tf.data.Options()
         options.threading.private_threadpool_size = threads
         options.deterministic = not autotune
         options.autotune.enabled = autotune
-        found.append(drawn(stream(3).with_options(options), 120))
+        found.append(drawn(stream(seed=3).with_options(options), 120))
     np.testing.assert_array_equal(*found)
-    assert (drawn(stream(4), 120) != found[0]).any()
+    assert (drawn(stream(seed=4), 120) != found[0]).any()
+    assert stream(seed=0).cardinality() == -1 and stream(seed=0, epochs=4).cardinality() == 60
+    # So it can be sent to another process, as a graph.
+    graph = tf.compat.v1.GraphDef.FromString(stream(seed=0)._as_serialized_graph().numpy())
+    inside = [node.op for function in graph.library.function for node in function.node_def]
+    assert inside and not any("Py" in name for name in [*inside, *(n.op for n in graph.node)])
 
 
 def test_draws_of_a_mixture_are_not_those_of_indices_with_the_same_seed():
@@ -133,31 +136,15 @@ def test_draws_of_a_mixture_are_not_those_of_indices_with_the_same_seed():
     assert (found != drawn(sampling.indices([1, 1], seed=0, size=64), 64)).any()
 
 
-def test_streams_say_how_long_they_are_and_what_they_hold():
-    for epochs, length in ((None, -1), (4, 20)):
-        order = sampling.indices([1] * 4, seed=0, size=5, epochs=epochs)
-        mixed = sampling.mixed(sources(3, 2), [1, 1], seed=0, epochs=epochs)
-        assert order.cardinality() == mixed.cardinality() == length
-    assert order.element_spec == tf.TensorSpec([], tf.int64)
-    assert mixed.element_spec == sources(1)[0].element_spec
-
-
-def test_no_python_runs_with_a_stage_or_a_stream():
-    """Such a dataset can be sent to another process, as a graph."""
-    weighted = RANGE(4).map(lambda n: {"label": n}).apply(sampling.weighted({0: 1, 1: 2}))
-    for dataset in (STREAMS["indices"](0), STREAMS["mixed"](0), weighted):
-        graph = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
-        inside = [node.op for function in graph.library.function for node in function.node_def]
-        assert inside and not any("Py" in name for name in [*inside, *(n.op for n in graph.node)])
-
-
 @settings(some, max_examples=12)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), max_size=3), st.integers(1, 30))
 @example([(95, 2)], 50)
 def test_in_every_epoch_every_source_has_its_share_and_its_elements_take_turns(made, size):
     lengths, weights = zip(*made, (3, 2), strict=True)
     unsure = [one.filter(lambda *_: True) for one in sources(*lengths)]  # of how long they are
-    found = drawn(sampling.mixed(unsure, weights, seed=3, size=size, epochs=6))
+    mixture = sampling.mixed(unsure, weights, seed=3, size=size, epochs=6)
+    assert mixture.element_spec == unsure[0].element_spec
+    found = drawn(mixture)
     for epoch in found.reshape(6, size, 2):
         counts = np.bincount(epoch[:, 0], minlength=len(lengths))
         assert_due(counts, size * np.array(weights) / sum(weights))
@@ -210,35 +197,29 @@ def mixed(*given, weights=(1, 1), **options):
     return drawn(sampling.mixed(given, weights, seed=0, **options), 20)
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: sampling.automatic([]), "EMPTY_LIST"),
-        (lambda: sampling.automatic([0, 1, 1], range(4)), r"EMPTY_CLASS.*\{2, 3\}"),
-        (lambda: sampling.automatic([0, 1], {0: "air", 2: "cyst", 1: "node"}), r"EMPTY_CLASS.*2"),
-        (lambda: sampling.automatic([(0, -1), (1, -1)]), "EMPTY_CLASS.* at all"),
-        (lambda: sampling.automatic([(0, 1), (1, 1)], (0, 1)), r"EMPTY_CLASS.*\{0\}"),
-        (lambda: sampling.automatic([0, 7, 1], (0, 1)), r"UNKNOWN_LABEL.* 1, .*\{0, 1\}"),
-        (lambda: sampling.automatic([0, None, -1, float("nan")]), "UNKNOWN_LABEL.*cases 1, 2, 3,"),
-        (lambda: sampling.automatic([(0, 1), (-1, -1), (1, -1)]), "UNKNOWN_LABEL.*cases 1,"),
-        (lambda: sampling.automatic([(0, 1), (1,)]), "inhomogeneous"),
-        (lambda: sampling.element([]), "EMPTY_LIST"),
-        (lambda: sampling.element([1, None, -0.5, np.nan, np.inf, 0]), "BAD_WEIGHT.*1, 2, 3, 4,"),
-        (lambda: sampling.indices([0, 0.0], seed=0), "BAD_WEIGHT.*all 2"),
-        (lambda: sampling.indices([1, 1], seed=-1), "a seed is a whole number"),
-        (lambda: sampling.indices([1, 1], seed=0, size=0), "one draw or more, not 0"),
-        (lambda: sampling.indices([1, 1], seed=0, groups=[1]), "1 groups for 2 cases"),
-        (lambda: mixed(RANGE(3), RANGE(0)), "EMPTY_CLASS.*3, 0"),
-        (lambda: mixed(RANGE(3), RANGE(3), weights=[1]), "1 weights for 2 datasets"),
-        (lambda: mixed(RANGE(3), NOTHING), "length is unknown"),
-        (lambda: mixed(RANGE(3), NOTHING, size=4), "infinite number of elements but"),
-        (lambda: mixed(RANGE(3), RANGE(3).map(float)), "compatible element specs"),
-        (lambda: sampling.class_weights([-1, -1]), "EMPTY_CLASS"),
-        (lambda: sampling.class_weights([(0, 1), (1, 0)]), "labels.losses"),
-        (lambda: weighed(label=[2], case=["abc"]), r"UNKNOWN_LABEL.*\[2\].*abc"),
-        (lambda: weighed(label=[[0, 1]], case=["abc"]), "Shape"),
-    ],
-)
+REFUSED = [
+    (lambda: sampling.automatic([]), "EMPTY_LIST"),
+    (lambda: sampling.automatic([0, 1], {0: "air", 2: "cyst", 1: "node"}), r"EMPTY_CLASS.*\{2\}"),
+    (lambda: sampling.automatic([(0, -1), (1, -1)]), "EMPTY_CLASS.* at all"),
+    (lambda: sampling.automatic([0, 7, 1], (0, 1)), r"UNKNOWN_LABEL.* 1, .*\{0, 1\}"),
+    (lambda: sampling.automatic([0, None, -1, float("nan")]), "UNKNOWN_LABEL.*cases 1, 2, 3,"),
+    (lambda: sampling.element([]), "EMPTY_LIST"),
+    (lambda: sampling.element([1, None, -0.5, np.nan, np.inf, 0]), "BAD_WEIGHT.*1, 2, 3, 4,"),
+    (lambda: sampling.indices([0, 0.0], seed=0), "BAD_WEIGHT.*all 2"),
+    (lambda: sampling.indices([1, 1], seed=0, size=0), "one draw or more, not 0"),
+    (lambda: sampling.indices([1, 1], seed=0, groups=[1]), "1 groups for 2 cases"),
+    (lambda: mixed(RANGE(3), RANGE(0)), "EMPTY_CLASS.*3, 0"),
+    (lambda: mixed(RANGE(3), RANGE(3), weights=[1]), "1 weights for 2 datasets"),
+    (lambda: mixed(RANGE(3), NOTHING), "length is unknown"),
+    (lambda: mixed(RANGE(3), NOTHING, size=4), "infinite number of elements but"),
+    (lambda: sampling.class_weights([-1, -1]), "EMPTY_CLASS"),
+    (lambda: sampling.class_weights([(0, 1), (1, 0)]), "labels.losses"),
+    (lambda: weighed(label=[2], case=["abc"]), r"UNKNOWN_LABEL.*\[2\].*abc"),
+    (lambda: weighed(label=[[0, 1]], case=["abc"]), "Shape"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
 def test_what_cannot_be_sampled_is_refused_with_its_reason(call, words):
     with pytest.raises((ValueError, TypeError, tf.errors.OpError), match=f"(?s){words}"):
         call()
