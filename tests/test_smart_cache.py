@@ -51,7 +51,9 @@ def test_any_cache_slides_as_monai_does_and_those_that_stay_keep_their_places(to
     with SmartCache(range(total), numbered, **options) as cache:
         assert cache.replace_num == replaced and len(cache) == num
         for _ in range(4):
-            before, swap = inside(cache), cache.swap()
+            readers, before = cache._elements, inside(cache)
+            swap = cache.swap()
+            assert [int(one["label"]) for one in readers] == before  # nobody sees half of it
             # As MONAI does it: the first go, the next are appended.
             entered = [order[(following + i) % total] for i in range(replaced)]
             assert (list(swap.left), list(swap.entered)) == (window[:replaced], entered)
