@@ -8,8 +8,6 @@ Fresh memory costs more than the copy into it, because the system clears each pa
 here imports TensorFlow.
 """
 
-from __future__ import annotations
-
 import atexit
 import inspect
 import threading
@@ -82,31 +80,32 @@ class _Lease(weakref.ref):
     memory: np.ndarray
 
 
-def aligned(array) -> np.ndarray:
+def aligned(array, *, copy: bool = False) -> np.ndarray:
     """The array, as TensorFlow takes it without a copy.
 
     Args:
         array: of any shape and dtype; also a tensor, a number or a string.
+        copy: always make one, for whoever uses the array again.
 
     Returns:
         The array itself if it is C-contiguous, in this machine's byte order and begins at a
         multiple of 64 bytes; otherwise a copy that is and does. Empty arrays, strings and objects,
-        which TensorFlow always copies, stay as they are.
+        which TensorFlow always copies, stay as they are; bytes become an object, zeros and all.
 
     >>> aligned(np.arange(99)[1:]).ctypes.data % 64
     0
 
     Taught in: no lesson; what keeps elements uses it
     """
-    array = np.asarray(array)
+    array = np.asarray(array, object if isinstance(array, bytes) else None)
     if array.dtype.kind not in "biufc" or not array.size:
-        return array
+        return array.copy() if copy else array
     fits = array.flags.c_contiguous and array.dtype.isnative
-    if fits and array.ctypes.data % ALIGNMENT == 0:
+    if fits and array.ctypes.data % ALIGNMENT == 0 and not copy:
         return array
-    copy = Buffers().empty(array.shape, array.dtype.newbyteorder("="))
-    np.copyto(copy, array)
-    return copy
+    result = Buffers().empty(array.shape, array.dtype.newbyteorder("="))
+    np.copyto(result, array)
+    return result
 
 
 def overflows(stored, dtype) -> bool:
@@ -147,12 +146,8 @@ def gather(dataset) -> list[dict[str, np.ndarray]]:
     """
     if not isinstance(dataset.element_spec, Mapping) or int(dataset.cardinality()) == INFINITE:
         raise ValueError("a list is made of dicts with an `image`, and of a dataset that ends")
-
-    def kept(value) -> np.ndarray:
-        return np.array(value, object) if isinstance(value, bytes) else aligned(value)
-
     elements = dataset.as_numpy_iterator()
-    return [{name: kept(value) for name, value in one.items()} for one in elements]
+    return [{name: aligned(value) for name, value in one.items()} for one in elements]
 
 
 def weakly(function: Callable) -> Callable:
@@ -171,18 +166,15 @@ def weakly(function: Callable) -> Callable:
 
     Taught in: no lesson; whatever calls Python from a dataset uses it
     """
-    is_method = inspect.ismethod(function)
-    reference = weakref.WeakMethod(function) if is_method else weakref.ref(function)
+    refer = weakref.WeakMethod if inspect.ismethod(function) else weakref.ref
+    reference = refer(function)
 
     def call(*arguments):
         target = reference()
         if target is None:
             raise ReferenceError("the dataset that these arrays belonged to is gone")
-        _CALLS.begin()
-        try:
+        with _CALLS:
             return target(*arguments)
-        finally:
-            _CALLS.finish()
 
     return call
 
@@ -195,19 +187,18 @@ class _Calls:
     Python waits for ever: the script would never end.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.made = self.running = 0
-        self.ended = False
+    lock = threading.Lock()
+    made = running = 0
+    ended = False
 
-    def begin(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
             self.made += 1
             if self.ended:
                 raise StopIteration
             self.running += 1
 
-    def finish(self) -> None:
+    def __exit__(self, *error) -> None:
         with self.lock:
             self.running -= 1
 

@@ -9,8 +9,6 @@ the R oldest leave and the next R enter; a thread loads those while the model tr
 window is back where it began, every item was used equally often, or once more than some others.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import threading
@@ -104,8 +102,8 @@ class SmartCache(Sequence, AbstractContextManager):
         with ThreadPoolExecutor(AT_FIRST) as pool:
             others = pool.map(lambda one: loaded(one, load, first), self._circle[1:cache_num])
             self._elements = [first, *others]
-        self._next: list[Future] = []
-        self._end = weakref.finalize(self, _call_off, self._next)
+        self._closed = threading.Event()
+        weakref.finalize(self, self._closed.set)
         self._load_ahead()
 
     def __len__(self) -> int:
@@ -125,8 +123,8 @@ class SmartCache(Sequence, AbstractContextManager):
     def _load_ahead(self) -> None:
         """Have a thread load the next R elements; it knows nothing of the cache, which may go."""
         neighbours = self._neighbours(self.epoch * self.replace_num + len(self))
-        self._next[:] = [Future() for _ in neighbours]
-        work = list(self._next), neighbours, self._load, self._elements[0]
+        self._next = [Future() for _ in neighbours]
+        work = self._next, neighbours, self._load, self._elements[0], self._closed
         threading.Thread(target=_work, args=work, name="SmartCache", daemon=True).start()
 
     def swap(self) -> Swap:
@@ -143,7 +141,7 @@ class SmartCache(Sequence, AbstractContextManager):
                 stays as it was.
             ValueError: if the cache is closed.
         """
-        if not self._end.alive:
+        if self._closed.is_set():
             raise ValueError("the cache is closed, so nothing can enter it")
         start = time.perf_counter()
         loaded = [future.result() for future in self._next]
@@ -171,7 +169,7 @@ class SmartCache(Sequence, AbstractContextManager):
 
     def close(self) -> None:
         """Load no further; calling it twice is harmless. The elements can still be read."""
-        self._end()
+        self._closed.set()
 
 
 def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
@@ -197,22 +195,16 @@ def loaded(neighbour: tuple, load: Callable, like: dict | None = None) -> dict:
     except Exception as error:  # whatever a loader may raise
         ours = isinstance(error, CourseDataError)
         found = error.message if ours else f"the loader raised {type(error).__name__}: {error}"
-        found = found if found.startswith("items[") else f"items[{number}]: {found}"
+        code = error.code if ours else "LOADING_FAILED"
         files = getattr(error, "files", ()) or lists.files_of(item)
-        raise CourseDataError(error.code if ours else "LOADING_FAILED", found, files) from error
+        raise CourseDataError(code, f"items[{number}]: {found}", files) from error
     form, others = _form(element), _form(like or element)
     need(form == others, "LOADING_FAILED", f"items[{number}] holds {form}, others {others}")
     return element
 
 
 def _array(value) -> np.ndarray:
-    value = value.encode() if isinstance(value, str) else value
-    found = np.asarray(value, object if isinstance(value, bytes) else None)
-    if found.dtype.kind in "biufc" and found.size:
-        array = memory.Buffers().empty(found.shape, found.dtype.newbyteorder("="))
-        array[...] = found
-    else:
-        array = found.copy()
+    array = memory.aligned(value.encode() if isinstance(value, str) else value, copy=True)
     array.flags.writeable = False
     return array
 
@@ -223,15 +215,12 @@ def _form(element: dict) -> dict:
     }
 
 
-def _work(futures: Sequence, neighbours: Sequence, load: Callable, like: dict) -> None:
+def _work(futures: list, neighbours: list, load: Callable, like: dict, closed) -> None:
     for future, neighbour in zip(futures, neighbours, strict=True):
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(loaded(neighbour, load, like))
-            except BaseException as error:  # in a thread it would go unseen
-                future.set_exception(error)
-
-
-def _call_off(futures: Sequence[Future]) -> None:
-    for future in futures:
-        future.cancel()
+        if closed.is_set():
+            future.cancel()
+            continue
+        try:
+            future.set_result(loaded(neighbour, load, like))
+        except BaseException as error:  # in a thread it would go unseen
+            future.set_exception(error)

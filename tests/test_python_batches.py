@@ -12,8 +12,6 @@ from helpers import pipeline
 from helpers.cases import Case
 from helpers.errors import CourseDataError
 
-LABELS = (0, 0, 0, 0, 0, 0, 1, 1, 2)
-
 
 def number(item: int) -> dict:
     """A picture that shows its number."""
@@ -22,18 +20,6 @@ def number(item: int) -> dict:
 
 def drawn(item: int, random: np.random.Generator) -> dict:
     return {"image": random.integers(0, 2**31, (2, 3, 1)), "label": item % 2}
-
-
-def cases(labels=LABELS, weights=None) -> list[Case]:
-    weights = weights or [None] * len(labels)
-    return [
-        Case(str(n), n, label=one, weight=weight)
-        for n, (one, weight) in enumerate(zip(labels, weights, strict=True))
-    ]
-
-
-def of_case(case: Case) -> dict:
-    return {"image": np.full((2, 3, 1), case.source, np.int16)}
 
 
 def epochs(batches, count: int) -> list[list[int]]:
@@ -65,13 +51,6 @@ def test_each_epoch_has_an_order_of_its_own_and_so_has_each_seed():
     assert len({tuple(one) for batches in made for one in epochs(batches, 4)}) == 8
 
 
-def test_automatic_sampling_draws_each_class_as_often_in_every_epoch():
-    found = epochs(pipeline.PythonBatches(cases(), of_case, batch_size=4, sampling="automatic"), 10)
-    for one in found:  # of 9 draws, 3 of each class
-        assert np.bincount(np.take(LABELS, one)).tolist() == [3, 3, 3]
-    assert len(set(map(tuple, found))) == 10
-
-
 def test_a_seeded_loader_draws_anew_in_each_epoch_and_the_same_again():
     def images(seed: int, batch_size: int) -> list[list[int]]:
         options = {"seeded": True, "seed": seed}
@@ -93,7 +72,8 @@ class Recorder(keras.Model):
         return self.layer(x[:, 0, 0])
 
     def train_step(self, data):
-        self.given.append(data[0][:, 0, 0, 0].numpy().tolist())
+        image, label = data
+        self.given.append((image[:, 0, 0, 0].numpy().tolist(), label.numpy().tolist()))
         return super().train_step(data)
 
 
@@ -103,60 +83,44 @@ class Recorder(keras.Model):
 def test_fit_sees_the_same_batches_whatever_the_workers(workers):
     model = Recorder()
     model.compile(loss="mse", run_eagerly=True)
+    options = {"batch_size": 3, "seeded": True}
     batches = pipeline.PythonBatches(
-        range(11), drawn, batch_size=3, target="label", seeded=True, max_queue_size=2, **workers
+        range(11), drawn, target="label", max_queue_size=2, **options, **workers
     )
+    assert [one.dtype for one in batches[0]] == [np.float32, np.int32]
     model.fit(batches, epochs=2, shuffle=False, verbose=0)
     # Keras looks at a batch before the first epoch, which is one for the order.
-    by_hand = pipeline.PythonBatches(range(11), drawn, batch_size=3, seeded=True)
-    expected = []
+    by_hand, expected = pipeline.PythonBatches(range(11), drawn, **options), []
     for _ in range(3):
-        expected += [batch["image"][:, 0, 0, 0].tolist() for batch in by_hand]
+        expected += [(b["image"][:, 0, 0, 0].tolist(), b["label"].tolist()) for b in by_hand]
         by_hand.on_epoch_end()
     assert model.given == expected[4:]
 
 
-def test_keras_gets_image_target_and_weight_of_which_a_mask_has_one_for_all_its_pixels():
-    def masked(case):
-        return of_case(case) | {"mask": np.ones((2, 3), np.uint8)}
-
-    options = {"batch_size": 9, "shuffle": False, "weight": True}
-    given = cases(weights=[0.5] * 8 + [None])
-    image, label, weight = pipeline.PythonBatches(given, of_case, target="label", **options)[0]
-    assert (image.dtype, label.dtype, weight.shape) == (np.float32, np.int32, (9,))
-    assert label.tolist() == list(LABELS) and weight.tolist() == [0.5] * 8 + [1.0]
-    _, mask, weight = pipeline.PythonBatches(given, masked, target="mask", **options)[0]
-    assert (mask.shape, weight.shape) == ((9, 2, 3, 1), (9, 1, 1))
+def of_case(case: Case) -> dict:
+    return {"image": np.zeros((2, 3, 1), np.int16)}
 
 
 def broken(item: int) -> dict:
-    if item == 7:
-        raise OSError("the disk is gone")
-    return number(item)
+    return number(item) if item != 7 else {}[item]
 
 
-def growing(item: int) -> dict:
-    return {"image": np.zeros((2 + item, 2, 1))}
+WRONG = {
+    "EMPTY_LIST": ([], number, {}, ""),
+    "UNKNOWN_LABEL": ([Case("a", 0, label=0), Case("b", 1)], of_case, {"target": "label"}, "1"),
+    "LOADING_FAILED": (range(9), broken, {}, "items[7]: the loader raised KeyError: 7"),
+    "SHAPE_MISMATCH": (range(3), lambda n: {"image": np.zeros((2 + n, 2, 1))}, {}, "items[1]: an"),
+    "NO_PAIR": ([Case("a", 0, label=0)], of_case, {"target": "mask"}, "`mask`"),
+}
 
 
-@pytest.mark.parametrize(
-    ("items", "load", "options", "code", "words"),
-    [
-        ([], number, {}, "EMPTY_LIST", ""),
-        (cases([0, None, 1]), of_case, {"target": "label"}, "UNKNOWN_LABEL", "1"),
-        (cases(), of_case, {"sampling": "element"}, "BAD_WEIGHT", ""),
-        (cases([0, 0], [0.0, 0.0]), of_case, {"sampling": "element"}, "BAD_WEIGHT", ""),
-        (range(9), number, {"sampling": "automatic"}, "UNKNOWN_LABEL", ""),
-        (range(9), broken, {}, "LOADING_FAILED", "items[7]: the loader raised OSError: the disk"),
-        (range(3), growing, {}, "SHAPE_MISMATCH", "items[1]: an image of shape (3, 2, 1)"),
-        (cases(), of_case, {"target": "mask"}, "NO_PAIR", "`mask`"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_is_wrong_is_said_with_the_items_number(items, load, options, code, words):
-    with pytest.raises(CourseDataError) as caught:
-        list(pipeline.PythonBatches(items, load, batch_size=4, shuffle=False, **options))
-    assert caught.value.code == code and words in caught.value.message
+def test_what_is_wrong_is_said_with_the_items_number():
+    found = {}
+    for items, load, options, words in WRONG.values():
+        with pytest.raises(CourseDataError) as caught:
+            list(pipeline.PythonBatches(items, load, batch_size=4, shuffle=False, **options))
+        found[caught.value.code] = words in caught.value.message
+    assert found == dict.fromkeys(WRONG, True)
 
 
 def test_training_stops_at_a_loader_that_fails_and_says_so():

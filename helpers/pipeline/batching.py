@@ -1,18 +1,19 @@
 """From a source to batches: elements in their order, crop, augment, batch, cast."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import tensorflow as tf
 
-from helpers import crops, labels, records, stage
+from helpers import crops, labels, memory, records, stage
 from helpers.errors import need
-from helpers.pipeline.loading import Loaded, in_memory, opened
-from helpers.pipeline.order import facts_of, lacking, numbers, of_now
+from helpers.pipeline.loading import Loaded, Stored
+from helpers.pipeline.order import are_enough, numbers, of_now
+
+UNREAD = tf.data.Dataset | Stored | Loaded  # sources whose elements are not in memory
 
 
 def batches(
@@ -77,7 +78,7 @@ def batches(
             last batch may be smaller, unless the pipeline repeats.
         split: of records and of cases; may be left out where there is only one.
         load: for lists, as of `loading.Loaded`: `load(item)` gives `image`, `mask` and what else
-            there is. None reads `lists.Item` as NIfTI.
+            there is. None reads `lists.Item` as NIfTI. The first element is loaded once, and kept.
         transforms: stages without chance in them, before the cache.
         cache: keep the transformed elements in memory, in their stored dtype; they are read when
             this function is called. False reads them anew in each epoch.
@@ -118,48 +119,47 @@ def batches(
 
     Taught in: tuning the pipeline, imbalanced classification, segmentation with DeepLab
     """
-    labelled = target == "label" or classes is not None
-    how = {"how": sampling, "labelled": labelled, "classes": classes}
+    how = {"how": sampling, "labelled": target == "label", "classes": classes}
     how |= {"shuffle": shuffle, "repeat": repeat, "times": duplicate_count, "seed": seed}
-    source, facts, read = opened(source, split, load, num_parallel_calls)
-    if isinstance(source, str | Path) and not facts and not isinstance(sampling, str | None):
+    source = opened(source, split, load)
+    if isinstance(source, Stored) and not (source.mapped or isinstance(sampling, str | None)):
         raise ValueError("photographs are not read in the order of writing: store their weights")
-    unread = isinstance(source, str | Path | tf.data.Dataset | Loaded)
-    kept, elements, order = cache and unread, None, None
-    # Records that are read together save a copy of each; but batches go across epochs' borders.
-    alone = transforms or crop or augment or (sampling is None and (repeat or duplicate_count > 1))
-    batch = batch_size if isinstance(source, str | Path) and not (kept or alone) else None
-    if facts and not (kept and (transforms or lacking(facts, sampling, classes))):
-        order = numbers(facts, **how)  # what is known is looked at before anything is read
+    has_numbers = not isinstance(source, tf.data.Dataset)
+    kept = cache and isinstance(source, UNREAD)
+
+    # Labels and weights are looked at before anything is read, as far as they are known.
+    order = None
+    if has_numbers and not (kept and (transforms or not are_enough(source, sampling, classes))):
+        order = numbers(source, **how)
     if kept:
-        elements = in_memory(applied(read(), transforms), source, facts)
-        order = order or numbers(facts_of(elements), **how)
-    elif unread or transforms:
-        dataset = applied(streamed(source, split, read, order, batch, **how), transforms)
+        source, transforms = in_memory(source, transforms, num_parallel_calls), ()
+        order = order or numbers(source, **how)
+    elif isinstance(sampling, str) and not isinstance(source, UNREAD | list | tuple):
+        order = of_now(source, **how)
+
+    one_by_one = augment or transforms or isinstance(source, UNREAD)
+    later = [*augment, *batch_transforms]
+    if transforms or isinstance(source, tf.data.Dataset | Stored):
+        dataset = streamed(source, order, num_parallel_calls, **how)
+        dataset = applied(dataset, transforms if crop is None else [*transforms, crop])
     else:
-        elements = source
-        changing = isinstance(sampling, str) and not isinstance(source, list | tuple)
-        order = of_now(source, **how) if changing else order
-    per_image, later = getattr(crop, "per_image", None), [*augment, *batch_transforms]
-    if elements is not None:
         dataset = crops.from_memory(
-            elements,
+            source,
             crop,
             indices=order,
-            batch_size=None if augment else batch_size,
+            batch_size=None if one_by_one else batch_size,
             dtype=None if later else dtype,  # else a pass over the voxels of its own
             num_parallel_calls=num_parallel_calls,
         )
-    elif crop is not None:
-        dataset = dataset.apply(crop)
-    if augment or (elements is None and batch is None):
+    if one_by_one:
+        per_image = getattr(crop, "per_image", None)
         dataset = dataset if per_image is None else dataset.unbatch()
         dataset = applied(dataset, augment)
         dataset = dataset.batch(batch_size * (per_image or 1), drop_remainder=repeat)
     dataset = applied(dataset, batch_transforms)
     need(int(dataset.cardinality()), "EMPTY_LIST", "the dataset has no elements")
     _expect(dataset.element_spec, target)
-    if elements is None or later:
+    if dataset.element_spec["image"].dtype != dtype:
         dataset = cast_image(dataset, dtype, num_parallel_calls)
     if label_format is not None:
         if dataset.element_spec["label"].shape.rank == 1:
@@ -177,31 +177,82 @@ classification = functools.partial(batches, target="label")
 segmentation.__doc__ = classification.__doc__ = batches.__doc__
 
 
-def streamed(source, split, read, order, batch, *, how, shuffle, repeat, times, seed, **others):
-    """A source's elements, read anew in each epoch.
+def opened(source, split: str | None, load: Callable | None):
+    """A source as a dataset, or as what tells how many elements it has, and maybe their `facts`.
 
     Args:
-        source, split: as for `batches`.
-        read, order: a function that gives elements by their numbers, and these.
-        batch: records that are read together; None for elements.
-        how, shuffle, repeat, times, seed, others: as for `order.numbers`.
-
-    Raises:
-        ValueError: for the shuffling of a dataset.
+        source, split, load: as for `batches`.
 
     Taught in: no lesson; pipelines use it
     """
     if isinstance(source, tf.data.Dataset):
-        if shuffle or how is not None:
-            raise ValueError("a dataset is read from start to end: cache=True, or shuffle=False")
-        dataset = source
-    elif not isinstance(source, str | Path):
-        return read(order)
-    elif how is not None:
-        return records.read(source, split, mapped=True, indices=order, batch=batch)
-    else:
-        dataset = records.read(source, split, seed=seed if shuffle else None, batch=batch)
-    return dataset.repeat(None if repeat else times)
+        return source
+    if isinstance(source, str | Path):
+        return Stored(source, split)
+    are_elements = load is None and len(source) and isinstance(source[0], Mapping)
+    return source if are_elements else Loaded(source, load, split)
+
+
+def read(source, order: tf.data.Dataset | None, num_parallel_calls: int) -> tf.data.Dataset:
+    """A dataset of a source's elements.
+
+    Args:
+        source: a dataset, `Stored` or `Loaded`, or elements.
+        order: of int64 scalars, the numbers of the elements; None takes each once, in order.
+        num_parallel_calls: items loaded at a time.
+
+    Taught in: no lesson; pipelines use it
+    """
+    if isinstance(source, tf.data.Dataset):
+        return source
+    if isinstance(source, Stored):
+        return source.read(mapped=source.mapped, indices=order)
+    # All of each: a crop that is larger than any image, and may be smaller.
+    whole = [2**20] * (source[0]["image"].ndim - 1)
+    crop = crops.random(whole, seed=0, allow_smaller=True)
+    return crops.from_memory(source, crop, indices=order, num_parallel_calls=num_parallel_calls)
+
+
+def in_memory(source, transforms: Sequence, num_parallel_calls: int) -> list[dict]:
+    """All elements of a source after these transforms, read once.
+
+    Args:
+        source, num_parallel_calls: as for `read`.
+        transforms: stages.
+
+    Raises:
+        CourseDataError: `TOO_LARGE`, before anything is read; what a loader raised.
+
+    Taught in: no lesson; pipelines use it
+    """
+    needed, free = getattr(source, "bytes", 0), psutil.virtual_memory().available
+    sizes = f"{needed / 2**30:.1f} GiB in a cache, {free / 2**30:.1f} GiB are free"
+    need(needed <= free, "TOO_LARGE", f"{sizes}; say cache=False, or take a SmartCache")
+    try:
+        return memory.gather(applied(read(source, None, num_parallel_calls), transforms))
+    except tf.errors.OpError as error:
+        raise getattr(source, "error", None) or error from None
+
+
+def streamed(source, order, num_parallel_calls, *, how, shuffle, repeat, times, seed, **others):
+    """A source's elements, read anew in each epoch.
+
+    Args:
+        source, order, num_parallel_calls: as for `read`.
+        how, shuffle, repeat, times, seed, others: as for `order.numbers`.
+
+    Raises:
+        ValueError: for a dataset that should be shuffled or drawn from.
+
+    Taught in: no lesson; pipelines use it
+    """
+    if isinstance(source, tf.data.Dataset) and (shuffle or how is not None):
+        raise ValueError("a dataset is read from start to end: cache=True, or shuffle=False")
+    if isinstance(source, Stored) and how is None:
+        source = source.read(seed=seed if shuffle else None)
+    dataset = read(source, order, num_parallel_calls)
+    in_own_order = isinstance(source, tf.data.Dataset)
+    return dataset.repeat(None if repeat else times) if in_own_order else dataset
 
 
 def applied(dataset: tf.data.Dataset, stages: Sequence) -> tf.data.Dataset:
@@ -256,7 +307,8 @@ def pairs(target: str, *, weight: bool = False) -> Callable[[tf.data.Dataset], t
     Args:
         target: "mask" or "label".
         weight: with the field `weight`, as Keras' `sample_weight`: a case's own number, which
-            counts for each of its voxels where the target is a mask.
+            counts for each of its voxels where the target is a mask: `[b, 1, 1]`, because Keras
+            would take `[b]` for a weight of each column.
 
     Returns:
         A stage for elements or batches; all other fields are dropped.
@@ -266,57 +318,44 @@ def pairs(target: str, *, weight: bool = False) -> Callable[[tf.data.Dataset], t
 
     Taught in: tuning the pipeline, imbalanced classification, segmentation with DeepLab
     """
+    fields = ["image", target, *["weight"] * weight]
 
-    pair = functools.partial(for_keras, target=target, weight=weight)
-    return functools.partial(
-        stage.mapped, function=pair, name="pipeline.pairs", num_parallel_calls=None
+    def pair(batch):
+        _expect(batch, *fields)
+        image, wanted, *weights = (batch[field] for field in fields)
+        if weights and target == "mask":
+            axes = [None] * (len(wanted.shape) - 1 - len(batch["weight"].shape))
+            weights = [batch["weight"][(..., *axes)]]
+        return image, wanted, *weights
+
+    return lambda dataset: stage.mapped(
+        dataset, pair, name="pipeline.pairs", num_parallel_calls=None
     )
 
 
-def for_keras(batch: dict, *, target: str, weight: bool) -> tuple:
-    """Image, target and maybe weight of an element or a batch, of tensors or arrays.
+def items(folder: str | Path, split: str | None = None) -> tuple[range, Callable[[int], dict]]:
+    """The records of a folder and their loader, for a cache that holds a part of them at a time.
 
-    Args:
-        batch: a dict.
-        target, weight: as for `pairs`. Weights of masks get an axis for each axis in space, `[b, 1,
-            1]`: Keras would take `[b]` for a weight of each column.
-
-    Taught in: no lesson; `pairs` and `PythonBatches` use it
-    """
-    _expect(batch, "image", target, *["weight"] * weight)
-    if not weight:
-        return batch["image"], batch[target]
-    weights = batch["weight"]
-    axes = len(batch["mask"].shape) - 1 - len(weights.shape) if target == "mask" else 0
-    return batch["image"], batch[target], weights[(..., *[None] * axes)]
-
-
-def items(source, split=None, transforms=(), load=None) -> tuple[range, Callable[[int], dict]]:
-    """Items and their loader, for a cache that holds a part of them at a time.
-
-        cache = SmartCache(*pipeline.items("records", "train", [crops.locate()]), cache_num=50)
+        cache = SmartCache(*pipeline.items("records", "train"), cache_num=50)
         dataset = pipeline.segmentation(cache, batch_size=4, crop=crops.pos_neg(size, seed=1))
 
     Args:
-        source, split, load: as for `batches`, without datasets: they have no items.
-        transforms: stages without chance in them, done before an element enters the cache.
+        folder, split: as for `records.read`.
 
     Returns:
-        The numbers of the elements, and `load(number)`, which gives an element of arrays as
-        `batches` would have it after `transforms`. Threads may call it.
+        The numbers of the records, and `load(number)`, which gives an element of arrays. Threads
+        may call it.
 
     Raises:
-        CourseDataError: as for `batches`.
+        CourseDataError: as of `records.read`.
 
     Taught in: tuning the pipeline
     """
-    _, facts, read = opened(source, split, load, 1)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec([], tf.int64)])
     def element(number):
         order = tf.data.Dataset.from_tensors(number)
-        return applied(read(order), transforms).get_single_element()
+        return records.read(folder, split, mapped=True, indices=order).get_single_element()
 
-    return range(facts["records"]), lambda number: tf.nest.map_structure(
-        np.asarray, element(number)
-    )
+    count = records.load_manifest(folder).split(split)["records"]
+    return range(count), lambda number: tf.nest.map_structure(np.asarray, element(number))
