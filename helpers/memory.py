@@ -108,24 +108,6 @@ def aligned(array, *, copy: bool = False) -> np.ndarray:
     return result
 
 
-def overflows(stored, dtype) -> bool:
-    """Whether a float dtype is too narrow for the range of another dtype.
-
-    Args:
-        stored, dtype: NumPy's or TensorFlow's, or their names.
-
-    >>> overflows("float32", "float16"), overflows("int16", "float16")
-    (True, False)
-
-    Taught in: no lesson; pipelines use it, to refuse what would become infinite
-    """
-    stored, dtype = (np.dtype(getattr(one, "as_numpy_dtype", one)) for one in (stored, dtype))
-    if stored.kind not in "iuf" or dtype.kind != "f":
-        return False
-    limits = np.finfo if stored.kind == "f" else np.iinfo
-    return float(limits(stored).max) > float(np.finfo(dtype).max)
-
-
 def gather(dataset) -> list[dict[str, np.ndarray]]:
     """All elements of a dataset, kept in memory as arrays.
 

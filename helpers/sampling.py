@@ -12,21 +12,19 @@ number, `mixed` draws from one dataset a class. The other way is to draw as thin
 
     weights = sampling.class_weights(known["label"])
     model.fit(dataset, class_weight=weights)
-    dataset = dataset.apply(sampling.weighted(weights))      # where `class_weight` does not serve
 
 One of the two is enough: together they correct twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
 from helpers import stage
-from helpers.cases import MISSING
 from helpers.errors import listed, need
 
 
@@ -140,52 +138,6 @@ def class_weights(labels: Sequence[int], *, beta: float = 1.0) -> dict[int, floa
     weights = 1 / effective
     weights /= np.average(weights, weights=counts)
     return dict(zip(classes.tolist(), weights.tolist(), strict=True))
-
-
-def weighted(class_weights: Mapping[int, float]) -> Callable:
-    """A stage that gives each element the weight of its class, for Keras' `sample_weight`.
-
-        dataset = dataset.apply(sampling.weighted(weights))
-        model.fit(dataset.apply(pipeline.pairs("label", weight=True)))
-
-    The same loss as `fit(class_weight=)`, and it serves where that does not: models with several
-    outputs, a `PyDataset`, a training loop of your own, and in `evaluate`.
-
-    Args:
-        class_weights: of each class id, as of `class_weights`.
-
-    Returns:
-        A stage for elements and for batches of them, with one `label` each: `weight`, float32 of
-        the label's shape, is the weight of the class times the `weight` that is there already. So
-        leave that field out where `sampling="element"` has used it: it would count twice. A label
-        that is not known (-1) gets 0.
-
-    Raises:
-        ValueError: for elements with several labels, which `labels.losses` weighs.
-        tf.errors.InvalidArgumentError: while it runs, `UNKNOWN_LABEL` for a class that has no
-            weight, with the case.
-
-    Taught in: imbalanced classification
-    """
-    ids = [MISSING, *class_weights]
-    weights = tf.constant([0.0, *class_weights.values()])
-
-    def weigh(element: dict) -> dict:
-        label = element["label"]
-        same = label[..., tf.newaxis] == tf.constant(ids, label.dtype)
-        known = tf.reduce_all(tf.reduce_any(same, -1))
-        about = ["found the label", label, "expected one of", ids]
-        checks = stage.require(known, "UNKNOWN_LABEL", about, element.get("case"))
-        with tf.control_dependencies(checks):
-            weight = tf.reduce_sum(tf.where(same, weights, 0.0), -1)
-        weight = tf.ensure_shape(weight, element.get("case", weight).shape)  # one label a case
-        before = tf.cast(element.get("weight", 1.0), tf.float32)
-        return element | {"weight": tf.math.multiply_no_nan(before, weight)}
-
-    def apply(dataset):
-        return stage.mapped(dataset, weigh, name="sampling.weighted", num_parallel_calls=None)
-
-    return apply
 
 
 def systematic(expected, groups, *, size: int, seed) -> tf.Tensor:

@@ -127,12 +127,6 @@ def test_only_what_begins_elsewhere_is_copied_unless_a_copy_is_asked_for(tf):
     assert memory.aligned(tf.constant(range(70), tf.int16)).tolist() == list(range(70))
 
 
-def test_a_float_is_too_narrow_for_what_is_larger_than_its_largest():
-    too_narrow = {("float64", "float32"), ("int32", "float16"), ("uint16", "float16")}
-    wide = {("float32", "float64"), ("int16", "float16"), ("int64", "float32"), ("bool", "float16")}
-    assert {pair for pair in too_narrow | wide if memory.overflows(*pair)} == too_narrow
-
-
 # A dataset, gathered
 
 

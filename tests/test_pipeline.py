@@ -120,7 +120,7 @@ TWO_BY_MASK = crops.pos_neg(SIZE, per_image=2, seed=1)
 STEPS = {
     "a crop": {"crop": ANYWHERE},
     "by the mask": {"crop": TWO_BY_MASK, "transforms": [crops.locate()]},
-    "round the middle": {"crop": crops.centre((7, 7, 7), fill="min")},
+    "round the middle": {"transforms": [crops.centre((7, 7, 7), fill="min")]},
     "augmented": {"crop": ANYWHERE, "augment": FLIPS},
     "several augmented": {"crop": crops.random(SIZE, per_image=2, seed=1), "augment": FLIPS},
     "in batches": {"crop": ANYWHERE, "batch_transforms": BRIGHTER},
@@ -130,7 +130,7 @@ STEPS = {
 def by_hand(dataset, endless, transforms=(), crop=None, augment=(), batch_transforms=()):
     """From elements in their order to batches of three, with tf.data's own words."""
     dataset = dataset.repeat() if endless else dataset
-    for stage in [*transforms, crop]:
+    for stage in [*transforms, *([crop] if crop else [])]:
         dataset = dataset.apply(stage)
     per_image = getattr(crop, "per_image", None)
     dataset = dataset if per_image is None else dataset.unbatch()
@@ -150,7 +150,7 @@ def test_cached_or_streamed_it_is_the_stages_one_by_one(what, repeat, folder):
     assert_same(cached, by_hand(elements, repeat, **STEPS[what]))
     streamed = pipeline.segmentation(folder, cache=False, **options)
     assert_same(streamed, by_hand(records.read(folder, "train", seed=5), repeat, **STEPS[what]))
-    size = 3 * (getattr(STEPS[what]["crop"], "per_image", None) or 1) if repeat else None
+    size = 3 * (getattr(STEPS[what].get("crop"), "per_image", None) or 1) if repeat else None
     for dataset in (cached, streamed):  # without an end, all batches are of one size
         assert dataset.element_spec["image"].shape[0] == size
 
@@ -203,7 +203,7 @@ def test_a_list_of_several_stored_dtypes_is_read_in_the_one_that_holds_all(tmp_p
         scan = Volume(image, (2.0, 1.0, 0.5))
         mask = scan.with_voxels(voxels(n)["mask"]).save(tmp_path / f"{n}_mask.nii.gz")
         items.append(Item(scan.save(tmp_path / f"{n}.nii.gz"), mask))
-    options = {"crop": middle, "shuffle": False, "cache": cache, "dtype": "float64"}
+    options = {"transforms": [middle], "shuffle": False, "cache": cache, "dtype": "float64"}
     with pytest.warns(UserWarning, match="stored as float32, uint8; all come as float32"):
         dataset = pipeline.segmentation(items, batch_size=1, **options)
     for item, batch in zip(items, batches(dataset), strict=True):
@@ -227,7 +227,7 @@ def test_values_that_a_narrower_type_cannot_hold_are_refused_and_the_case_is_nam
     def fed(value, dtype, **way):
         fields = {"image": np.full((2, 4, 4, 1), value, np.float32), "label": [0, 1]}
         dataset = tf.data.Dataset.from_tensor_slices(fields | {"case": [b"case a", b"case b"]})
-        way = {"batch_size": 2, "crop": crops.centre((4, 4)), "dtype": dtype} | way
+        way = {"batch_size": 2, "dtype": dtype} | way
         return next(pipeline.classification(dataset, **way).as_numpy_iterator())["image"]
 
     for way, dtype, fits, too_large in CASTS:
@@ -414,7 +414,7 @@ def test_a_loader_that_fails_and_an_element_unlike_the_others_are_named():
         found[name] = error.code if words in error.message else error.message
     assert found == {name: code for name, (_, code, _) in WHILE_CACHING.items()}
     streamed = pipeline.segmentation(
-        cases(), load=odd(mask=None), batch_size=2, cache=False, crop=crops.centre(SIZE)
+        cases(), load=odd(mask=None), batch_size=2, cache=False, transforms=[crops.centre(SIZE)]
     )
     with pytest.raises(tf.errors.OpError, match=r"LOADING_FAILED.*items\[1\]"):
         batches(streamed)
@@ -450,7 +450,7 @@ def test_elements_without_what_the_task_needs_are_refused(folder, pictures):
 def test_a_cache_beyond_the_memory_is_refused_before_it_fills(folder, monkeypatch):
     held = sum(path.stat().st_size for path in folder.glob("train-*"))
     sized = [dataclasses.replace(case, size=held) for case in cases()]
-    options, free = {"batch_size": 2, "crop": crops.centre(SIZE), "split": "train"}, held
+    options, free = {"batch_size": 2, "crop": crops.random(SIZE, seed=1), "split": "train"}, held
     monkeypatch.setattr("psutil.virtual_memory", lambda: types.SimpleNamespace(available=free))
     pipeline.segmentation(folder, **options)
     free = held - 1
@@ -477,9 +477,8 @@ def test_arguments_that_do_not_go_together_are_refused(folder, tmp_path):
             pipeline.segmentation(source, batch_size=2, **{"crop": ANYWHERE} | options)
     ours = pipeline.segmentation(dataset, batch_size=2, crop=ANYWHERE, **STREAMED)
     assert_same(ours, cast(records.read(folder, "train", seed=1).apply(ANYWHERE).batch(2)))
-    assert (
-        len(batches(pipeline.segmentation(tmp_path, batch_size=2, crop=crops.centre((9, 9))))) == 3
-    )
+    squares = crops.random((9, 9), seed=1)
+    assert len(batches(pipeline.segmentation(tmp_path, batch_size=2, crop=squares))) == 3
 
 
 # Elements, and pairs

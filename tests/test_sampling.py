@@ -171,26 +171,7 @@ def test_weights_are_those_of_scikit_learn_and_of_the_paper(labels, beta):
         assert list(found.values()) == pytest.approx([float(w * scale) for w in raw], rel=1e-9)
 
 
-@some
-@given(st.lists(st.integers(-1, 2), min_size=1, max_size=9), st.booleans(), st.booleans())
-def test_each_element_has_the_weight_of_its_class(labels, before, batched):
-    of_case = np.where(np.array(labels) < 0, np.nan, 3.0) if before else np.ones(len(labels))
-    fields = {"label": np.int32(labels), "case": ["a"] * len(labels)}
-    dataset = tf.data.Dataset.from_tensor_slices(fields | ({"weight": of_case} if before else {}))
-    dataset = dataset.batch(4) if batched else dataset
-    dataset = dataset.apply(sampling.weighted({0: 0.5, 2: 0, 1: 3}))
-    spec = dataset.element_spec
-    assert (spec["weight"].dtype, spec["weight"].shape) == (tf.float32, spec["label"].shape)
-    found = np.concatenate([np.ravel(one["weight"]) for one in dataset.as_numpy_iterator()])
-    expected = np.array([0, 0.5, 3, 0])[np.array(labels) + 1] * np.nan_to_num(of_case)
-    np.testing.assert_array_equal(found, np.float32(expected))
-
-
 NOTHING = RANGE(5).filter(lambda number: number > 9)
-
-
-def weighed(**fields):
-    return drawn(tf.data.Dataset.from_tensor_slices(fields).apply(sampling.weighted({0: 1})))
 
 
 def mixed(*given, weights=(1, 1), **options):
@@ -214,8 +195,6 @@ REFUSED = [
     (lambda: mixed(RANGE(3), NOTHING, size=4), "infinite number of elements but"),
     (lambda: sampling.class_weights([-1, -1]), "EMPTY_CLASS"),
     (lambda: sampling.class_weights([(0, 1), (1, 0)]), "labels.losses"),
-    (lambda: weighed(label=[2], case=["abc"]), r"UNKNOWN_LABEL.*\[2\].*abc"),
-    (lambda: weighed(label=[[0, 1]], case=["abc"]), "Shape"),
 ]
 
 

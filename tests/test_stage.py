@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers import augment, crops, labels, pipeline, sampling, stage
+from helpers import augment, crops, labels, pipeline, stage
 from tests.augmented import SURE, ids, refusal
 
 import tensorflow as tf  # isort: skip
@@ -175,7 +175,6 @@ STAGES = {
     "centre": lambda: volumes().apply(crops.centre((16, 4, 5), fill="min")),
     "merge_batch_dims": lambda: volumes().apply(BOTH).batch(3).apply(crops.merge_batch_dims()),
     "heads": lambda: labelled([0, 2], [1, -1]).apply(labels.heads([1, 3])),
-    "weighted": lambda: labelled(0, 1).apply(sampling.weighted({0: 1.0, 1: 3.0})),
     "pairs": lambda: volumes().apply(pipeline.pairs("mask")),
 }
 ELSEWHERE = """

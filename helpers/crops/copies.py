@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from helpers import memory, stage
-from helpers.crops.cuts import CUT, Crop, random
+from helpers.crops.cuts import CUT, Crop
 from helpers.crops.starts import NOWHERE, runs_of
 from helpers.errors import CourseDataError, need
 
@@ -61,9 +61,10 @@ def from_memory(
             shapes may differ: a list of `memory.gather`, or anything with a length and
             `elements[i]`. It is asked for an element when that is due, so a `SmartCache` gives
             what it holds then.
-        crop: of `crops.random`, `pos_neg` or `class_balanced`; None takes whole images, which are
-            of one shape. Its own `num_parallel_calls` has no part in this. Where it draws by the
-            mask and elements have no `runs` of `locate`, each mask is looked through again.
+        crop: of `crops.random`, `pos_neg` or `class_balanced`; None takes whole images, which
+            have one shape if they are batched. Its own `num_parallel_calls` has no part in this.
+            Where it draws by the mask and elements have no `runs` of `locate`, each mask is looked
+            through again.
         indices: whole numbers, the position in `elements` of each to come: shuffled, repeated, or
             of `sampling.indices`. By default each element once, in order.
         batch_size: elements in a batch. With `per_image` their crops share its first axis, which is
@@ -93,11 +94,11 @@ def from_memory(
     need(len(elements), "EMPTY_LIST", "there are no elements to cut")
     indices = tf.data.Dataset.range(len(elements)) if indices is None else indices
     stage.check_indices(indices)
-    source, many = _Source(elements, crop, dtype), batch_size or 1
-    crop, each = source.crop, source.crop.per_image
+    source, many = _Source(elements, crop, batch_size, dtype), batch_size or 1
+    each, axes = crop and crop.per_image, source.specs["image"].shape.rank - 1
     endless = tf.get_static_value(indices.cardinality()) == tf.data.INFINITE_CARDINALITY
     indices = indices.batch(many, drop_remainder=endless or many == 1)
-    numbers = stage.numbers(crop.seed).batch(many, drop_remainder=True)
+    numbers = stage.numbers(crop.seed if crop else 0).batch(many, drop_remainder=True)
     # Made within a graph, for instance in `interleave`, nothing but that graph keeps the dataset.
     held = memory.weakly if tf.executing_eagerly() else lambda function: function
     fetch, copy = held(source.fetch), held(source.copy)
@@ -105,13 +106,14 @@ def from_memory(
     def load(chosen, numbers):
         kinds = [tf.int64, tf.int64, tf.int32, tf.int64]
         ticket, shapes, runs, owners = tf.numpy_function(fetch, [chosen], kinds, stateful=False)
-        shapes.set_shape([None, len(crop.size)])
+        shapes.set_shape([None, axes])
         runs.set_shape([None, 3])
         owners.set_shape([None])
-        # One after another, as each element has a seed of its own, and draws by it alone.
-        seeds = [stage.salted(number, crop.name) for number in tf.unstack(numbers)]
-        drawn = tf.stack([crop.numbers(seed) for seed in seeds])[: tf.size(chosen)]
-        starts = crop.starts(shapes, drawn, runs, owners)
+        starts = tf.zeros_like(shapes)[:, tf.newaxis]
+        if crop is not None:  # one after another: each element draws by a seed of its own
+            seeds = [stage.salted(number, crop.name) for number in tf.unstack(numbers)]
+            drawn = tf.stack([crop.numbers(seed) for seed in seeds])[: tf.size(chosen)]
+            starts = crop.starts(shapes, drawn, runs, owners)
         kinds = [spec.dtype for spec in source.specs.values()]
         fields = tf.numpy_function(copy, [ticket, starts], kinds, stateful=False)
         count = chosen.shape[0] and chosen.shape[0] * (each or 1)
@@ -136,12 +138,13 @@ class _Source:
     by then.
     """
 
-    def __init__(self, elements: Sequence[dict], crop: Crop | None, dtype) -> None:
+    def __init__(self, elements: Sequence[dict], crop: Crop | None, batch_size, dtype) -> None:
         first = _specs(elements[0])
         stage.checked(first)
-        image, self._whole = first["image"], crop is None
-        # A crop as large as the image has one place to be.
-        self.crop = random(image.shape[:-1], seed=0) if crop is None else crop
+        image = first["image"]
+        whole = [None] * (image.shape.rank - 1) if batch_size is None else image.shape[:-1]
+        self._crop, self._size = crop, tf.TensorShape(whole if crop is None else crop.size)
+        self._by_mask = bool(crop and crop.groups)
         self._elements, self._common, self._accepted = elements, _common(first), set()
         self._tickets, self._waiting, self._buffers = itertools.count(), {}, memory.Buffers()
         for index in range(len(elements) if isinstance(elements, list | tuple) else 1):
@@ -154,7 +157,7 @@ class _Source:
         self.specs = dict(self._common)
         for name in (name for name in CUT if name in first):
             kind = wanted if name == "image" else first[name].dtype
-            self.specs[name] = tf.TensorSpec([*self.crop.size, first[name].shape[-1]], kind)
+            self.specs[name] = tf.TensorSpec([*self._size, first[name].shape[-1]], kind)
 
     def fetch(self, indices: np.ndarray) -> list:
         """A ticket for some elements; shapes `[b, axes]`, runs `[n, 3]` and their owners `[n]`."""
@@ -171,13 +174,13 @@ class _Source:
         """The fields of the crops of the elements that wait under this ticket."""
         chosen, (many, each) = self._waiting.pop(int(ticket)), starts.shape[:2]
         for lost in np.flatnonzero(starts[:, 0, 0] == NOWHERE)[:1]:
-            found = f"no voxel with an id in {self.crop.groups}{_name(chosen[lost])}"
+            found = f"no voxel with an id in {self._crop.groups}{_name(chosen[lost])}"
             raise CourseDataError("NO_PLACE", found)
-        fields = []
+        fields, size = [], self._crop.size if self._crop else np.shape(chosen[0]["image"])[:-1]
         for name, spec in self.specs.items():
             kind = spec.dtype.as_numpy_dtype
             if name in CUT:
-                field = self._buffers.empty((many * each, *spec.shape), kind)
+                field = self._buffers.empty((many * each, *size, spec.shape[-1]), kind)
                 for one, several, rows in zip(chosen, starts, np.split(field, many), strict=True):
                     try:
                         with np.errstate(over="raise"):
@@ -209,19 +212,19 @@ class _Source:
         if found != self._common:
             raise ValueError(f"{said} has {found}, the first one {self._common}")
         try:
-            self.crop.check(specs)
+            (self._crop.check if self._crop else stage.checked)(specs)
         except CourseDataError as error:
             raise CourseDataError(error.code, f"{error.message} ({said})") from None
-        same = not self._whole or shape == self.crop.size
-        need(same, "SHAPE_MISMATCH", f"{said} is {shape}, the first one {self.crop.size}")
-        if self.crop.groups and "runs" in one:
+        fits = self._crop is not None or shape.is_compatible_with(self._size)
+        need(fits, "SHAPE_MISMATCH", f"{said} is {shape}, the first one {self._size}")
+        if self._by_mask and "runs" in one:
             count = np.sum(one["runs"][:, 2], dtype=np.int64)
             found = f"runs of {count} voxels, an image of {shape} ({said})"
             need(count == shape.num_elements(), "SHAPE_MISMATCH", found)
 
     def _runs(self, one: dict) -> np.ndarray:
         """Where the voxels of an element's classes are, if the crop asks for it."""
-        if not self.crop.groups:
+        if not self._by_mask:
             return np.zeros([0, 3], np.int32)
         # Eagerly: a function of its own could wait for threads that wait here.
         return one["runs"] if "runs" in one else runs_of(one["image"], one["mask"]).numpy()

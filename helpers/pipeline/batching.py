@@ -207,10 +207,7 @@ def read(source, order: tf.data.Dataset | None, num_parallel_calls: int) -> tf.d
         return source
     if isinstance(source, Stored):
         return source.read(mapped=source.mapped, indices=order)
-    # All of each: a crop that is larger than any image, and may be smaller.
-    whole = [2**20] * (source[0]["image"].ndim - 1)
-    crop = crops.random(whole, seed=0, allow_smaller=True)
-    return crops.from_memory(source, crop, indices=order, num_parallel_calls=num_parallel_calls)
+    return crops.from_memory(source, indices=order, num_parallel_calls=num_parallel_calls)
 
 
 def in_memory(source, transforms: Sequence, num_parallel_calls: int) -> list[dict]:
