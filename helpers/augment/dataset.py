@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from helpers.augment.amounts import Transform, drawn, random_numbers
-from helpers.augment.grey import Unit
+from helpers.augment.grey import Grey, Unit
 from helpers.augment.moving import Flip, Moving, joined
 from helpers.augment.warp import resample, sizes
 from helpers.stage import AUTOTUNE, checked, fitting, require, seeded
@@ -126,9 +126,10 @@ def changed(transforms, batch, spacing, numbers, extras, *, fill="edge", mask_fi
     """
     image = batch["image"]
     mask = batch.get("mask", tf.zeros_like(image[..., :1], tf.uint8))
-    rank = image.shape.rank - 2
-    finite = tf.math.is_finite(tf.cast(image, tf.float32))  # NaN would spread in silence
-    finite = tf.reduce_all(finite, axis=list(range(1, rank + 2)))
+    rank, finite = image.shape.rank - 2, tf.fill(sizes(image)[:1], True)
+    if image.dtype.is_floating:  # NaN would spread in silence; a mean is finite if all is
+        mean = Grey().over(tf.cast(image, tf.float32), tf.reduce_mean)
+        finite = tf.math.is_finite(tf.reshape(mean, [-1]))
     every = drawn(transforms, rank, numbers, extras)
     moves = [one for one in every if isinstance(one[0], Moving)]
 
