@@ -20,7 +20,8 @@ SHOWN = """
     augment.warp.fused
     augment.warp.half augment.warp.from_centre augment.warp.b_spline augment.warp.upsample
     augment.warp.sizes augment.warp.coordinates augment.warp.resample
-    crops.starts.starts crops.copies.copied smart_cache.SmartCache.swap
+    crops.starts.starts crops.starts.spans crops.starts.picked
+    crops.copies.copied smart_cache.SmartCache.swap
     sampling.class_weights sampling.systematic
     deeplab.encoders.stride_to_rate
     deeplab.network.normalised deeplab.network.pointwise deeplab.network.separable

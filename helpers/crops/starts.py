@@ -42,29 +42,68 @@ def starts(shapes, size, numbers, runs, owners, groups, weights):
     Taught in: augmentation
     """
     ids, first, length = tf.unstack(tf.cast(runs, tf.int64), axis=1)
-    # Runs come by element and by id, so if all voxels are counted, those of a group are neighbours.
-    ends = tf.cumsum(length)
-    before = tf.concat([[0], ends], 0)
-    element = tf.range(tf.shape(shapes, tf.int64)[0])[:, tf.newaxis, tf.newaxis]
-    edges = tf.searchsorted(owners * IDS + ids, tf.reshape(element * IDS + np.array(groups), [-1]))
-    low, high = tf.unstack(tf.reshape(tf.gather(before, edges), [-1, len(groups), 2]), axis=2)
-
-    high = tf.where(np.array(weights) > 0, high, low)  # without weight is as good as empty
-    chances = tf.cumsum(tf.where(high > low, np.float64(weights), 0), axis=1)
-    uniform = tf.cast(numbers[..., 0] % FINE, tf.float64) / FINE
-    group = tf.searchsorted(chances, uniform * chances[:, -1:], side="right")
-    group = tf.minimum(group, len(groups) - 1)
-    low, high = tf.gather(low, group, batch_dims=1), tf.gather(high, group, batch_dims=1)
-    # The remainder of 63 bits favours some voxels by less than one part in 10 ** 9.
-    place = tf.where(high > low, low + numbers[..., 1] % tf.maximum(high - low, 1), 0)
+    ends = tf.cumsum(length)  # of runs, as if all voxels lay in one row, run after run
+    low, high = spans(owners, ids, ends, tf.shape(shapes)[0], groups)
+    place = picked(low, high, weights, numbers)
 
     run = tf.searchsorted(ends, tf.reshape(place, [-1]), side="right")
-    ahead = tf.reshape(tf.gather(first, run) - tf.gather(before, run), tf.shape(place))
-    voxel = (place + ahead)[..., tf.newaxis]  # in C order
+    run = tf.reshape(run, tf.shape(place))
+    left = tf.gather(ends, run) - place  # from this voxel to the end of its run
+    voxel = tf.gather(first + length, run) - left
     shapes = shapes[:, tf.newaxis]
-    centre = voxel // tf.math.cumprod(shapes, axis=2, exclusive=True, reverse=True) % shapes
+    strides = tf.math.cumprod(shapes, axis=2, exclusive=True, reverse=True)  # in C order
+    centre = voxel[..., tf.newaxis] // strides % shapes
     start = tf.clip_by_value(centre - np.array(size) // 2, 0, shapes - size)
-    return tf.where((high > low)[..., tf.newaxis], start, NOWHERE)
+    return tf.where(place[..., tf.newaxis] == NOWHERE, NOWHERE, start)
+
+
+def spans(owners, ids, ends, count, groups):
+    """Where the voxels of each group begin and end, if all voxels lie in one row, run after run.
+
+    Args:
+        owners: int64 `[n]`, the element of each run.
+        ids: int64 `[n]`, its class. Runs come by element and by id, so that the voxels of a group
+            are neighbours.
+        ends: int64 `[n]`, where each run ends in that row.
+        count: of elements.
+        groups: as of `starts`.
+
+    Returns:
+        Two of int64 `[b, g]`: the first place, and the one after the last.
+
+    Taught in: augmentation
+    """
+    element = tf.range(count, dtype=tf.int64)[:, tf.newaxis, tf.newaxis]
+    wanted = tf.reshape(element * IDS + np.array(groups), [-1])
+    edges = tf.searchsorted(owners * IDS + ids, wanted)
+    places = tf.gather(tf.concat([[0], ends], 0), edges)
+    return tf.unstack(tf.reshape(places, [count, len(groups), 2]), axis=2)
+
+
+def picked(low, high, weights, numbers):
+    """Draw a group by its weight, and any of its voxels.
+
+    Args:
+        low, high: of `spans`.
+        weights: as of `starts`.
+        numbers: random, int64 `[b, k, 2 or more]`.
+
+    Returns:
+        int64 `[b, k]`, places in the row of all voxels; or `NOWHERE`.
+
+    Taught in: augmentation
+    """
+    weights = np.array(weights, np.float64)
+    high = tf.where(weights > 0, high, low)  # without a weight, it is as good as empty
+    chances = tf.cumsum(tf.where(high > low, weights, 0), axis=1)
+    uniform = tf.cast(numbers[..., 0] % FINE, tf.float64) / FINE
+    group = tf.searchsorted(chances, uniform * chances[:, -1:], side="right")
+    group = tf.minimum(group, len(weights) - 1)
+    low = tf.gather(low, group, batch_dims=1)
+    size = tf.gather(high, group, batch_dims=1) - low
+    # The remainder of 63 bits favours some voxels by less than one part in 10 ** 9.
+    place = low + numbers[..., 1] % tf.maximum(size, 1)
+    return tf.where(size > 0, place, NOWHERE)
 
 
 def runs_of(image, mask, image_threshold: float | None = None) -> tf.Tensor:
