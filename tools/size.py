@@ -24,19 +24,16 @@ REBUILT = {
     "__init__ quiet": 40,
     "volume intensity": 160,
     "dicom": 730,
-    # Readers, splits and leaks took 580 lines of eleven tokens after three rewrites, each of which
-    # dropped ideas. What is left are rules that files in the field ask for: two affines of NIfTI,
-    # paths and words of data lists, JPEG segments that name people, masks in parts.
+    # After three rewrites: two affines of NIfTI, paths and words of data lists, JPEG segments that
+    # name people, masks in parts. Files in the field ask for these rules.
     "nifti pictures lists splits leaks cases": 580,
-    # The draft that 480 came from held the writer and the manifest alone. The schema (120), the
-    # reader (185) and the frames (70) stand beside them here.
+    # The draft of 480 held the writer and the manifest alone, not schema, reader and frames.
     "records": 700,
     "__main__ commands": 250,
-    # Once each array formula stands on lines that can be read, the drafts that 900 came from take
-    # 1,080 by themselves. Presets stand one transform a line, and what is refused is beside them.
+    # The drafts of 900, on lines that can be read, take 1,080. Presets stand a transform a line.
     "stage augment crops sampling labels": 1090,
-    # 370 was a draft without records in their own order, loaders that fail by name, lists in
-    # several dtypes, caches that change while they are drawn from, and a guard at Python's end.
+    # The draft of 370 had no loaders that fail by name, lists in several dtypes, caches that change
+    # while they are drawn from, or guard at Python's end.
     "memory smart_cache pipeline": 470,
     "deeplab predict evaluation": 430,
     "timing": 310,
@@ -53,8 +50,7 @@ RAW = {"tests": 19320, "benchmarks": 5400, "tools": 2360}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11
-# Formulas over arrays: the drafts of these modules have 14.
-FORMULAS = {"stage augment crops sampling labels": 11.5}
+FORMULAS = {"stage augment crops sampling labels": 11.5}  # over arrays; their drafts have 14
 MOST_ENTRIES = 26  # in helpers/, once everything is rebuilt
 NOISE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE),
@@ -129,8 +125,7 @@ def too_large(row: str, size: Counter, budget: int) -> Iterator[str]:
     most = SLACK * budget if row in REBUILT else budget
     if size["lines"] > most:
         yield f"{row}: {size['lines']:,} lines, budget {budget:,}"
-    most = FORMULAS.get(row, MOST_TOKENS_A_LINE)
-    if row in REBUILT and size["tokens"] > most * size["lines"]:
+    if row in REBUILT and size["tokens"] > FORMULAS.get(row, MOST_TOKENS_A_LINE) * size["lines"]:
         yield f"{row}: {size['tokens'] / size['lines']:.1f} tokens a line: write it plainer"
 
 
