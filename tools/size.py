@@ -32,8 +32,7 @@ REBUILT = {
     "__main__ commands": 250,
     # The drafts of 900, on lines that can be read, take 1,080. Presets stand a transform a line.
     "stage augment crops sampling labels": 1090,
-    # The draft of 370 had no loaders that fail by name, lists in several dtypes, caches that change
-    # while they are drawn from, or guard at Python's end.
+    # The draft of 370 had no loaders that fail by name, and no caches that change meanwhile.
     "memory smart_cache pipeline": 470,
     "deeplab predict evaluation": 430,
     "timing": 310,
