@@ -20,7 +20,7 @@ SHOWN = """
     augment.warp.fused
     augment.warp.half augment.warp.from_centre augment.warp.b_spline augment.warp.upsample
     augment.warp.sizes augment.warp.coordinates augment.warp.resample
-    crops.starts.starts crops.starts.spans crops.starts.picked
+    crops.starts.starts crops.starts.group_ranges crops.starts.drawn_places
     crops.copies.copied smart_cache.SmartCache.swap
     sampling.class_weights sampling.systematic
     deeplab.encoders.stride_to_rate

@@ -313,12 +313,15 @@ class Unit(Transform):
         One crop by itself goes through whatever it holds: soft tissue alone, the air beside a
         patient, a dark corner.
         """
-        image = tf.cast(image, tf.float32)
-        low, high = tf.reduce_min(image), tf.reduce_max(image)
+        ends = tf.reduce_min(image), tf.reduce_max(image)
+        low, high = (tf.cast(end, tf.float32) for end in ends)
         if self.name == "HU":  # noise alone is more; what was scaled to 0 to 1, or whitened, less
             return (low == high) | (low < -10) | (high > 10)
         # Hardly anything is less than no signal; of what was whitened, half is.
-        signal = tf.reduce_mean(image) >= tf.reduce_mean(tf.abs(image)) / 2
+        signal = tf.constant(True)
+        if not image.dtype.is_unsigned:  # bytes, for instance, have no sign
+            image = tf.cast(image, tf.float32)
+            signal = tf.reduce_mean(image) >= tf.reduce_mean(tf.abs(image)) / 2
         if self.name == "0 to 255":  # a little beyond, by resizing; 12 bits are something else
             signal &= (high > 1) & (high < 320)
         return (low == high) | signal

@@ -173,10 +173,13 @@ class _Source:
     def copy(self, ticket: np.ndarray, starts: np.ndarray) -> list[np.ndarray]:
         """The fields of the crops of the elements that wait under this ticket."""
         chosen, (many, each) = self._waiting.pop(int(ticket)), starts.shape[:2]
-        for lost in np.flatnonzero(starts[:, 0, 0] == NOWHERE)[:1]:
-            found = f"no voxel with an id in {self._crop.groups}{_name(chosen[lost])}"
+        lost = np.flatnonzero(starts[:, 0, 0] == NOWHERE)
+        if lost.size:
+            found = f"no voxel with an id in {self._crop.groups}{_name(chosen[lost[0]])}"
             raise CourseDataError("NO_PLACE", found)
-        fields, size = [], self._crop.size if self._crop else np.shape(chosen[0]["image"])[:-1]
+        whole = np.shape(chosen[0]["image"])[:-1]
+        size = self._crop.size if self._crop else whole
+        fields = []
         for name, spec in self.specs.items():
             kind = spec.dtype.as_numpy_dtype
             if name in CUT:
@@ -211,8 +214,9 @@ class _Source:
         found, shape = _common(specs), specs["image"].shape[:-1]
         if found != self._common:
             raise ValueError(f"{said} has {found}, the first one {self._common}")
+        check = self._crop.check if self._crop else stage.checked
         try:
-            (self._crop.check if self._crop else stage.checked)(specs)
+            check(specs)
         except CourseDataError as error:
             raise CourseDataError(error.code, f"{error.message} ({said})") from None
         fits = self._crop is not None or shape.is_compatible_with(self._size)

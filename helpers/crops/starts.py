@@ -43,8 +43,8 @@ def starts(shapes, size, numbers, runs, owners, groups, weights):
     """
     ids, first, length = tf.unstack(tf.cast(runs, tf.int64), axis=1)
     ends = tf.cumsum(length)  # of runs, as if all voxels lay in one row, run after run
-    low, high = spans(owners, ids, ends, tf.shape(shapes)[0], groups)
-    place = picked(low, high, weights, numbers)
+    low, high = group_ranges(owners, ids, ends, tf.shape(shapes)[0], groups)
+    place = drawn_places(low, high, weights, numbers)
 
     run = tf.searchsorted(ends, tf.reshape(place, [-1]), side="right")
     run = tf.reshape(run, tf.shape(place))
@@ -57,7 +57,7 @@ def starts(shapes, size, numbers, runs, owners, groups, weights):
     return tf.where(place[..., tf.newaxis] == NOWHERE, NOWHERE, start)
 
 
-def spans(owners, ids, ends, count, groups):
+def group_ranges(owners, ids, ends, count, groups):
     """Where the voxels of each group begin and end, if all voxels lie in one row, run after run.
 
     Args:
@@ -80,11 +80,11 @@ def spans(owners, ids, ends, count, groups):
     return tf.unstack(tf.reshape(places, [count, len(groups), 2]), axis=2)
 
 
-def picked(low, high, weights, numbers):
+def drawn_places(low, high, weights, numbers):
     """Draw a group by its weight, and any of its voxels.
 
     Args:
-        low, high: of `spans`.
+        low, high: of `group_ranges`.
         weights: as of `starts`.
         numbers: random, int64 `[b, k, 2 or more]`.
 

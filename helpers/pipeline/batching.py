@@ -11,7 +11,7 @@ import tensorflow as tf
 from helpers import crops, labels, memory, records, stage
 from helpers.errors import need
 from helpers.pipeline.loading import Loaded, Stored
-from helpers.pipeline.order import are_enough, numbers, of_now
+from helpers.pipeline.order import drawn_anew, is_told, numbers
 
 UNREAD = tf.data.Dataset | Stored | Loaded  # sources whose elements are not in memory
 
@@ -129,13 +129,13 @@ def batches(
 
     # Labels and weights are looked at before anything is read, as far as they are known.
     order = None
-    if has_numbers and not (kept and (transforms or not are_enough(source, sampling, classes))):
+    if has_numbers and not (kept and (transforms or not is_told(source, sampling, classes))):
         order = numbers(source, **how)
     if kept:
         source, transforms = in_memory(source, transforms, num_parallel_calls), ()
         order = order or numbers(source, **how)
     elif isinstance(sampling, str) and not isinstance(source, UNREAD | list | tuple):
-        order = of_now(source, **how)
+        order = drawn_anew(source, **how)
 
     one_by_one = augment or transforms or isinstance(source, UNREAD)
     later = [*augment, *batch_transforms]

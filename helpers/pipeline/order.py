@@ -13,7 +13,7 @@ from helpers.errors import need
 DRAWN_BY = {"automatic": "label", "element": "weight"}
 
 
-def told(source, field: str) -> list:
+def field_of(source, field: str) -> list:
     """A field of each element, None where it is not known.
 
     Args:
@@ -27,7 +27,7 @@ def told(source, field: str) -> list:
     return [source[n].get(field) for n in range(len(source))]
 
 
-def are_enough(source, how, classes) -> bool:
+def is_told(source, how, classes) -> bool:
     """Whether a source tells what its elements are drawn by.
 
     Args:
@@ -36,7 +36,7 @@ def are_enough(source, how, classes) -> bool:
     Taught in: no lesson; pipelines use it
     """
     field = DRAWN_BY[how] if isinstance(how, str) else "label" if classes else None
-    return field is None or any(one is not None for one in told(source, field))
+    return field is None or any(one is not None for one in field_of(source, field))
 
 
 def numbers(
@@ -45,7 +45,7 @@ def numbers(
     """The numbers of the elements, in the order in which they are to come.
 
     Args:
-        source: as for `told`.
+        source: as for `field_of`.
         how: "automatic", "element", a number from 0 for each element, or None to draw nothing.
         labelled: refuse labels of which some are missing, however elements are drawn.
         classes: ids that labels may have, each of which needs an element; or None.
@@ -67,7 +67,7 @@ def numbers(
     count, size = len(source), len(source) * times
     need(count, "EMPTY_LIST", "there are no elements")
     field = DRAWN_BY[how] if isinstance(how, str) else None
-    labels = told(source, "label") if labelled or classes or field == "label" else []
+    labels = field_of(source, "label") if labelled or classes or field == "label" else []
     if classes or field == "label" or any(one is not None for one in labels):
         chances = sampling.automatic(labels, classes)  # refuses labels that are missing
     if how is None:
@@ -76,7 +76,7 @@ def numbers(
         return order.repeat() if repeat else order
     if field != "label":
         labels = None
-        chances = sampling.element(told(source, "weight") if field else how)
+        chances = sampling.element(field_of(source, "weight") if field else how)
     if len(chances) != count:
         raise ValueError(f"{len(chances)} probabilities for {count} elements")
     epochs = None if repeat else 1
@@ -97,7 +97,7 @@ def one_epoch(epoch: int, source, *, seed: int, **how) -> np.ndarray:
     return np.fromiter(order.as_numpy_iterator(), np.int64)
 
 
-def of_now(elements: Sequence[dict], *, repeat: bool, times: int, **how) -> tf.data.Dataset:
+def drawn_anew(elements: Sequence[dict], *, repeat: bool, times: int, **how) -> tf.data.Dataset:
     """As `numbers`, drawn anew in each epoch from what the elements say by then.
 
     Args:
