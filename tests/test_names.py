@@ -4,15 +4,16 @@ import ast
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 
+from tools.cells import ROOT, read
+
 tf = pytest.importorskip("tensorflow")
 
-DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PIPELINES = (
-    (DOCS / f"{name}_names.md").read_text(encoding="utf-8") for name in ("augmentation", "pipeline")
+    (ROOT / f"docs/{name}_names.md").read_text(encoding="utf-8")
+    for name in ("augmentation", "pipeline")
 )
 
 
@@ -97,6 +98,14 @@ def test_every_name_of_ours_exists_and_takes_the_arguments_shown(code):
         assert (
             found(ast.unparse(tree.func))(*map(ast.literal_eval, tree.args), **values) is not None
         )
+
+
+def test_what_the_lessons_name_in_their_text_exists():
+    packages = "augment|crops|deeplab|evaluation|labels|memory|pipeline|sampling|stage|timing"
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+        for name in re.findall(rf"`(?:helpers\.(?=\w)|(?=(?:{packages})\.))([\w.]+)", text):
+            assert found(name), (path.name, name)
 
 
 def _written_out(node: ast.expr) -> bool:
