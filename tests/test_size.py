@@ -78,6 +78,7 @@ DENSE = "x = [1, 2, 3, 4, 5, 6]\n"
         ({"splits": "", "records/splits": ""}, ["splits.py: helpers/records/splits.py and"]),
         ({"phantoms/stages": "", "panels/stages": ""}, []),
         ({"augment/__init__": "", "dicom/__init__": ""}, []),
+        ({"lesson/show": plain(386)}, ["lesson/show: 386 lines, budget 350"]),
     ],
 )
 def test_what_is_too_large_too_dense_nobody_s_or_called_alike_is_named(files, said, tmp_path):

@@ -108,7 +108,8 @@ def test_memory_holds_no_more_than_the_cache_and_what_enters_next(monkeypatch):
 
     def followed(value, aligned=memory.aligned, **options):
         array = aligned(value, **options)
-        held.append(weakref.ref(array))
+        if array.size == 100:  # a thread of another cache, closed since, may still be at its last
+            held.append(weakref.ref(array))
         return array
 
     def load(item):

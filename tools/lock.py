@@ -27,7 +27,6 @@ OPTIONS = [
     "--no-annotate",
     "--no-emit-index-url",
     "--no-emit-find-links",
-    "--quiet",
 ]
 
 
@@ -38,14 +37,8 @@ def resolve() -> str:
         scripts = Path(folder) / ("Scripts" if os.name == "nt" else "bin")
         install = [scripts / "python", "-m", "pip", "install", "--quiet", "uv"]
         subprocess.run(install, check=True)
-        compiled = subprocess.run(
-            [scripts / "uv", "pip", "compile", *OPTIONS, "pyproject.toml"],
-            cwd=ROOT,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    return compiled.stdout
+        compile_them = [scripts / "uv", "pip", "compile", *OPTIONS, "pyproject.toml"]
+        return subprocess.check_output(compile_them, cwd=ROOT, text=True)
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""What only the course needs: pictures, checks of exercises, synthetic patients, the doctor."""
