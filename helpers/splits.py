@@ -117,8 +117,11 @@ def _counts(cases: Sequence[Case]) -> np.ndarray:
     labels = pd.DataFrame(several, dtype=object).replace(MISSING, None)
     classes = pd.get_dummies(labels, columns=labels.columns)
     classes.insert(0, "all", True)
-    people = pd.Index([case.person for case in cases], dtype=object)
-    counts = classes.groupby(people).sum()
+    people = sorted({case.person for case in cases})
+    # By number: the oldest pandas that is allowed takes an index of tuples for levels.
+    number = {person: n for n, person in enumerate(people)}
+    rows = [number[case.person] for case in cases]
+    counts = classes.groupby(rows).sum()
     patients = counts.gt(0).sum()[::-1]
     return counts[patients.sort_values(kind="stable").index].to_numpy()
 
