@@ -118,7 +118,7 @@ def _counts(cases: Sequence[Case]) -> np.ndarray:
     classes = pd.get_dummies(labels, columns=labels.columns)
     classes.insert(0, "all", True)
     people = sorted({case.person for case in cases})
-    # By number: the oldest pandas that is allowed takes an index of tuples for levels.
+    # By number: pandas 2.2 compares text only up to the NUL that is in these names.
     number = {person: n for n, person in enumerate(people)}
     rows = [number[case.person] for case in cases]
     counts = classes.groupby(rows).sum()
