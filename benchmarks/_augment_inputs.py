@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from helpers.phantoms import fresh_set, skin_lesions, torso
-from helpers.phantoms.torso import ORGANS
+from helpers.lesson.phantoms import fresh_set, skin_lesions, torso
+from helpers.lesson.phantoms.torso import ORGANS
 
 # The same in meaning for everybody, in degrees and voxels. Control points `grid` apart are moved by
 # up to `displacement` along each axis: TorchIO's default at 128 voxels. A cubic B-spline between

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from helpers import pictures
-from helpers.phantoms import fresh_set, skin_lesions
+from helpers.lesson.phantoms import fresh_set, skin_lesions
 
 CLASSES = ("background", "lesion")
 MAPPING = {0: 0, 255: 1}  # of the masks' PNG files

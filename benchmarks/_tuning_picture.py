@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from helpers import figures
-from helpers.figures import PALETTE, TEXT_POINTS
+from helpers.lesson import figures
+from helpers.lesson.figures import PALETTE, TEXT_POINTS
 
 OF = "comparisons"  # the PNG's own text: of which run it is
 ROW_INCHES = 0.25

@@ -108,7 +108,7 @@ def reading_workload(
         volume: voxels `(z, y, x)` of an image; by default those of IXI's T1 images at 1 mm.
         crop: voxels of an example.
     """
-    from helpers.phantoms import fresh_set
+    from helpers.lesson.phantoms import fresh_set
 
     name = f"benchmark_reading_{subjects}_{'x'.join(map(str, crop))}"
     parameters = {"subjects": subjects, "volume": volume, "crop": crop}
@@ -131,7 +131,7 @@ def picture_workload(data_dir: Path, pictures: int, side: int, batch: int = 32) 
     """
     from PIL import Image
 
-    from helpers.phantoms import fresh_set
+    from helpers.lesson.phantoms import fresh_set
 
     name = f"benchmark_pictures_{pictures}_{side}"
     with fresh_set(data_dir, name, VERSION, {"batch": batch}) as folder:
@@ -166,7 +166,7 @@ def loaded(folder: Path) -> Workload:
 
 
 def _write_subjects(folder: Path, count: int, shape, crop) -> None:
-    from helpers.phantoms import brain
+    from helpers.lesson.phantoms import brain
 
     heads = [brain(seed, shape, (1, 1, 1)).volume for seed in range(min(DISTINCT, count))]
     rng = np.random.default_rng(0)
@@ -245,7 +245,7 @@ def dicom_set(data_dir: Path, series: int, slices: int, size: int) -> tuple[Path
     Returns:
         The folder, and for each series the CRC-32 of its int16 voxels in Hounsfield units.
     """
-    from helpers.phantoms import dicom_series, fresh_set, torso
+    from helpers.lesson.phantoms import dicom_series, fresh_set, torso
 
     name = f"benchmark_series_{series}_{slices}x{size}x{size}"
     with fresh_set(data_dir, name, VERSION, {}) as folder:

@@ -31,7 +31,7 @@ from pydicom.pixels import apply_rescale
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from helpers import dicom
-from helpers.phantoms import dicom_series, fresh_set, torso
+from helpers.lesson.phantoms import dicom_series, fresh_set, torso
 from helpers.volume import Volume
 
 OURS = "read_series"

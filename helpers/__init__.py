@@ -20,7 +20,7 @@ augment, crops, sampling, labels            stages of a dataset
 memory, smart_cache, pipeline               elements in memory, and batches
 deeplab, predict, evaluation                a network, what it says, honest scores
 timing                                      how fast, and what holds it up
-show, checks, phantoms, doctor              what only the course needs
+lesson       what only the course needs: show, checks, phantoms, doctor
 commands     `python -m helpers ...`
 
 Importing this package is quick: TensorFlow is loaded where it is first needed, not here.

@@ -62,7 +62,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 def examine(chosen: argparse.Namespace) -> int:
     """Look at this computer; returns the exit code."""
-    from helpers import doctor
+    from helpers.lesson import doctor
 
     return 0 if doctor.report(chosen.data_dir) else 1
 

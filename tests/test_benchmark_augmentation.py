@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from helpers.phantoms import torso
+from helpers.lesson.phantoms import torso
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 

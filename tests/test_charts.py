@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from helpers import charts, figures, show
+from helpers.lesson import charts, figures, show
 from tests.drawn_figures import assert_readable, outputs
 
 THREE = {

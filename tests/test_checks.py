@@ -9,7 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from helpers import checks, checks_tuning, dicom, intensity, quiet
+from helpers import dicom, intensity, quiet
+from helpers.lesson import checks, checks_tuning
 from tests import imbalance_answers, segmentation_answers, tuning_answers
 
 quiet.tensorflow_greeting()

@@ -13,10 +13,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from helpers import dicom, phantoms
+from helpers import dicom
 from helpers.__main__ import main
 from helpers.commands.convert import KINDS
 from helpers.errors import CODES
+from helpers.lesson import phantoms
 from tests.dicom_files import voxels, write, write_series
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
-from helpers import curves, evaluation, figures, show
+from helpers import evaluation
 from helpers.errors import CourseDataError
+from helpers.lesson import curves, figures, show
 from tests.drawn_figures import assert_readable, outputs
 
 # By hand: ranked 1, 0, 1, 0, 0 the precisions at the two positives are 1 and 2/3.

@@ -14,8 +14,8 @@ from pydicom import uid
 
 from helpers import dicom
 from helpers.errors import CODES, CourseDataError
-from helpers.phantoms import traps
-from helpers.phantoms.scanner import dicom_series
+from helpers.lesson.phantoms import traps
+from helpers.lesson.phantoms.scanner import dicom_series
 from helpers.volume import Volume
 from tests.dicom_ends import by_pydicom, code, files_in, outcome
 from tests.dicom_files import CORONAL, NOWHERE, SERIES, voxels, write, write_enhanced, write_series

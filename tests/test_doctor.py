@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers import __main__ as command_line
-from helpers import doctor
+from helpers.lesson import doctor
 
 GOOD_PROBE = {"seconds": 3.2, "three": 3.0, "gpus": [], "cuda": False}
 
@@ -88,7 +88,7 @@ def test_without_a_decoder_the_line_is_red_and_names_the_package(monkeypatch):
 def test_tensorflow_computes_here_and_is_asked_in_another_process():
     found = doctor.tensorflow_health(doctor.probe_tensorflow())
     assert all(finding.ok is not False for finding in found)
-    code = "import sys; from helpers import doctor; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys; from helpers.lesson import doctor; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 
-from helpers import dots, evaluation, figures, show
+from helpers import evaluation
+from helpers.lesson import dots, figures, show
 from tests.drawn_figures import assert_readable, outputs
 
 THREE = {

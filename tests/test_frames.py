@@ -12,9 +12,9 @@ from IPython.utils.capture import capture_output
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from helpers import figures, show
-from helpers import frames as frames_module
-from helpers.viewer import WIDGET_MIME
+from helpers.lesson import figures, show
+from helpers.lesson import frames as frames_module
+from helpers.lesson.viewer import WIDGET_MIME
 from helpers.volume import Volume
 
 pytestmark = pytest.mark.usefixtures("shell")

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from helpers import figures, gantt, show
+from helpers.lesson import figures, gantt, show
 from helpers.timing import spans
 from tests.drawn_figures import assert_readable, outputs
 

@@ -65,7 +65,7 @@ STUBS = [
 def test_an_untouched_stub_is_told_what_is_stored(
     stub, check, capsys, monkeypatch, record_property
 ):
-    from helpers import checks
+    from helpers.lesson import checks
 
     monkeypatch.delenv("COURSE_CHECKS", raising=False)
     names = {"checks": checks}

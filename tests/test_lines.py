@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from helpers import figures, line_panels, lines, show
+from helpers.lesson import figures, line_panels, lines, show
 from tests.drawn_figures import assert_readable, outputs
 
 TWO = {"training": [0.7, 0.4, 0.25, 0.2], "validation": [0.8, 0.5, 0.45]}

@@ -12,7 +12,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.patches import Patch
 from PIL import Image
 
-from helpers import figures, outlines, phantoms, show
+from helpers.lesson import figures, outlines, phantoms, show
 from tests.drawn_figures import assert_readable, outputs
 
 ROWS, COLUMNS = 24, 32

@@ -11,12 +11,12 @@ from PIL import Image
 from scipy import ndimage, stats
 from sklearn.metrics import roc_auc_score
 
-from helpers.phantoms.brain import NOISE_SIGMA, brain, mr_brain
-from helpers.phantoms.head import paint_head
-from helpers.phantoms.head_canvas import TISSUES
-from helpers.phantoms.nodules import HU_OFFSET, nodule_patient, nodules
-from helpers.phantoms.noise import smooth_noise, smoothstep
-from helpers.phantoms.skin import single_region, skin_lesion, skin_lesions
+from helpers.lesson.phantoms.brain import NOISE_SIGMA, brain, mr_brain
+from helpers.lesson.phantoms.head import paint_head
+from helpers.lesson.phantoms.head_canvas import TISSUES
+from helpers.lesson.phantoms.nodules import HU_OFFSET, nodule_patient, nodules
+from helpers.lesson.phantoms.noise import smooth_noise, smoothstep
+from helpers.lesson.phantoms.skin import single_region, skin_lesion, skin_lesions
 
 COARSE = {"shape": (44, 66, 54), "spacing": (4.0, 3.5, 3.2)}
 

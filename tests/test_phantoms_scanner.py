@@ -12,9 +12,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_color_lut, apply_rescale
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from helpers.phantoms.disc import messy_folder
-from helpers.phantoms.scanner import ORIENTATIONS, TRAPS, dicom_series, oriented, uid
-from helpers.phantoms.traps import FILE_EDITS, HEADER_EDITS, TRANSFER_SYNTAXES
+from helpers.lesson.phantoms.disc import messy_folder
+from helpers.lesson.phantoms.scanner import ORIENTATIONS, TRAPS, dicom_series, oriented, uid
+from helpers.lesson.phantoms.traps import FILE_EDITS, HEADER_EDITS, TRANSFER_SYNTAXES
 from helpers.volume import Volume
 
 GEOMETRY = (

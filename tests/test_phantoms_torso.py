@@ -12,10 +12,10 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from helpers.phantoms import sets
-from helpers.phantoms.sets import MARKER, ct_torso, decathlon, fresh_set
-from helpers.phantoms.shapes import Canvas, chain, coverage, ellipsoid
-from helpers.phantoms.torso import FIELD_MM, ORGANS, torso
+from helpers.lesson.phantoms import sets
+from helpers.lesson.phantoms.sets import MARKER, ct_torso, decathlon, fresh_set
+from helpers.lesson.phantoms.shapes import Canvas, chain, coverage, ellipsoid
+from helpers.lesson.phantoms.torso import FIELD_MM, ORGANS, torso
 
 SMALL = (24, 64, 72)
 

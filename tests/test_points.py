@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import Rectangle
 
-from helpers import figures, phantoms, points, show
+from helpers.lesson import figures, phantoms, points, show
 from tests.drawn_figures import assert_readable, outputs
 
 ROWS, COLUMNS = 96, 128

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from helpers import figures, panels, show, views
-from helpers import viewer as viewer_module
+from helpers.lesson import figures, panels, show, views
+from helpers.lesson import viewer as viewer_module
 from helpers.volume import Volume
 from tests.drawn_figures import outputs
 

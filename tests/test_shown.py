@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from helpers import show
+from helpers.lesson import show
 from tests.drawn_figures import outputs
 
 pytest.importorskip("tensorflow")

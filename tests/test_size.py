@@ -53,7 +53,7 @@ def made(root, files: dict[str, str]):
     (root / "benchmarks/.venv/peer.py").write_text(plain(99999))
     for name, text in files.items():
         path = root / "helpers" / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
     (root / "notebooks/00_a.ipynb").write_text(
         '{"cells": [{"cell_type": "code", "source": "x = 1\\ny = 2", "metadata": {}, '
@@ -68,17 +68,20 @@ DENSE = "x = [1, 2, 3, 4, 5, 6]\n"
 @pytest.mark.parametrize(
     "files, said",
     [
-        ({"errors": plain(88), "dicom/header": plain(700), "checks_x": plain(2080)}, []),
+        ({"errors": plain(88), "dicom/header": plain(700), "lesson/checks_x": plain(2080)}, []),
         ({"errors": plain(89)}, ["errors: 89 lines, budget 80"]),
         ({"dicom/header": plain(500), "dicom/stack": plain(500)}, ["dicom: 1,000 lines"]),
-        ({"checks": plain(2000), "checks_x": plain(81)}, ["checks* verdicts: 2,081 lines"]),
+        (
+            {"lesson/checks": plain(2080), "lesson/verdicts": "x = 1"},
+            ["/checks* lesson/verdicts: 2,081"],
+        ),
         ({"quiet": DENSE}, ["__init__ quiet: 15.0 tokens a line"]),
-        ({"phantoms/torso": DENSE}, []),  # not rebuilt yet
+        ({"lesson/phantoms/torso": DENSE}, []),  # not rebuilt yet
         ({"misc": plain(1)}, ["helpers/misc: belongs to no row"]),
         ({"splits": "", "records/splits": ""}, ["splits.py: helpers/records/splits.py and"]),
-        ({"phantoms/stages": "", "panels/stages": ""}, []),
+        ({"lesson/phantoms/stages": "", "lesson/panels/stages": ""}, []),
         ({"augment/__init__": "", "dicom/__init__": ""}, []),
-        ({"lesson/show": plain(386)}, ["lesson/show: 386 lines, budget 350"]),
+        ({"lesson/misc": ""}, ["helpers/lesson/misc: belongs to no row"]),
     ],
 )
 def test_what_is_too_large_too_dense_nobody_s_or_called_alike_is_named(files, said, tmp_path):

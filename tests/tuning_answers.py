@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from helpers import checks_tuning, quiet
+from helpers import quiet
+from helpers.lesson import checks_tuning
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402

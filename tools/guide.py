@@ -9,8 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import phantoms
 from helpers.errors import CODES, cure, meaning
+from helpers.lesson import phantoms
 from tools.cells import ROOT, show
 
 GUIDE = ROOT / "docs" / "converting.md"
