@@ -13,7 +13,10 @@
 #   make study     lessons repeated with other patients and other numbers: which findings hold? Half
 #                  an hour or more; STUDY_ARGS="--keep build/studies" goes on where it stopped
 #   make size      lines and tokens of every part of the code, beside its budget
-#   make badges    the address in pyproject.toml -> every badge and set-up cell
+#   make badges ADDRESS=https://github.com/owner/name    puts the course's public address, badges and
+#                  set-up cells into pyproject.toml, README and the notebooks
+#   make lowest    the oldest packages that pyproject.toml allows run three notebooks
+#   make hosted    a notebook opened on its own, with what hosted services have, installs the course
 #   make minutes   the last `make course` -> README and the notebooks' first lines
 #   make pictures  figures of the notebooks -> README
 #   make lock      pyproject.toml -> requirements.txt
@@ -44,7 +47,7 @@ BENCH_INSTALLED = $(BENCH_VENV)/installed
 export JUPYTER_PREFER_ENV_PATH = 1
 
 .PHONY: lab course test bench bench-dicom bench-records bench-augmentation bench-reading \
-	bench-segmentation study size badges minutes pictures lock format clean
+	bench-segmentation study size badges minutes pictures lock lowest hosted format clean
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab $(strip $(AS_ROOT) $(LAB_ARGS)) notebooks/00_start_here.ipynb
@@ -78,7 +81,10 @@ study: $(INSTALLED)
 size: $(INSTALLED)
 	@$(BIN)/python -m tools.size
 
-badges minutes pictures: $(INSTALLED)
+badges: $(INSTALLED)
+	$(BIN)/python -m tools.publish $(ADDRESS)
+
+minutes pictures: $(INSTALLED)
 	$(BIN)/python -m tools.notebooks $@
 
 format: $(INSTALLED)
@@ -88,13 +94,34 @@ format: $(INSTALLED)
 lock: $(INSTALLED)
 	$(BIN)/python -m tools.lock
 
+# The lower bounds of pyproject.toml, where loading, tuning and segmentation meet the most packages.
+lowest: $(INSTALLED)
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/pip install -q $(PIP_ARGS) uv
+	build/lowest/bin/uv pip install -q --python build/lowest --resolution lowest-direct -e ".[course,test]"
+	build/lowest/bin/python -m tools.course 01_loading_dicom 04_tuning_the_pipeline 06_segmentation_with_deeplab
+
+# A notebook alone in a folder, with the packages that Colab has, and the last commit as the address.
+HOSTED = build/hosted
+SOMEWHERE = https://github.com/someone/some-course
+hosted: $(INSTALLED)
+	rm -rf $(HOSTED) && mkdir -p $(HOSTED)/content
+	$(PYTHON) -m venv $(HOSTED)/venv
+	$(HOSTED)/venv/bin/pip install -q $(PIP_ARGS) tensorflow==2.20.0 keras==3.13.* numpy==2.1.3 ipywidgets==7.7.1 ipykernel papermill
+	git clone -q . $(HOSTED)/fork && git clone -q --bare . $(HOSTED)/course.git
+	cd $(HOSTED)/fork && $(abspath $(BIN))/python -m tools.publish $(SOMEWHERE) && cp notebooks/00_start_here.ipynb ../content
+	cd $(HOSTED)/content && GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=url.file://$(abspath $(HOSTED))/course.git.insteadOf \
+	  GIT_CONFIG_VALUE_0=$(SOMEWHERE) ../venv/bin/papermill --no-progress-bar 00_start_here.ipynb ../executed.ipynb
+	cd $(HOSTED)/content && ../venv/bin/python -c "import helpers, keras, numpy as np, tensorflow as tf; found = tf.__version__, keras.__version__[:4], np.__version__; print(helpers.__file__, *found); assert found == ('2.20.0', '3.13', '2.1.3')"
+
 clean:
 	rm -rf build $(VENV)
 
 # The stamp is written last: an installation that was interrupted is done again.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The course needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the course's packages into $(VENV), once: a few minutes ..."
 	@$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
 	@touch $@

@@ -2,45 +2,61 @@
 
 The text between these markers, in notebooks and in README.md, is written by commands:
 
-    <!-- badges 01_loading_dicom -->…<!-- /badges -->         python -m tools.notebooks badges
-    <!-- measured 01_loading_dicom -->…<!-- /measured -->     python -m tools.notebooks minutes
+    <!-- badges 01_loading_dicom -->…<!-- /badges -->         make badges ADDRESS=...
+    <!-- measured 01_loading_dicom -->…<!-- /measured -->     make minutes
 
 Inside a notebook the name may be left out.
 """
 
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.cells import ROOT, NotebookError, read, show, tags, write
+from tools.cells import ROOT, NotebookError, notebook_paths, read, show, tags, write
 
 MEASURED = ROOT / "docs" / "measured.json"
 # Where `python -m tools.course` leaves its measurement, out of the way of git.
 LAST_RUN = ROOT / "build" / "measured.json"
 README = ROOT / "README.md"
+PYPROJECT = ROOT / "pyproject.toml"
 
 FIRST_NOTEBOOK = "00_start_here"
 ADDRESS = re.compile(r"https://github\.com/[\w-]+/[\w-]+(?:\.(?!git\b)[\w-]+)*")
+NOT_YET = "your-organisation"  # the owner, as long as the course is published nowhere
+COMMENT = "# not found? README says how to install the course"
+ON_ITS_OWN = f"""\
+from importlib import metadata
+
+if not [*metadata.distributions(name="medical-imaging-input-pipelines")]:  # opened on its own
+    get_ipython().run_line_magic("pip", "install --quiet git+{{}}")
+
+import helpers.lesson  {COMMENT}"""
 
 
-def repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
-    """The course's public address, from `[project.urls]`.
+def repository(pyproject: Path = PYPROJECT) -> str | None:
+    """The course's public address, from `[project.urls]`; None while it has none.
 
     Raises NotebookError where it is not of the form `https://github.com/owner/name`.
     """
     address = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     if not ADDRESS.fullmatch(address):
-        raise NotebookError(
-            f"{pyproject.name}: Repository is {address!r}; wanted https://github.com/owner/name"
-        )
-    return address
+        raise NotebookError(f"{address!r} is no address; wanted https://github.com/owner/name")
+    return None if address.split("/")[3] == NOT_YET else address
 
 
-def badges(name: str, address: str) -> str:
+def set_up(address: str | None) -> str:
+    """The set-up cell: on a hosted service, where nothing but the notebook is, it installs."""
+    return ON_ITS_OWN.format(address) if address else f"import helpers.lesson  {COMMENT}"
+
+
+def badges(name: str, address: str | None) -> str:
     """The two badges of one notebook, as Markdown whose text also reads well without pictures."""
+    if address is None:
+        return ""
     place = address.removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{place}/main?urlpath=lab/tree/notebooks/{name}.ipynb"
@@ -71,15 +87,15 @@ def between(text: str, marker: str, name: str, write_for) -> str:
     return re.sub(rf"(<!-- {marker}(?: (\w+))? -->)[^\n]*?<!-- /{marker} -->", replace, text)
 
 
-def with_badges(notebook: NotebookNode, name: str, address: str) -> NotebookNode:
-    """Write the badges, and in the set-up cell the address, in place."""
+def with_badges(notebook: NotebookNode, name: str, address: str | None) -> NotebookNode:
+    """Write the badges and the set-up cell, in place."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = between(
                 cell.source, "badges", name, lambda target: badges(target, address)
             )
         elif "setup" in tags(cell):
-            cell.source = ADDRESS.sub(address, cell.source)
+            cell.source = set_up(address)
     return notebook
 
 
@@ -91,7 +107,7 @@ def with_minutes(notebook: NotebookNode, name: str, words: dict[str, str]) -> No
     return notebook
 
 
-def readme_with_badges(text: str, address: str) -> str:
+def readme_with_badges(text: str, address: str | None) -> str:
     """README's text with its badges; one without a name leads to the first notebook."""
     return between(text, "badges", FIRST_NOTEBOOK, lambda target: badges(target, address))
 
@@ -107,15 +123,18 @@ def in_words(measurement: dict) -> dict[str, str]:
     return {entry["notebook"]: measured(entry, machine) for entry in measurement["notebooks"]}
 
 
-def write_badges(paths: list[Path]) -> None:
-    """The command `badges`."""
+def write_badges(address: str | None = None) -> None:
+    """The command `make badges`: an address, if one is given, goes into pyproject.toml first."""
+    if address:
+        text = PYPROJECT.read_text(encoding="utf-8")
+        text = re.sub(r'(?m)^Repository = ".*"$', f'Repository = "{address}"', text)
+        PYPROJECT.write_text(text, encoding="utf-8", newline="\n")
     address = repository()
-    for path in paths:
+    for path in notebook_paths():
         write(with_badges(read(path), path.stem, address), path)
-        print(f"{show(path)}: badges for {address}")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(readme_with_badges(text, address), encoding="utf-8", newline="\n")
-    print(f"{show(README)}: badges for {address}")
+    text = readme_with_badges(README.read_text(encoding="utf-8"), address)
+    README.write_text(text, encoding="utf-8", newline="\n")
+    print(f"badges and set-up cells for {address}" if address else "no badges: no address yet")
 
 
 def write_minutes(paths: list[Path]) -> None:
@@ -135,3 +154,7 @@ def write_minutes(paths: list[Path]) -> None:
     MEASURED.parent.mkdir(exist_ok=True)
     MEASURED.write_text(json.dumps(measurement, indent=2) + "\n", encoding="utf-8", newline="\n")
     print(f"{show(README)} and {show(MEASURED)}: written")
+
+
+if __name__ == "__main__":
+    write_badges(*sys.argv[1:])
