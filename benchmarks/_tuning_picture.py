@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-from helpers.lesson import figures
-from helpers.lesson.figures import PALETTE, TEXT_POINTS
+from helpers.lesson import show
 
 OF = "comparisons"  # the PNG's own text: of which run it is
 ROW_INCHES = 0.25
-NAMES_INCHES = 2.75
+OURS_COLOUR, OTHERS_COLOUR, LINE = "#0072B2", "#D55E00", "#333333"
 LEFT, RIGHT = 0.6, 2.2  # times the least and the greatest value: how far the axis reaches
 # Column of the published table -> its heading.
 GROUPS = {
@@ -70,11 +65,7 @@ def figure(entries: Sequence[Mapping]):
     floors = {heading: _floor(batches(entries, name)) for name, heading in GROUPS.items()}
     floors = {heading: floor or _floor(memory) for heading, floor in floors.items()}
     count = sum(len(rows) + 1 + BETWEEN for rows in groups.values()) - BETWEEN
-    size = (figures.PAGE_INCHES - 0.1 - NAMES_INCHES, count * ROW_INCHES)
-    fig, ((ax,),) = figures.page(
-        [[size]], _title(groups, floors), names=False, max_height=size[1], left=NAMES_INCHES,
-        under=0.45,
-    )  # fmt: skip
+    fig, ax = show.chart(_title(groups, floors), height=count * ROW_INCHES + 0.45)
     _draw(ax, groups, floors, count)
     return fig
 
@@ -112,11 +103,8 @@ def _draw(ax, groups, floors, count: float) -> None:
     ax.set_ylim(count - 0.4, -0.6)
     ticks, names, y = [], [], 0.0
     for heading, rows in groups.items():
-        ax.text(
-            -NAMES_INCHES / (figures.PAGE_INCHES - 0.1 - NAMES_INCHES), y, heading,
-            transform=ax.get_yaxis_transform(), va="center", weight="bold",
-            size=TEXT_POINTS + 0.5, color=PALETTE["line"],
-        )  # fmt: skip
+        ticks.append(y)
+        names.append(heading)
         floor, first = floors[heading], y + 1
         for name, ms in rows.items():
             y += 1
@@ -124,30 +112,27 @@ def _draw(ax, groups, floors, count: float) -> None:
             names.append(name)
             _dot(ax, y, ms, floor or ax.get_xlim()[0], name.startswith(OURS))
         if floor:
-            ax.plot([floor] * 2, [first - 0.5, y + 0.5], color=PALETTE["line"], lw=1.2, ls="--")
-            ax.text(
-                floor, first - 0.95, f"floor: {_number(floor)}", ha="center", va="center",
-                size=TEXT_POINTS - 0.5, color=PALETTE["line"],
-            )  # fmt: skip
+            ax.plot([floor] * 2, [first - 0.5, y + 0.5], color=LINE, lw=1.2, ls="--")
+            text = f"floor: {_number(floor)}"
+            ax.text(floor, first - 0.95, text, ha="center", va="center", size=8.5)
         y += 1 + BETWEEN
-    figures.plain_axes(ax, "ms for a batch, each line ten times the one before")
+    ax.set_xlabel("ms for a batch, each line ten times the one before")
     ax.set_yticks(ticks, names)
+    for label in ax.get_yticklabels():
+        label.set_weight("bold" if label.get_text() in groups else "normal")
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    ax.grid(axis="x", which="major", color=PALETTE["grid"], lw=0.8)
+    ax.grid(axis="x", which="major", lw=0.8)
     ax.set_axisbelow(True)
 
 
 def _dot(ax, y: float, ms: float, start: float, ours: bool) -> None:
     """A row's value; the course's are filled, others are open, so that colour is not needed."""
-    colour = PALETTE["good" if ours else "bad"]
+    colour = OURS_COLOUR if ours else OTHERS_COLOUR
     ax.plot([start, ms], [y, y], color=colour, lw=2.2, alpha=0.7, solid_capstyle="butt")
     face = colour if ours else "white"
     ax.plot([ms], [y], "o", ms=6.5, mec=colour, mfc=face, mew=1.6)
-    ax.annotate(
-        _number(ms), (ms, y), (7, 0), textcoords="offset points", va="center",
-        size=TEXT_POINTS, color=PALETTE["line"],
-    )  # fmt: skip
+    ax.annotate(_number(ms), (ms, y), (7, 0), textcoords="offset points", va="center")
 
 
 def _number(value: float) -> str:
@@ -156,8 +141,5 @@ def _number(value: float) -> str:
 
 def write(path: Path, entries: Sequence[Mapping]) -> None:
     """Draw the comparisons as a PNG within the course's budget; it says of which run it is."""
-    with Image.open(io.BytesIO(figures.render(figure(entries)))) as drawn:
-        text = PngInfo()
-        text.add_text(OF, digest(entries))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(path, "PNG", pnginfo=text, optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure(entries).savefig(path, dpi=150, metadata={OF: digest(entries), "Software": None})

@@ -79,7 +79,7 @@ DENSE = "x = [1, 2, 3, 4, 5, 6]\n"
         ({"lesson/phantoms/torso": DENSE}, []),  # not rebuilt yet
         ({"misc": plain(1)}, ["helpers/misc: belongs to no row"]),
         ({"splits": "", "records/splits": ""}, ["splits.py: helpers/records/splits.py and"]),
-        ({"lesson/phantoms/stages": "", "lesson/panels/stages": ""}, []),
+        ({"lesson/phantoms/stages": "", "lesson/checks_x/stages": ""}, []),
         ({"augment/__init__": "", "dicom/__init__": ""}, []),
         ({"lesson/misc": ""}, ["helpers/lesson/misc: belongs to no row"]),
     ],

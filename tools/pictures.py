@@ -18,16 +18,16 @@ PICTURES = {
 
 
 def picture(name: str, title: str, notebooks: Path = NOTEBOOKS) -> bytes:
-    """The one PNG in a notebook whose alternative text begins with `title`.
+    """The one picture in a notebook whose alternative text begins with `title`.
 
     Raises NotebookError where there is none, or more than one.
     """
     found = [
-        output.data["image/png"]
+        data
         for cell in read(notebooks / f"{name}.ipynb").cells
         for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-        and output.metadata.get("image/png", {}).get("alt", "").startswith(title)
+        for kind, data in output.get("data", {}).items()
+        if output.metadata.get(kind, {}).get("alt", "").startswith(title)
     ]
     if len(found) != 1:
         raise NotebookError(f"{name} has {len(found)} pictures entitled {title!r}, wanted one")

@@ -36,11 +36,11 @@ REBUILT = {
     "memory smart_cache pipeline": 470,
     "deeplab predict evaluation": 430,
     "timing": 310,
+    # The draft of 350 has 13 tokens a line, no logarithmic axis and no volume stored otherwise.
+    "lesson/show": 460,
 }
 # Not rebuilt yet: the present size, rounded up. It may only fall.
 PRESENT = {
-    "lesson/show lesson/view* lesson/panel* lesson/figures lesson/outlines lesson/frames "
-    "lesson/gantt lesson/charts lesson/line* lesson/curve* lesson/dots lesson/points": 2590,
     "lesson/checks* lesson/verdicts": 2080,
     "lesson/phantoms": 2290,
     "lesson/doctor lesson/__init__": 200,
