@@ -145,7 +145,7 @@ def test_pixels_that_do_not_count_are_hatched_and_no_part_of_the_outline(drawn):
 
 
 def test_a_thing_keeps_its_colour_and_no_two_outlines_have_one_dash(drawn):
-    names = ["something", "left kidney", "Liver", "right kidney"]
+    names = ["something", "Liver", "left kidney", "right kidney"]
     masks = {name: np.roll(SQUARE, 3 * n, 1) for n, name in enumerate(names)}
     show.images({"a": (SQUARE, masks), "b": (SQUARE, {"Liver": SQUARE})}, title="t")
     ((fig, _),) = drawn

@@ -21,7 +21,7 @@ MOST_IN_A_ROW = 4
 HIGHEST_INCHES = 3.6
 NAME_INCHES = 0.2  # a line of a picture's name
 NOTE_CHARACTERS = 110
-FOOT_INCHES = 0.28  # a line of the note, or the legend
+FOOT_INCHES = 0.24  # a line of the note, or the legend
 SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100)
 OTHERS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7")  # outlines that the palette does not know
 # Nothing needs colour alone: the second outline of a picture has another line as well.
