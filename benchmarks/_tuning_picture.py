@@ -122,6 +122,7 @@ def _draw(ax, groups, floors, count: float) -> None:
         label.set_weight("bold" if label.get_text() in groups else "normal")
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.xaxis.set_minor_formatter(lambda value, _: "")
     ax.grid(axis="x", which="major", lw=0.8)
     ax.set_axisbelow(True)
 
@@ -142,4 +143,5 @@ def _number(value: float) -> str:
 def write(path: Path, entries: Sequence[Mapping]) -> None:
     """Draw the comparisons as a PNG within the course's budget; it says of which run it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure(entries).savefig(path, dpi=150, metadata={OF: digest(entries), "Software": None})
+    metadata = {OF: digest(entries), "Software": None}
+    figure(entries).savefig(path, dpi=100, metadata=metadata, pil_kwargs={"optimize": True})
