@@ -91,8 +91,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# For every system and Python; the resolver lives apart, the course itself does not need it.
 lock: $(INSTALLED)
-	$(BIN)/python -m tools.lock
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install -q $(PIP_ARGS) uv
+	build/lock/bin/uv pip compile --universal --python-version=3.11 --all-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --quiet -o build/lock/pins.txt pyproject.toml
+	(echo "# Every package of the course, pinned, with what it needs in turn. Written by: make lock"; \
+		echo "-e ."; cat build/lock/pins.txt) > requirements.txt
 
 # The lower bounds of pyproject.toml, where loading, tuning and segmentation meet the most packages.
 lowest: $(INSTALLED)

@@ -10,8 +10,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import cells, course, stored, study_lesson
-from tools.style import tagged
+from tools import cells, course, execution
+from tools.cells import tagged
 
 # A lesson ends with fewer steps and rounds, too, as a teacher may want it.
 SHORTER = {
@@ -24,28 +24,21 @@ SHORTER = {
 PATHS = cells.notebook_paths()
 
 
-def shorter(notebook: NotebookNode, parameters: dict[str, int]) -> NotebookNode:
-    """The notebook with shorter trainings; what only a training in full shows is not compared."""
-    if not parameters:
-        return notebook
-    cut = study_lesson.with_parameters(notebook, parameters)
-    for cell in tagged(cut, "trained"):
-        cell.metadata["tags"].remove("nbval-check-output")
-    return cut
-
-
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_the_solved_notebook_passes_its_checks_and_shows_what_is_stored(
     path, tmp_path, record_property
 ):
-    solved = shorter(cells.solved(cells.read(path)), SHORTER.get(path.stem, {}))
-    run = course.run(solved, path.stem, tmp_path / path.name, strict=True)
-    record_property("passed", run.checks_passed)
-    record_property("checks", run.checks_total)
-    compared = sum(stored.is_compared(cell, solved=True) for cell in solved.cells)
+    solved, parameters = cells.solved(cells.read(path)), SHORTER.get(path.stem)
+    # What only a training in full shows is not compared.
+    for cell in tagged(solved, "trained") if parameters else []:
+        cell.metadata["tags"].remove("nbval-check-output")
+    compared = sum(execution.is_compared(cell, solved=True) for cell in solved.cells)
+    measured, problems = course.run(solved, tmp_path / path.name, parameters=parameters)
+    record_property("passed", measured["checks_passed"])
+    record_property("checks", measured["checks_total"])
     record_property("compared", compared)
-    assert not run.problems, "\n" + "\n".join(run.problems)
-    assert run.checks_passed == run.checks_total > 0 and compared
+    assert not problems, "\n" + "\n".join(problems)
+    assert measured["checks_passed"] == measured["checks_total"] > 0 and compared
 
 
 def exercises(notebook: NotebookNode) -> list[tuple[NotebookNode, ...]]:
@@ -71,7 +64,7 @@ def test_an_untouched_stub_is_told_what_is_stored(
     names = {"checks": checks}
     exec(stub, names)
     exec(check.source, names)
-    assert {"stdout": capsys.readouterr().out} == stored.shown(check)
+    assert {"stdout": capsys.readouterr().out} == execution.shown(check)
     record_property("stubs", 1)
 
 

@@ -4,55 +4,35 @@ import json
 
 import pytest
 
-from tools import cells, publish, style
+from tools import cells, notebooks, publish, style
 
 PATHS = cells.notebook_paths()
 
 
-@pytest.fixture(scope="module")
-def notebooks():
-    return {path.stem: cells.read(path) for path in PATHS}
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_notebook_has_the_course_s_form_and_no_tool_changes_it(path, address, tmp_path):
+    notebook = cells.read(path)
+    found = style.findings(notebook, path.stem, address)
+    assert not found, "\n" + "\n".join(found)
+    again = notebooks.from_text(notebooks.to_text(notebook), notebook)
+    again = publish.with_badges(again, path.stem, address)  # if this differs: make badges
+    cells.write(again, tmp_path / path.name)
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", [path.stem for path in PATHS])
-def test_a_notebook_has_the_course_s_form(name, notebooks, address):
-    found = style.findings(notebooks[name], name, address)
-    assert not found, "\n" + "\n".join(map(str, found))
-
-
-def test_every_notebook_has_the_same_set_up_cell(notebooks):
-    found = style.between_notebooks(notebooks)
-    assert not found, "\n" + "\n".join(map(str, found))
-
-
-def test_the_badges_are_those_that_the_command_writes(notebooks, address, root):
-    for name, notebook in notebooks.items():
-        again = publish.with_badges(cells.read(cells.NOTEBOOKS / f"{name}.ipynb"), name, address)
-        assert again == notebook, f"{name}: run: make badges"
+def test_readme_has_the_badges_that_the_command_writes(address, root):
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert publish.readme_with_badges(readme, address) == readme, "README.md: run: make badges"
 
 
-def test_every_published_minute_comes_from_the_measurement(notebooks, root):
+def test_every_published_minute_comes_from_a_measurement_with_every_check_passed(root):
     measurement = json.loads(publish.MEASURED.read_text(encoding="utf-8"))
     words = publish.in_words(measurement)
-    assert set(words) == set(notebooks), "run: make course minutes"
-    for name, notebook in notebooks.items():
-        again = cells.read(cells.NOTEBOOKS / f"{name}.ipynb")
-        assert publish.with_minutes(again, name, words) == notebook, f"{name}: run: make minutes"
+    assert {*words} == {path.stem for path in PATHS}, "run: make course minutes"
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert publish.readme_with_minutes(readme, words) == readme, "README.md: run: make minutes"
-    for name in notebooks:
-        assert f"<!-- measured {name} -->{words[name]}<!-- /measured -->" in readme
-
-
-def test_the_measurement_was_made_with_every_check_passed():
-    measurement = json.loads(publish.MEASURED.read_text(encoding="utf-8"))
-    for entry in measurement["notebooks"]:
+    for path, entry in zip(PATHS, measurement["notebooks"], strict=True):
+        notebook = publish.with_minutes(cells.read(path), path.stem, words)
+        assert notebook == cells.read(path), f"{path.stem}: run: make minutes"
+        assert f"<!-- measured {path.stem} -->{words[path.stem]}<!-- /measured -->" in readme
         assert entry["checks_passed"] == entry["checks_total"] > 0, entry["notebook"]
-
-
-def test_notebooks_do_not_change_when_a_tool_rewrites_them(tmp_path):
-    for path in PATHS:
-        cells.write(cells.read(path), tmp_path / path.name)
-        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name

@@ -28,9 +28,7 @@ class NotebookError(Exception):
 def notebook_paths(names: list[str] | None = None) -> list[Path]:
     """The course's notebooks in teaching order, or those that were named."""
     found = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
-    if not names:
-        return list(found.values())
-    stems = [Path(name).stem for name in names]
+    stems = [Path(name).stem for name in names or found]
     unknown = [stem for stem in stems if stem not in found]
     if unknown:
         raise NotebookError(f"no notebook {', '.join(unknown)}; there are: {', '.join(found)}")
@@ -54,59 +52,43 @@ def tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
+def tagged(notebook: NotebookNode, tag: str, kind: str = "code") -> list[NotebookNode]:
+    """The cells of a kind, `code` or `markdown`, that have a tag."""
+    return [cell for cell in notebook.cells if cell.cell_type == kind and tag in tags(cell)]
+
+
 def describe(cell: NotebookNode, index: int) -> str:
     """Name a cell so that an author finds it: its number and its first line of substance."""
-    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    first = lines[0] if lines else "(empty)"
+    first = next(iter(cell.source.strip().splitlines()), "(empty)")
     return f"cell {index + 1} ({first[:60]})"
 
 
 def solution_code(markdown: str) -> str:
     """The one block of Python inside a solution's folded `<details>`.
 
-    A block is fenced with ```` ```python ```` or indented by four spaces.
     Raises NotebookError where there is none or more than one.
     """
     folded = re.search(r"<details.*?</summary>(.*?)</details>", markdown, re.S)
-    if not folded:
-        raise NotebookError("a solution needs <details><summary>…</summary> … </details>")
-    body = folded.group(1)
-    blocks = re.findall(r"^```python[^\n]*\n(.*?)^```", body, re.S | re.M)
-    if not blocks and "```" not in body:
-        indented = re.findall(r"(?:^(?:(?: {4}|\t)[^\n]*|[ \t]*)(?:\n|\Z))+", body, re.M)
-        blocks = [
-            re.sub(r"^(?: {4}|\t)", "", block, flags=re.M) for block in indented if block.strip()
-        ]
+    blocks = re.findall(r"^```python\n(.*?)^```", folded.group(1), re.S | re.M) if folded else []
     if len(blocks) != 1:
-        raise NotebookError(f"a solution holds exactly one block of Python, not {len(blocks)}")
+        found = f"{len(blocks)} in: {markdown[:60]}"
+        raise NotebookError(f"a solution folds exactly one block of Python away; {found}")
     return blocks[0].strip("\n")
 
 
 def solved(notebook: NotebookNode) -> NotebookNode:
     """A copy of the notebook in which each solution stands in place of its exercise's stub.
 
-    The solution of a code cell tagged `exercise` is the next markdown cell tagged `solution`.
-    Raises NotebookError for an exercise without a solution and for a solution without an exercise.
+    Raises NotebookError unless stubs and solutions, cells so tagged, take turns.
     """
     answered = copy.deepcopy(notebook)
-    waiting = None
-    for index, cell in enumerate(answered.cells):
-        if cell.cell_type == "code" and "exercise" in tags(cell):
-            if waiting is not None:
-                raise NotebookError(f"{describe(*waiting)}: exercise without a solution below it")
-            waiting = (cell, index)
-        elif cell.cell_type == "markdown" and "solution" in tags(cell):
-            if waiting is None:
-                raise NotebookError(
-                    f"{describe(cell, index)}: solution without an exercise above it"
-                )
-            try:
-                waiting[0].source = solution_code(cell.source)
-            except NotebookError as error:
-                raise NotebookError(f"{describe(cell, index)}: {error}") from None
-            waiting = None
-    if waiting is not None:
-        raise NotebookError(f"{describe(*waiting)}: exercise without a solution below it")
+    stubs, solutions = tagged(answered, "exercise"), tagged(answered, "solution", "markdown")
+    turns = [cell for cell in answered.cells if cell in stubs or cell in solutions]
+    if [*map(tags, turns)] != [["exercise"], ["solution"]] * len(stubs):
+        found = " | ".join(cell.source[:30] for cell in turns)
+        raise NotebookError(f"each exercise is followed by its solution; here are: {found}")
+    for stub, solution in zip(stubs, solutions, strict=True):
+        stub.source = solution_code(solution.source)
     return answered
 
 

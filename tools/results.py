@@ -12,66 +12,68 @@ of `reading` also give the course's README the words of a picture, which the ben
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.cells import ROOT, show
 
-README = ROOT / "benchmarks" / "README.md"
-COURSE_README = ROOT / "README.md"
+README, COURSE_README = ROOT / "benchmarks" / "README.md", ROOT / "README.md"
 PUBLISHED = ROOT / "docs"
-PICTURED = "reading"  # the benchmark whose picture stands in the course's README
-PICTURE = "docs/images/reading.png"
+PICTURED, PICTURE = "reading", "docs/images/reading.png"  # what stands in the course's README
+
+
+def rows_of_markdown(head: list[str], rows: Iterable, left: int = 1) -> str:
+    """A table; what stands behind its first columns is aligned to the right."""
+    aligned = ["---"] * left + ["---:"] * (len(head) - left)
+    lines = (" | ".join(row) for row in [head, *rows])
+    first, *others = (f"| {line} |" for line in lines)
+    return "\n".join([first.replace("|  |", "| |", 1), f"|{'|'.join(aligned)}|", *others])
 
 
 def table(comparisons: list[dict]) -> str:
-    """Markdown of times in plain ms: a row for each thing compared with, a column for each input.
+    """Times in plain ms: a row for each thing compared with, a column for each input.
 
     Cells are how many times as long the other takes, so above 1 means that the course is ahead.
     """
-    ratios: dict[str, dict[str, float]] = {}
-    for row in comparisons:
-        if row["unit"] == "ms":
-            kind = row["name"].removeprefix("read_series, ")
-            ratios.setdefault(row["against"], {})[kind] = row["ratio"]
-    kinds = list(dict.fromkeys(kind for row in ratios.values() for kind in row))
-    lines = ["| | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)]
-    for against, row in ratios.items():
-        cells = [f"{row[kind]:.2f}" if kind in row else "" for kind in kinds]
-        lines.append(f"| {against} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    plain = [row for row in comparisons if row["unit"] == "ms"]
+    ratios = {(row["against"], kind(row)): f"{row['ratio']:.2f}" for row in plain}
+    names = list(dict.fromkeys(name for name, _ in ratios))
+    kinds = list(dict.fromkeys(one for name in names for n, one in ratios if n == name))
+    rows = [[name, *(ratios.get((name, one), "") for one in kinds)] for name in names]
+    return rows_of_markdown(["", *kinds], rows)
+
+
+def kind(row: dict) -> str:
+    """What the input is."""
+    return row["name"].removeprefix("read_series, ")
 
 
 def others(comparisons: list[dict]) -> str:
-    """Markdown: comparisons of another kind, such as "ms an epoch" or sizes beside the usual one.
+    """Comparisons of another kind, such as "ms an epoch" or sizes beside the usual one.
 
     A row for each thing that was measured, a table for all that were compared with the same others.
     """
-    named: dict[tuple[str, str], dict[str, float]] = {}
+    named: dict[tuple[str, str], dict[str, str]] = {}
     for row in comparisons:
         if row["unit"].startswith("ms "):
-            what = row["name"], f"{_digits(row['value'])} {row['unit']}"
-            named.setdefault(what, {})[row["against"]] = row["ratio"]
-    tables: dict[tuple[str, ...], list[str]] = {}
+            what = row["name"], f"{digits(row['value'])} {row['unit']}"
+            named.setdefault(what, {})[row["against"]] = f"{row['ratio']:.2f}"
+    tables: dict[tuple[str, ...], list] = {}
     for what, ratios in named.items():
-        head = ["| | here | " + " | ".join(ratios) + " |", "|---|---:|" + "---:|" * len(ratios)]
-        cells = [*what, *(f"{ratio:.2f}" for ratio in ratios.values())]
-        tables.setdefault(tuple(ratios), head).append("| " + " | ".join(cells) + " |")
-    return "\n\n".join("\n".join(lines) for lines in tables.values())
+        tables.setdefault(tuple(ratios), []).append([*what, *ratios.values()])
+    return "\n\n".join(rows_of_markdown(["", "here", *k], rows) for k, rows in tables.items())
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
+    """Three digits that count."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def between(text: str, name: str, written: str) -> str:
     """The text with something else between the markers of a name."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    return re.sub(
-        f"{re.escape(begin)}.*?{re.escape(end)}",
-        lambda match: f"{begin}\n\n{written}\n\n{end}",
-        text,
-        flags=re.S,
-    )
+    pattern = f"(?s){re.escape(begin)}.*?{re.escape(end)}"
+    return re.sub(pattern, lambda _: f"{begin}\n\n{written}\n\n{end}", text)
 
 
 def with_table(text: str, name: str, comparisons: list[dict]) -> str:
@@ -81,11 +83,7 @@ def with_table(text: str, name: str, comparisons: list[dict]) -> str:
 
 
 def picture(comparisons: list[dict]) -> str:
-    """Markdown for the course's README: the picture of the benchmark of reading, and its words.
-
-    Raises:
-        KeyError: for a run without the parts that the words speak of.
-    """
+    """For the course's README: the picture of the benchmark of reading, and its words."""
     times = {(row["name"], row["against"]): row["against_value"] for row in comparisons}
     ours = {row["name"]: row["value"] for row in comparisons}
     memory, records, nifti = "from memory, random crops", "from records", "from NIfTI"
@@ -93,11 +91,11 @@ def picture(comparisons: list[dict]) -> str:
     lists, generator = (times[records, f"{row}, as in 2018"] for row in ("float_list", "generator"))
     cached = times[nifti, "pipeline.classification, cached"]
     alt = (
-        f"What a batch takes, in ms. Random crops from memory: the floor {_digits(floor)}, "
-        f"crops.from_memory {_digits(ours[memory])}, MONAI's CacheDataset {_digits(default)}. "
-        f"Stored crops: records, mapped, {_digits(ours[records])}, float lists {_digits(lists)}, "
-        f"the generator {_digits(generator)}. From NIfTI: {_digits(ours[nifti])}, and once they "
-        f"are cached {_digits(cached)}"
+        f"What a batch takes, in ms. Random crops from memory: the floor {digits(floor)}, "
+        f"crops.from_memory {digits(ours[memory])}, MONAI's CacheDataset {digits(default)}. "
+        f"Stored crops: records, mapped, {digits(ours[records])}, float lists {digits(lists)}, "
+        f"the generator {digits(generator)}. From NIfTI: {digits(ours[nifti])}, and once they "
+        f"are cached {digits(cached)}"
     )
     words = (
         f"*Batches of 5 x 128x224x224 float32, as in a benchmark of 2018, in one run: random crops "
@@ -109,34 +107,24 @@ def picture(comparisons: list[dict]) -> str:
     return f"![{alt}]({PICTURE})\n\n{words}"
 
 
-def with_picture(text: str, comparisons: list[dict]) -> str:
-    """The course's README with the picture and its words between their markers."""
-    return between(text, PICTURED, picture(comparisons))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Publish one JSON file; returns the exit code."""
-    paths = sys.argv[1:] if arguments is None else arguments
-    if len(paths) != 1 or not Path(paths[0]).is_file():
-        print("one JSON file of a benchmark is needed", file=sys.stderr)
-        return 1
-    name = Path(paths[0]).stem
-    if f"<!-- {name} -->" not in README.read_text(encoding="utf-8"):
-        print(f"the benchmarks' README has no place <!-- {name} -->", file=sys.stderr)
-        return 1
-    comparisons = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
-    kept = PUBLISHED / f"{name}.json"
-    kept.write_text(json.dumps(comparisons, indent=1) + "\n", encoding="utf-8", newline="\n")
-    text = with_table(README.read_text(encoding="utf-8"), name, comparisons)
-    README.write_text(text, encoding="utf-8", newline="\n")
-    written = [kept, README]
+def main(path: Path) -> str | None:
+    """Publish one JSON file; returns what is wrong."""
+    name, text = path.stem, README.read_text(encoding="utf-8")
+    if f"<!-- {name} -->" not in text:
+        return f"the benchmarks' README has no place <!-- {name} -->"
+    comparisons = json.loads(path.read_text(encoding="utf-8"))
+    written = {
+        PUBLISHED / f"{name}.json": json.dumps(comparisons, indent=1) + "\n",
+        README: with_table(text, name, comparisons),
+    }
     if name == PICTURED:
-        text = with_picture(COURSE_README.read_text(encoding="utf-8"), comparisons)
-        COURSE_README.write_text(text, encoding="utf-8", newline="\n")
-        written.append(COURSE_README)
+        text = COURSE_README.read_text(encoding="utf-8")
+        written[COURSE_README] = between(text, PICTURED, picture(comparisons))
+    for path, text in written.items():
+        path.write_text(text, encoding="utf-8", newline="\n")
     print(f"{', '.join(map(show, written))}: written")
-    return 0
+    return None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))
