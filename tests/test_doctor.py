@@ -36,25 +36,31 @@ RUN, FREE = (doctor.subprocess, "run"), namedtuple("usage", "free")
     "where, name, fake, look, good, said",
     [
         (doctor.sys, "version_info", (3, 10, 19), None, False, "install 3.11"),
-        (*RUN, replies(out="x 1 requires y, which is not installed."), "packages", True, "as the"),
+        (
+            *RUN,
+            replies(out="x 1 requires y, which is not installed."),
+            "packages",
+            True,
+            "as required",
+        ),
         (*RUN, replies(1, out=WRONG), "packages", False, "numpy>=2.0, but you have numpy 1.9"),
         (doctor, "COURSE", "no-such-course", None, False, "requirements.txt"),
         (*RUN, replies(-6), "tensorflow", False, "ended with -6"),
         (*RUN, replies(1, err="x\nImportError: no such library"), "tensorflow", False, "no such"),
-        (*RUN, replies(out="log\n1\n"), "tensorflow", True, "GPUs: 1"),
+        (*RUN, replies(out="log\n1\n"), "tensorflow", True, "1 GPUs"),
         (
             doctor.shutil,
             "which",
             lambda _: "/bin/nvidia-smi",
             "tensorflow",
             None,
-            "not see the GPU",
+            "but one is there",
         ),
         (psutil, "virtual_memory", holds(1.49e9), "memory", False, "only 1.49 GB are free; 1.5"),
         (doctor.shutil, "disk_usage", lambda _: FREE(0.9e9), "disk", False, "only 0.90 GB"),
         (doctor.shutil, "disk_usage", lambda _: FREE(1e9), "disk", True, "1.0 GB needed"),
         (doctor.tempfile, "TemporaryFile", refuse, None, False, "PermissionError"),
-        (doctor, "COMPRESSIONS", {"RLE": ("its-package", *OTHER)}, None, False, "pip install its"),
+        (doctor, "COMPRESSIONS", {"RLE, by x": OTHER}, None, False, "RLE, by x: grey levels"),
     ],
 )
 def test_what_is_wrong_is_told_with_what_to_do(
@@ -73,7 +79,12 @@ def test_what_is_wrong_is_told_with_what_to_do(
         *lines, last = capsys.readouterr().out.splitlines()
         red = next(k for k, line in enumerate(lines) if line.startswith("✗"))
         assert "    to do: " in lines[red + 1] and said in "".join(lines[red : red + 2])
-        assert "! TensorFlow: slow" in lines and last == "1 to repair: see the lines with ✗."
+        assert "! TensorFlow: slow" in lines and last == "To repair: see the lines with ✗."
+
+
+def test_what_could_be_better_stops_nobody(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "tensorflow", lambda: (None, "slow"))
+    assert doctor.report(tmp_path)
 
 
 def test_without_a_decoder_its_line_is_red_and_names_the_package(monkeypatch):
@@ -82,7 +93,7 @@ def test_without_a_decoder_its_line_is_red_and_names_the_package(monkeypatch):
 
     monkeypatch.setattr(get_decoder(JPEGLSLossless), "_available", {})
     with pytest.raises(RuntimeError):
-        doctor.decoder(*doctor.COMPRESSIONS["JPEG-LS"][1:])
+        doctor.decoder(*doctor.COMPRESSIONS["JPEG-LS, by pyjpegls"])
 
 
 def test_a_container_s_limit_counts_where_it_is_lower_than_the_system_s_memory(monkeypatch):
@@ -100,7 +111,7 @@ def test_this_computer_is_ready_and_the_report_holds_no_path(tmp_path):
         env=os.environ | {"PYTHONUTF8": "1"},
     )
     assert (done.returncode, done.stderr) == (0, "") and "Ready." in done.stdout
-    assert all(f"✓ decoder for {kind}: " in done.stdout for kind in doctor.COMPRESSIONS)
+    assert all(f"✓ {kind}: " in done.stdout for kind in doctor.COMPRESSIONS)
     assert str(tmp_path) not in done.stdout and str(Path.home()) not in done.stdout
 
 

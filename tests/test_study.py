@@ -110,7 +110,8 @@ def test_a_study_runs_goes_on_where_it_was_and_judges(world, capsys):
     assert left == {"results.csv", "made_by.txt", f"{NAME}.ipynb"}
     # Code, parameters and threads that were not run yet are run; each has a row in the report.
     world.teach(tiny(parameters={"EPOCHS": 2}), study=STUDY_CELL.replace("0.3", "0.2"))
-    assert study.main([*command, "1", "--threads", "2", "1"]) == 0 and len(world.runs) == 4
+    assert study.main([*command, "1"]) == 0 and len(world.runs) == 3
+    assert study.main([*command, "1", "--threads", "2", "1"]) == 0 and len(world.runs) == 5
     assert "1 of 1 seeds, 2 threads; 0 of 1 seeds, 1 thread: " in capsys.readouterr().out
 
 

@@ -38,12 +38,13 @@ REBUILT = {
     "timing": 310,
     # The draft of 350 has 13 tokens a line, no logarithmic axis and no volume stored otherwise.
     "lesson/show": 460,
+    # Planned with 60: five decoders are tried on files, and every fault has its advice.
+    "lesson/doctor lesson/__init__": 80,
 }
 # Not rebuilt yet: the present size, rounded up. It may only fall.
 PRESENT = {
     "lesson/checks* lesson/verdicts": 2080,
     "lesson/phantoms": 2290,
-    "lesson/doctor lesson/__init__": 200,
 }
 # Whole files, blank lines and docstrings included.
 RAW = {"tests": 19320, "benchmarks": 5400, "tools": 2360}

@@ -10,20 +10,21 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 COURSE = "medical-imaging-input-pipelines"
 
-# For each way to compress pixels: the package that decodes it, a small file that comes with
-# pydicom, the file that holds the same picture in a form that pydicom reads by itself, and how far
-# the two may differ (baseline JPEG is not lossless).
+# Ways to compress pixels, and the package that decodes them: a small file that comes with pydicom,
+# the file that holds the same picture in a form that pydicom reads by itself, and how far the two
+# may differ (baseline JPEG is not lossless).
 COMPRESSIONS = {
-    "JPEG baseline": ("pillow", "SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_rle.dcm", 10),
-    "JPEG lossless": ("python-gdcm", "SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", 0),
-    "JPEG-LS": ("pyjpegls", "MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm", 0),
-    "JPEG 2000": ("pylibjpeg-openjpeg", "MR_small_jp2klossless.dcm", "MR_small.dcm", 0),
-    "RLE": ("pylibjpeg-rle", "MR_small_RLE.dcm", "MR_small.dcm", 0),
+    "JPEG baseline, by pillow": ("SC_rgb_jpeg_dcmtk.dcm", "SC_rgb_rle.dcm", 10),
+    "JPEG lossless, by python-gdcm": ("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle.dcm", 0),
+    "JPEG-LS, by pyjpegls": ("MR_small_jpeg_ls_lossless.dcm", "MR_small.dcm", 0),
+    "JPEG 2000, by pylibjpeg-openjpeg": ("MR_small_jp2klossless.dcm", "MR_small.dcm", 0),
+    "RLE, by pylibjpeg-rle": ("MR_small_RLE.dcm", "MR_small.dcm", 0),
 }
 PROBE = """
 import tensorflow as tf
@@ -32,38 +33,43 @@ print(len(tf.config.list_physical_devices("GPU")))
 """
 
 
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    """This Python in a process of its own, which a broken installation may end."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180)
+
+
 def packages() -> tuple[bool, str]:
     """Whether pip finds all that the course asks for, in versions that will do."""
     metadata.version(COURSE)  # raises where the course is not installed
-    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
-    wrong = [line for line in done.stdout.splitlines() if line.startswith(COURSE)]
-    named = [f"{one} {metadata.version(one)}" for one in ("tensorflow", "keras", "numpy")]
-    return not wrong, "; ".join(wrong or ["as the course requires", *named])
+    found = python("-m", "pip", "check").stdout.splitlines()
+    wrong = [line for line in found if line.startswith(COURSE)]
+    return not wrong, "; ".join(
+        wrong
+    ) or f"as required; TensorFlow {metadata.version('tensorflow')}"
 
 
 def decoder(compressed: str, plain: str, tolerance: int) -> tuple[bool, str]:
     """Whether a compressed file of pydicom's own test data gives the picture of its twin."""
-    import pydicom
-    from pydicom.data import get_testdata_file
+    import pydicom.data
 
+    paths = [pydicom.data.get_testdata_file(one, download=False) for one in (compressed, plain)]
     with warnings.catch_warnings(action="ignore"):  # some of these files are odd on purpose
-        paths = [get_testdata_file(file, download=False) for file in (compressed, plain)]
         one, other = (pydicom.dcmread(path).pixel_array.astype(int) for path in paths)
     difference = abs(one - other).max()
     return bool(difference <= tolerance), f"grey levels differ by at most {difference}"
 
 
 def tensorflow() -> tuple[bool | None, str]:
-    """Whether TensorFlow computes, and on what: in a process of its own, which it may end."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE], capture_output=True, text=True, timeout=180
-    )
+    """Whether TensorFlow starts and computes, and on what."""
+    done = python("-c", PROBE)
     if done.returncode:
         return False, (done.stderr.splitlines() or [f"ended with {done.returncode}"])[-1][:200]
-    gpus, computes = int(done.stdout.split()[-1]), "a fresh process computes"
-    if shutil.which("nvidia-smi") and not gpus:
-        return None, f"{computes}, and does not see the GPU"
-    return True, f"{computes}; GPUs: {gpus or 'none, and none is needed'}"
+    number = done.stdout.split()[-1]
+    unseen = number == "0" and shutil.which("nvidia-smi")
+    return None if unseen else True, f"starts; {number} GPUs" + " seen, but one is there" * bool(
+        unseen
+    )
 
 
 def memory() -> tuple[bool, str]:
@@ -73,7 +79,7 @@ def memory() -> tuple[bool, str]:
     files = [Path("/sys/fs/cgroup", n) for n in ("memory.max", "memory/memory.limit_in_bytes")]
     limits = [file.read_text().strip() for file in files if file.is_file()]
     known = [int(limit) for limit in limits if limit.isdigit()]
-    return enough(min(psutil.virtual_memory().available, *known, 1e18), 1.5)
+    return enough(min([psutil.virtual_memory().available, *known]), 1.5)
 
 
 def disk(data_dir: str | Path) -> tuple[bool, str]:
@@ -96,30 +102,25 @@ def report(data_dir: str | Path = "data") -> bool:
     Args:
         data_dir: where the course's synthetic data will be kept; need not exist yet.
     """
-    tensorflow_advice = 'pip install "tensorflow[and-cuda]" on Linux or in WSL2, else tensorflow'
-    checks = [
-        (
-            "Python",
-            lambda: (sys.version_info >= (3, 11), sys.version.split()[0]),
-            "install 3.11 or newer",
-        ),
-        ("packages", packages, "pip install -r requirements.txt, or use .venv/bin/python"),
-        *(
-            (f"decoder for {kind}", lambda f=f: decoder(*f), f"pip install {p}")
-            for kind, (p, *f) in COMPRESSIONS.items()
-        ),
-        ("TensorFlow", tensorflow, tensorflow_advice),
-        ("memory", memory, "shut down other kernels and programs"),
-        ("data folder", lambda: disk(data_dir), "make room, or choose another DATA_DIR"),
-    ]
-    stopped = 0
-    for name, look, advice in checks:
+    install = "pip install -r requirements.txt, or use .venv/bin/python"
+    gpu = 'pip install tensorflow; for a GPU, on Linux or in WSL2, "tensorflow[and-cuda]"'
+    version = ".".join(map(str, sys.version_info[:3]))
+    checks = {
+        "Python": (lambda: (sys.version_info >= (3, 11), version), "install 3.11 or newer"),
+        "packages": (packages, install),
+        **{kind: (partial(decoder, *files), install) for kind, files in COMPRESSIONS.items()},
+        "TensorFlow": (tensorflow, gpu),
+        "memory": (memory, "shut down other kernels and programs"),
+        "data folder": (partial(disk, data_dir), "make room, or choose another DATA_DIR"),
+    }
+    ready = True
+    for name, (look, advice) in checks.items():
         try:
             good, found = look()
         except Exception as error:  # whatever is wrong with the installation, the report goes on
             good, found = False, f"{type(error).__name__}: {str(error)[:200]}"
         sign = {None: "!", True: "✓", False: "✗"}[good]
         print(f"{sign} {name}: {found}" + ("" if good else f"\n    to do: {advice}"))
-        stopped += sign == "✗"
-    print(f"{stopped} to repair: see the lines with ✗." if stopped else "Ready.")
-    return not stopped
+        ready = ready and sign != "✗"
+    print("Ready." if ready else "To repair: see the lines with ✗.")
+    return ready
