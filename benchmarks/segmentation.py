@@ -1,10 +1,5 @@
 """Segmentation: how fast does DeepLab train, and does it ever wait for its input?
 
-    .venv/bin/python benchmarks/segmentation.py [--quick] [--parts ABC] [--json build/deeplab.json]
-
-Runs in the course's own environment and asks keras-hub in benchmarks/.venv, each network in a
-worker process that runs when it is its turn. Parts:
-
 A  MobileNetV2: steps of training, forward and backward, beside keras-hub's DeepLabV3+
 B  the same with ResNet50; not in a quick run
 C  the lesson's training with real batches, beside one batch that is repeated
@@ -12,267 +7,129 @@ C  the lesson's training with real batches, beside one batch that is repeated
 README.md says how it is kept fair.
 """
 
-from __future__ import annotations
+import contextlib
 
-import dataclasses
-import math
-import statistics
-import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
+import harness
 import numpy as np
-from _checks import need
-from _contest import Part, Row, Workers, arguments, measure, run
-from _harness import digits, entry
-from _segmentation_inputs import (
-    CLASSES,
-    LEARNT_IN,
-    LESSON,
-    OUTPUT_STRIDE,
-    SIZES,
-    WIDTH,
-    make_records,
-)
-from _servers import checksum
+from harness import Part, Row, Workers, entry, row
+from worker import ContenderFailedError
+from workloads import LESSON, NETWORK, lesions
 
 OURS = "helpers.deeplab"
-SAME, LEAVES_OUT = "keras-hub, our encoder", "keras-hub, its encoder"
-EXAMPLE = "keras-hub, output stride 32"
 NETWORKS = {
-    "A": ("MobileNetV2", (OURS, SAME)),
-    "B": ("ResNet50", (OURS, LEAVES_OUT, SAME, EXAMPLE)),
+    OURS: ("networks", {}),
+    "keras-hub, its encoder": ("keras_hub", {"encoder": "its encoder"}),
+    "keras-hub, our encoder": ("keras_hub", {"encoder": "our encoder"}),
+    "keras-hub, output stride 32": ("keras_hub", {"encoder": "output stride 32"}),
 }
-PHASES = ("forward", "backward", "both")
+BACKBONES = {"MobileNetV2": (OURS, "keras-hub, our encoder"), "ResNet50": tuple(NETWORKS)}
+PHASES = ("forward", "backward", "forward and backward")
+FACTS = ("stride", "parameters", *PHASES)
+REPEATED = "one batch repeated"
 PASS_S = 0.8  # backward is a difference, which needs longer passes
-HAS_KERAS_HUB = "import importlib.util as u, sys; sys.exit(not u.find_spec('keras_hub'))"
-REAL, REPEATED, ALONE = "real batches", "one batch repeated", "batches alone"
-LESIONS, STEPS, ENDS = 600, 16, 3  # pictures; steps of a pass; and those that are not timed
-ASKED_STEP = 1.05
 
 
-def parts(quick: bool) -> list[Part]:
-    """All comparisons; a row of a network is one of its two graphs."""
+def of(name: str, contender: str, **how: object) -> Row:
+    """A contender of a network, which has a process of its own."""
+    module, settings = NETWORKS[name]
+    return row(f"{module}.{contender}", process=name, **settings, **how)
+
+
+def parts(options) -> list[Part]:
     made = []
-    for letter, (backbone, names) in NETWORKS.items():
+    for letter, (backbone, names) in zip("AB", BACKBONES.items(), strict=True):
         rows = {}
         for name in names:
-            style = "ours" if name == OURS else name
-            for graph, kind in (("forward", ""), ("training", "drawn")):
-                rows[f"{name}: {graph}"] = Row("_segmentation_models.py", graph, style, kind)
-        told = {**SIZES["small" if quick else "usual"], "backbone": backbone}
-        made += [Part(letter, backbone, backbone, rows, told=told)]
-    if quick:
-        del made[1]  # its networks take half a minute to build
-    steps = {"items": 6 if quick else STEPS, "units": 6 if quick else STEPS, "ends": ENDS}
+            rows[f"{name}: forward"] = of(name, "step", graph="forward", kind="")
+            rows[f"{name}: training"] = of(name, "step", graph="training", kind="new")
+        sizes = {size: {**told, "backbone": backbone} for size, told in NETWORK.items()}
+        part = Part(letter, backbone, rows, lambda data_dir, told: {}, "a step")
+        if letter == "A" or not options.short:  # its networks take half a minute to build
+            made += harness.at_sizes(part, sizes, options)
+    how = {"process": "lesson", "items": 16, "units": 16, "ends": 3}
+    how |= {"items": 3, "units": 3, "ends": 1} if options.short else {}
+    repeated, real = {"batches": "repeated", **how}, {"batches": "real", **how}
     rows = {
-        name: Row("_segmentation_pipeline.py", name, kind="drawn", **steps)
-        for name in (REAL, REPEATED, ALONE)
+        REPEATED: row("networks.lesson_training", kind="new", **repeated),
+        "real batches": row("networks.lesson_training", kind="new", **real),
+        "batches alone": row("networks.lesson_batches", kind="lesson", **real),
     }
-    return [*made, Part("C", "the lesson", "the lesson", rows)]
+    part = Part("C", "the lesson", rows, lesions, "a step", unit="ms a step")
+    return made + harness.at_sizes(part, LESSON, options)
 
 
-# Networks
+def by_phase(turns: dict) -> dict[str, dict[str, list]]:
+    """Phase -> network -> turns; of backward, the difference of both in the same round.
 
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What a network is, beside its speed; operations for one image."""
-
-    gflop: Mapping[str, float]  # of each phase
-    parameters: int
-    stride: int
-
-    @classmethod
-    def of(cls, row: str, arrays: Sequence[np.ndarray], told: Mapping) -> Facts:
-        """From what a worker tells.
-
-        Raises:
-            SystemExit: if it makes no logit for each pixel and class.
-        """
-        (forward, both, parameters), logits, features = arrays
-        right = tuple(logits) == (told["batch"], *told["size"], len(CLASSES))
-        need(right, row, f"gives logits of shape {tuple(logits)} for images of {told['size']}")
-        counted = {"forward": forward, "backward": both - forward, "both": both}
-        gflop = {phase: int(number) / told["batch"] / 1e9 for phase, number in counted.items()}
-        return cls(gflop, int(parameters), round(told["size"][0] / int(features[0])))
-
-
-def check_learning(row: str, losses: Sequence[float]) -> None:
-    """Steps on one batch have to make its loss smaller, or the step is none.
+    The optimizer's update belongs to it.
 
     Raises:
-        SystemExit: if they do not.
+        ContenderFailedError: for a median that is not above 0: the difference is less than noise.
     """
-    learns = np.isfinite(losses).all() and losses[-1] < losses[0]
-    need(bool(learns), row, f"has losses of {', '.join(f'{one:.4g}' for one in losses)}")
-
-
-def has_keras_hub(python: Path) -> bool:
-    """Whether there is such a Python and it has keras-hub; importing it would take seconds."""
-    command = [python, "-c", HAS_KERAS_HUB]
-    return python.exists() and not subprocess.run(command, check=False).returncode
-
-
-def by_phase(times: Mapping[str, Sequence[float]]) -> dict[str, dict[str, list[float]]]:
-    """Phase -> network -> milliseconds of a step.
-
-    Backward is the difference between a step of training and a forward step in the same round; the
-    optimizer's update belongs to it.
-
-    Raises:
-        SystemExit: for a median that is not above 0: the difference is less than noise.
-    """
-    found: dict[str, dict[str, list[float]]] = {phase: {} for phase in PHASES}
-    for name in dict.fromkeys(row.rpartition(":")[0] for row in times):
-        forward, both = times[f"{name}: forward"], times[f"{name}: training"]
-        backward = [whole - part for whole, part in zip(both, forward, strict=True)]
-        for phase, several in zip(PHASES, (forward, backward, both), strict=True):
-            median = statistics.median(several)
-            words = f"has a median of {median:.3g} ms {phase}, which is noise; run longer"
-            need(median > 0, name, words)
-            found[phase][name] = several
+    found = {phase: {} for phase in PHASES}
+    for name in dict.fromkeys(one.rpartition(":")[0] for one in turns):
+        forward, both = (np.array(turns[f"{name}: {one}"]) for one in ("forward", "training"))
+        for phase, several in zip(PHASES, (forward, both - forward, both), strict=True):
+            if np.median(several[:, 0]) <= 0:
+                raise ContenderFailedError(f"{name}, {phase}: lost in noise; run longer")
+            found[phase][name] = several.tolist()
     return found
 
 
-def compare_networks(part: Part, workers: Workers, rounds: int) -> list[dict]:
-    """Parts A and B: measure and report them."""
-    if not has_keras_hub(workers.peers):
-        rows = {name: row for name, row in part.rows.items() if not row.among_peers}
-        part = dataclasses.replace(part, rows=rows)
-    facts: dict[str, Facts] = {}
-
-    def look(name: str, row: Row, items: Sequence) -> None:
-        if row.contender == "training":
-            network = name.rpartition(":")[0]
-            arrays = workers[row].keep("facts", 1, part.told)[0][0]
-            facts[network] = Facts.of(network, arrays, part.told)
-            more, _ = workers[row].keep("training", LEARNT_IN, part.told)
-            check_learning(network, [float(loss) for (loss,) in [*items, *more]])
-
-    times = measure(part, workers, look, rounds, PASS_S)
-    return report_networks(part, by_phase(times.items_ms), facts)
-
-
-def report_networks(part: Part, times: Mapping, facts: Mapping[str, Facts]) -> list[dict]:
-    """Print a part's tables and give its entries for the JSON file."""
-    backbone, names = NETWORKS[part.letter]
-    batch, (height, width_px) = part.told["batch"], part.told["size"]
-    width = max(map(len, names))
-    print(
-        f"\n{part.letter}. DeepLabV3+ on {backbone}, batches of {batch} x {height}x{width_px} "
-        f"pixels, {WIDTH} channels, output stride {OUTPUT_STRIDE}\n"
-        f"  {'':{width}}  stride  parameters  GFLOP an image: forward, backward"
-    )
-    for name in names:
-        if name not in facts:
-            print(f"  {name:{width}}  not installed")
-            continue
-        one = facts[name]
-        work = f"{one.gflop['forward']:9.2f} {one.gflop['backward']:9.2f}"
-        print(f"  {name:{width}}  {one.stride:6}  {one.parameters:10,}  {work}")
-    entries = []
-    for phase in PHASES:
-        words = phase if phase != "both" else "forward and backward"
-        print(
-            f"  {words}\n  {'':{width}}  images/s      min to max  GFLOP/s   "
-            "ahead: in images  in work"
-        )
-        medians = {name: statistics.median(ms) for name, ms in times[phase].items()}
-        ours = medians[OURS], medians[OURS] / batch / facts[OURS].gflop[phase]
-        for name, median in medians.items():
-            # A difference of one round may be noise, and bounds no rate.
-            rates = [1000 * batch / one if one > 0 else math.inf for one in times[phase][name]]
-            spread = f"{digits(min(rates))} to {digits(max(rates))}"
-            each = median / batch / facts[name].gflop[phase]
-            line = (
-                f"  {name:{width}}  {1000 * batch / median:8.1f}  {spread:>14}  {1000 / each:7.1f}"
-            )
-            if name != OURS:
-                line += f"   {median / ours[0]:14.2f} x  {each / ours[1]:5.2f} x"
-                entries.append(entry(f"{backbone}, {words}", ours[0], "ms", name, median))
-                entries.append(entry(f"{backbone}, {words}", ours[1], "ms a GFLOP", name, each))
-            print(line)
-    if entries:
-        print("  asked for: at least 1 x the work a second of each but the last")
-    print("  checked: a logit for each class and pixel, losses that fall on one batch, none twice")
-    return entries
-
-
-# The lesson
-
-
-def check_batches(real: Sequence[Sequence[np.ndarray]], repeated: Sequence) -> None:
-    """Real batches are whole, each another one; the repeated one is whole, and always the same.
-
-    It is none of the real ones: each pass over the pipeline draws anew.
+def facts(part: Part, workers: Workers, job: dict) -> dict[str, dict[str, float]]:
+    """What is known of the networks beside their speed; they have logits, and they learn.
 
     Raises:
-        SystemExit: if anything is wrong.
+        ContenderFailedError: if one has not.
     """
-    shape, name = (LESSON["batch"], *LESSON["size"]), "the lesson's pipeline"
-    for images, masks in [*real, *repeated]:
-        right = images.shape == (*shape, 3) and masks.shape == (*shape, 1)
-        need(right, name, f"gives batches of {images.shape} and {masks.shape}; expected {shape}")
-        right = images.dtype == np.float32 and 0 <= images.min() <= images.max() <= 255
-        need(right, name, "gives images that are not float32 from 0 to 255")
-        strange = {*np.unique(masks).tolist()} - {0, 1, LESSON["mask_fill"]}
-        need(not strange, name, f"gives masks with ids {strange}")
-    new = len({checksum(pair) for pair in real}) == len(real)
-    need(new, name, "gives two real batches that are the same: the input is frozen")
-    same = len({checksum(pair) for pair in repeated}) == 1
-    need(same, name, "gives a repeated batch that is not always the same")
+    found = {}
+    for name in dict.fromkeys(one.rpartition(":")[0] for one in part.rows):
+        with contextlib.suppress(harness.NotInstalledError):
+            told = workers.ask(of(name, "told"), "tell", job)["told"]
+            (forward, backward, parameters), logits, features, losses = told
+            if logits != [job["batch"], *job["size"], 2] or not losses[-1] < losses[0]:
+                raise ContenderFailedError(f"{name}: logits {logits}, losses {losses}")
+            found[name] = {"stride": job["size"][0] / features[0], "parameters": parameters}
+            for phase, n in zip(PHASES, (forward, backward, forward + backward), strict=True):
+                found[name][phase] = n / job["batch"] / 1e9  # GFLOP an image
+    return found
 
 
-def compare_lesson(part: Part, workers: Workers, rounds: int, data_dir: Path) -> list[dict]:
-    """Part C: measure and report it."""
-    count = part.rows[REAL].items
-    records = make_records(LESIONS if count == STEPS else 64, data_dir)
-    part = dataclasses.replace(part, told={"records": str(records)})
-    row = part.rows[REAL]
-    workers.start([row])
-    looked = [workers[row].keep(name, count, part.told)[0] for name in (ALONE, "repeated alone")]
-    check_batches(*looked)
-    # Less of a difference matters here than elsewhere.
-    return report_lesson(measure(part, workers, lambda *_: None, 2 * rounds, PASS_S).items_ms)
-
-
-def report_lesson(times_ms: Mapping[str, Sequence[float]]) -> list[dict]:
-    """Print part C's table and give its entries."""
-    size, width = LESSON["size"], max(map(len, times_ms))
-    print(
-        f"\nC. The lesson's training: {LESSON['backbone']} of width {LESSON['alpha']:g}, batches "
-        f"of {LESSON['batch']} x {size[0]}x{size[1]}, flipped and scaled\n  {'':{width}}  ms a "
-        f"step   min to max ms   x {REPEATED}"
-    )
-    base, entries = statistics.median(times_ms[REPEATED]), []
-    for row, times in times_ms.items():
-        median = statistics.median(times)
-        spread = f"{min(times):.1f} to {max(times):.1f}"
-        print(f"  {row:{width}}  {median:9.1f}  {spread:>14}   {median / base:.3f}")
-        if row != REPEATED:
-            entries.append(entry(row, median, "ms a step", REPEATED, base))
-    came = statistics.median(times_ms[REAL]) / base
-    rounds = [a / b for a, b in zip(times_ms[REAL], times_ms[REPEATED], strict=True)]
-    print(
-        f"  asked for: at most {ASKED_STEP:g} x {REPEATED}; came out: {came:.3f} x (round by "
-        f"round: median {statistics.median(rounds):.3f}, {min(rounds):.3f} to {max(rounds):.3f})\n"
-        "  checked: batches are whole, without ids in between, each another one"
-    )
+def report(part: Part, phases: dict, known: dict, job: dict) -> list[dict]:
+    """Print the tables of a backbone and give its entries: time, and time for work."""
+    columns = {key: {who: one[key] for who, one in known.items()} for key in FACTS}
+    harness.show(f"{part.letter}. {part.name}; GFLOP an image", columns, BACKBONES[part.name])
+    entries = []
+    for phase, turns in phases.items():
+        ms = {who: float(np.median([one for one, _ in v])) for who, v in turns.items()}
+        work = {who: ms[who] / job["batch"] / known[who][phase] for who in ms}  # ms a GFLOP
+        more = {
+            "images/s": {who: 1000 * job["batch"] / one for who, one in ms.items()},
+            "GFLOP/s": {who: 1000 / one for who, one in work.items()},
+            "ahead in work": {who: one / work[OURS] for who, one in work.items()},
+        }
+        rows = dict.fromkeys(BACKBONES[part.name])
+        one = part.but(name=f"{part.name}, {phase}", rows=rows, elements=job["batch"])
+        entries += harness.report(one, turns, job, more)
+        ours = work.pop(OURS)
+        entries += [entry(one.name, ours, "ms a GFLOP", who, v) for who, v in work.items()]
     return entries
 
 
-def main() -> None:
-    options = arguments(__doc__.splitlines()[0], "ABC").parse_args()
-    with Workers({}, options.peers) as workers:
-
-        def contest(part: Part, rounds: int, _: float) -> list[dict]:
-            if part.letter == "C":
-                return compare_lesson(part, workers, rounds, options.data_dir)
-            return compare_networks(part, workers, rounds)
-
-        run(options, parts(options.quick), workers, contest)
+def compare(part: Part, workers: Workers, options) -> list[dict]:
+    job = part.job(options.data_dir)
+    if part.letter == "C":
+        options.rounds *= 2  # less of a difference matters here than elsewhere
+        turns = harness.measure(part, job, workers, options)
+        harness.report(part, turns, job)
+        ms = {name: float(np.median([one for one, _ in v])) for name, v in turns.items()}
+        repeated = ms.pop(REPEATED)
+        return [entry(name, one, "ms a step", REPEATED, repeated) for name, one in ms.items()]
+    options.pass_s = 0.02 if options.smoke else PASS_S
+    known = facts(part, workers, job)
+    return report(part, by_phase(harness.measure(part, job, workers, options)), known, job)
 
 
 if __name__ == "__main__":
-    main()
+    options = harness.parsed(harness.arguments(__doc__, "ABC"))
+    harness.run(options, parts(options), compare)

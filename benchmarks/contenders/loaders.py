@@ -1,15 +1,7 @@
-"""What MONAI and TorchIO share in the benchmarks: PyTorch's loader, for passes of any length."""
+"""PyTorch's loader, for MONAI and TorchIO: passes of any length."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping
-
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
-
-SEED = 1
-Item = tuple[np.ndarray, ...]
 
 
 class Turns(Sampler):
@@ -21,7 +13,7 @@ class Turns(Sampler):
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self):
         done = 0
         while done < self.count:
             order = torch.randperm(self.size) if self.shuffled else torch.arange(self.size)
@@ -29,22 +21,14 @@ class Turns(Sampler):
             done += self.size
 
 
-def passes(
-    dataset,
-    job: Mapping,
-    finish: Callable[[Mapping], Item],
-    batch_size: int = 1,
-    loader: type = DataLoader,
-    shuffled: bool = False,
-    **options: object,
-):
-    """A function that gives as many batches as it is told, each `finish`ed."""
-    if "workers" in job["style"]:
-        options |= {"num_workers": 2, "persistent_workers": True}
+def passes(dataset, finish, batch_size=1, loader=DataLoader, shuffled=False, workers=0, **options):
+    """Runs that give as many batches as they are told; `finish` makes a tuple of arrays of one."""
+    if workers:
+        options |= {"num_workers": workers, "persistent_workers": True}
     turns = Turns(len(dataset), shuffled)
     made = loader(dataset, batch_size=batch_size, sampler=turns, **options)
 
-    def run(count: int) -> Iterator[Item]:
+    def run(count: int):
         turns.count = count * batch_size
         for batch in made:
             yield finish(batch)
