@@ -84,8 +84,8 @@ def parts(options) -> list[Part]:
         add("D", name, rows, crops, sizes, "an image")
         rows = {"crops.from_memory": row("ours.cropped_from_memory", **ALL), **copies()}
         add("D", f"{name}, from memory", rows, crops, sizes, "an image")
-    rows = {"crops.pos_neg": row("ours.cropped_pairs", **ALL)}
-    rows |= {**copies(keys=("image", "mask")), **monai("cropped_pairs")}
+    rows = {"crops.pos_neg": row("ours.cropped", masks=True, **ALL)}
+    rows |= {**copies(keys=("image", "mask")), **monai("cropped", masks=True)}
     add("D", f"{name} + mask", rows, crops, CROPS, "a volume")
     return made
 

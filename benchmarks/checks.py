@@ -34,11 +34,7 @@ def need(ok: object, words: str) -> None:
 
 
 def look(kind: str, items: Sequence[Item], job: Mapping) -> None:
-    """Look at the first items of a contender, voxel by voxel.
-
-    Raises:
-        WrongError: if they are not what was asked for.
-    """
+    """Look at the first items of a contender, voxel by voxel: `WrongError` if they are wrong."""
     if kind == "warped":
         check_warped([pair for item in items for pair in pairs_of(item)], job)
     elif kind == "copied":
@@ -102,10 +98,7 @@ def known_pairs(job: Mapping, count: int) -> list[Item]:
 
 
 def check_warped(after: Sequence[Item], job: Mapping) -> None:
-    """Images and masks are of the same stuff as before, went the same way, and have moved.
-
-    Most of them: a drawn angle may be next to none.
-    """
+    """Images and masks are of the same stuff as before, went the same way, and most have moved."""
     moved = []
     for (old, old_mask), (image, mask) in zip(known_pairs(job, len(after)), after, strict=True):
         same = image.shape == old.shape and mask.shape == old_mask.shape
@@ -218,11 +211,7 @@ class Watch:
         self.epoch = sum(checksum((one,)) for one in crops)
 
     def check(self, sums: Sequence[int], count: int, last: int) -> None:
-        """Look at a pass, which should have `count` items; `last` is `exact_crc` of the last one.
-
-        Raises:
-            WrongError: if it is not what the kind asks for.
-        """
+        """Look at a pass, which should have `count` items; `last` is `exact_crc` of the last."""
         need(len(sums) == count, f"gave {len(sums)} items of {count}")
         if self.kind in NEW:
             new = not self.seen.intersection(sums) and len({*sums}) == count

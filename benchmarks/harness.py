@@ -129,12 +129,7 @@ class Workers:
         return self.running[key]
 
     def ask(self, one: Row, action: str, job: Mapping, **more: object) -> dict:
-        """Ask the worker of a row: see `worker.Contenders.answer`.
-
-        Raises:
-            NotInstalledError: for a peer that is not there.
-            ContenderFailedError: if the contender fails, or has not done its work.
-        """
+        """Ask the worker of a row (see `worker.Contenders.answer`), or `NotInstalledError`."""
         worker = self.start(one)
         if not worker:
             raise NotInstalledError(f"{self.peers} is missing")
@@ -154,11 +149,7 @@ class Workers:
 def extent(one: Row, each_s: float, ask: Callable[..., dict], pass_s: float) -> tuple:
     """Items for the clock, so that it runs for `pass_s`, and those before and after it.
 
-    Args:
-        one: the contender.
-        each_s: seconds that an item took when nothing was warm.
-        ask: runs a pass of `count`, `lead` and `trail` items and gives its "seconds".
-        pass_s: seconds.
+    `each_s` is what an item took when nothing was warm; `ask` runs a pass of so many.
     """
     if one.items:
         ask(one.items)  # for caches, compilers and lazy imports
@@ -180,8 +171,7 @@ def extent(one: Row, each_s: float, ask: Callable[..., dict], pass_s: float) -> 
 def measure(part: Part, job: Mapping, workers: Workers, options) -> dict[str, list[tuple]]:
     """For each contender that is installed: ms of an item, and until the first one, in each round.
 
-    Raises:
-        ContenderFailedError: if one has not done its work.
+    Whoever has not done its work is a `ContenderFailedError`.
     """
     for one in part.rows.values():
         workers.start(one)  # several at a time: their imports take seconds
@@ -248,11 +238,7 @@ def show(title: str, columns: Mapping[str, Mapping[str, float]], rows: Iterable[
 def report(part: Part, turns: Mapping[str, list], job: Mapping, more=None) -> list[dict]:
     """Print a part's table and give its entries for the JSON file.
 
-    Args:
-        part: what was measured; rows without turns are not installed.
-        turns: of `measure`.
-        job: what was worked on.
-        more: further columns: heading -> row -> number.
+    `turns` are those of `measure`, `more` further columns: heading -> row -> number.
     """
     words = {
         k: "x".join(map(str, v)) if isinstance(v, (tuple, list)) else v for k, v in job.items()
@@ -305,11 +291,7 @@ def compare(part: Part, workers: Workers, options: argparse.Namespace) -> list[d
 
 
 def run(options: argparse.Namespace, parts: Iterable[Part], compare=compare) -> list[dict]:
-    """Compare the parts that are asked for, one after the other, and write the JSON file.
-
-    Raises:
-        SystemExit: if a contender has not done its work.
-    """
+    """Compare the parts that are asked for, write the JSON file; a contender may end the run."""
     entries, letter = [], ""
     with contextlib.closing(Workers(options)) as workers:
         for part in parts:

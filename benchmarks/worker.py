@@ -147,11 +147,7 @@ class Worker:
         )
 
     def ask(self, contender: str, **question: object) -> Mapping:
-        """One question: the arguments of `Contenders.answer`.
-
-        Raises:
-            ContenderFailedError: if the contender raises or its worker is dead.
-        """
+        """One question: the arguments of `Contenders.answer`."""
         try:
             line = json.dumps({"contender": contender, **question})
             print(line, file=self.process.stdin, flush=True)

@@ -1,12 +1,12 @@
 """The benchmarks ask fairly, see wrong results, and count rightly; nothing is timed here."""
 
 import argparse
-import itertools
 import json
 import re
 import subprocess
 import sys
 import types
+import zlib
 from pathlib import Path
 
 import keras
@@ -18,18 +18,19 @@ from PIL import Image
 
 from helpers import records
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import checks
 import flops
 import harness
 import reading
+import records as written
 import segmentation
 import worker
 import workloads
-from contenders import arrays, box, facts, floors, networks, ours_batches, runs_of, scipy
+from contenders import arrays, box, facts, floors, networks, ours_batches, pairs, runs_of, scipy
 from harness import Part, row
+from worker import ROOT
 
 FULL = argparse.Namespace(short=False, sizes=harness.SIZES)
 
@@ -39,13 +40,11 @@ def data(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("benchmarks")
 
 
-def job_of(data: Path, workload, told: dict) -> dict:
-    return json.loads(json.dumps({**told, **workload(data, told)}))  # as workers get it
-
-
 @pytest.fixture(scope="session")
 def job(data) -> dict:
-    return job_of(data, workloads.heads, workloads.READING["smoke"])
+    """That of reading, as workers get it."""
+    part = Part("", "", {}, workloads.heads, told=workloads.READING["smoke"])
+    return json.loads(json.dumps(part.job(data)))
 
 
 def said(check, *given) -> str:
@@ -75,13 +74,10 @@ def test_a_smoke_run_ends_well_and_writes_its_rows(script, data):
 
 
 def test_other_work_ends_a_run_and_a_missing_peer_is_said(job, data, monkeypatch, capsys):
-    class Here(harness.Workers):  # in this process
-        def start(self, one):
-            self.here = vars(self).get("here", worker.Contenders())
-            answer = lambda name, **asked: self.here.answer(contender=name, **asked)  # noqa: E731
-            return types.SimpleNamespace(ask=answer) if one.module != "grain" else None
-
-    monkeypatch.setattr(harness, "Workers", Here)
+    here = worker.Contenders()  # in this process
+    answer = types.SimpleNamespace(ask=lambda name, **more: here.answer(contender=name, **more))
+    start = lambda self, one: answer if one.module != "grain" else None  # noqa: E731
+    monkeypatch.setattr(harness.Workers, "start", start)
     monkeypatch.setattr(sys, "argv", ["x", "--smoke", "--data-dir", str(data)])
     options = harness.parsed(harness.arguments("", "B"))
     rows = {"ours": row("ours_batches.stored", mapped=True, kind="whitened")}
@@ -159,8 +155,8 @@ def test_reports_have_medians_ratios_and_differences(capsys):
 
 
 def test_warped_pairs_that_do_not_belong_together_are_refused(data):
-    job = job_of(data, workloads.warps, {"edge": 48})
-    before, (after,) = contenders_pairs(job), runs_of(scipy.elastic(job))(1)
+    job = {"edge": 48, **workloads.warps(data, {"edge": 48})}
+    before, (after,) = pairs(job)[0], runs_of(scipy.elastic(job))(1)
     checks.look("warped", [after], job)
     image, mask = after
     for wrong, words in (
@@ -181,24 +177,19 @@ def test_warped_pairs_that_do_not_belong_together_are_refused(data):
     assert np.allclose(moved, still.shift[:, None, None, None] + 2, atol=1e-4)
 
 
-def contenders_pairs(job: dict) -> tuple:
-    return tuple(arrays(job["folder"], key)[0] for key in ("image", "mask"))
-
-
 def test_crops_and_passes_that_are_not_what_was_asked_for_are_refused(job):
     volumes, crop = arrays(job["folder"]), job["crop"]
 
     def drawn(starts, of=range(5)) -> np.ndarray:
-        pairs = zip(of, starts, strict=True)
-        return np.stack([volumes[i][box(at, crop)] for i, at in pairs]).astype(np.float32)
+        both = zip(of, starts, strict=True)
+        return np.stack([volumes[i][box(at, crop)] for i, at in both]).astype(np.float32)
 
     batch = drawn([(0, 0, 0), (6, 10, 8), (1, 2, 3), (4, 5, 6), (2, 0, 7)])
     for laid in (batch, batch[..., None], batch[:, None], batch.transpose(0, 3, 2, 1)[:, None]):
         checks.look("crops", [(laid,)], job)
-    wrong, other, one = batch.copy(), batch.copy(), [(i, 1, 1) for i in range(5)]
+    wrong, one = batch.copy(), [(i, 1, 1) for i in range(5)]
     wrong[3, 2, 2, 2] += 1
     stored = np.stack(arrays(f"{job['folder']}/stored")).astype(np.float32)
-    other[0] = stored[1]
     same = job | {"crcs": [checks.crc(volumes[0])]}
     for kind, given, words in (
         ("crops", wrong, "crop 3, which is no box"),
@@ -213,10 +204,7 @@ def test_crops_and_passes_that_are_not_what_was_asked_for_are_refused(job):
     ):
         assert words in said(checks.look, kind, [(given,)], same), (kind, words)
     checks.look("same", [(volumes[0].astype(np.float64),)], same)
-    lesson, images = (
-        {"batch": 1, "size": [2, 2], "mask_fill": 255},
-        np.ones((1, 2, 2, 3), np.float32),
-    )
+    images, lesson = np.ones((5, 2, 2, 3), np.float32), job | {"size": [2, 2], "mask_fill": 255}
     assert "ids {7.0}" in said(checks.look, "lesson", [(images, images * 7)], lesson)
     good, bad = (checks.checksum((one,)) for one in (stored[::-1].copy(), wrong))
     watch = checks.Watch("stored", job)
@@ -226,28 +214,32 @@ def test_crops_and_passes_that_are_not_what_was_asked_for_are_refused(job):
     new.check([1, 2], 2, 0)
     assert "1 items of 2" in said(new.check, [5], 2, 0)
     assert "draw anew" in said(new.check, [6, 2], 2, 0) and said(new.check, [7, 7], 2, 0)
-    for at in itertools.product(range(3), range(5)):  # every byte counts, in every order of axes
-        changed = np.zeros((3, 5), np.int8)
-        changed[at] = 1
-        assert checks.checksum((changed,)) != 0 and checks.checksum((changed.T,)) != 0
+    for at in range(15):  # every byte counts, in every order of axes
+        one = np.bincount([at], minlength=15).astype(np.int8).reshape(3, 5)
+        assert checks.checksum((one,)) and checks.checksum((one.T,))
 
 
-def test_all_forms_of_the_input_hold_the_same_voxels(job):
+def test_all_forms_of_the_input_hold_the_same_voxels_and_so_do_outputs(job, tmp_path):
     folder = Path(job["folder"])
-    read = {
-        bytes(x["case"]).decode(): x for x in records.read(folder / "records").as_numpy_iterator()
-    }
+    each = records.read(folder / "records").as_numpy_iterator()
+    read = {bytes(one["case"]).decode(): one["image"][..., 0] for one in each}
     for number, one in enumerate(facts(job["folder"])):
         image = np.asarray(nibabel.load(one["path"]).dataobj).transpose()  # it has [x, y, z]
         stored = arrays(f"{folder}/stored")[number]
         assert np.array_equal(arrays(str(folder))[number], image) and image.dtype == np.int16
         assert checks.places_of((image,), (stored,))
-        assert np.array_equal(read[one["case"]]["image"][..., 0], stored)
+        assert np.array_equal(read[one["case"]], stored)
         values = image.astype(np.float32)
         white = (stored - values.mean()) / values.std()
         assert np.allclose(checks.stored(job, "whitened")[number], white, atol=1e-5)
     found = [one for (batch,) in ours_batches.counted(job, 100, True)(10) for one in batch]
     assert len({one.tobytes() for one in found}) == 100  # an epoch has each of them
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/0.raw").write_bytes(b"abc")
+    with pytest.raises(worker.ContenderFailedError, match="does not hold the voxels"):
+        written.look(tmp_path, [1], set(), None)
+    written.look(tmp_path, [zlib.crc32(b"abc")], set(), None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_work_is_counted_as_by_hand_and_what_would_be_missed_is_refused():
@@ -282,12 +274,9 @@ def test_work_is_counted_as_by_hand_and_what_would_be_missed_is_refused():
 def test_the_picture_says_of_which_run_it_is_and_both_environments_have_the_same_keras(data):
     run = json.loads((ROOT / "docs/reading.json").read_text())
     command = [sys.executable, ROOT / "benchmarks/reading.py", "--of", ROOT / "docs/reading.json"]
-    subprocess.run([*command, "--picture", data / "p.png"], check=True)
-    with Image.open(data / "p.png") as drawn:
-        assert drawn.text["comparisons"] == reading.picture.digest(run)
-    assert (data / "p.png").stat().st_size <= 80_000
-    both = [
-        (ROOT / file).read_text() for file in ("requirements.txt", "benchmarks/requirements.txt")
-    ]
-    course, peers = (dict(re.findall(r"^(tensorflow|keras)==(\S+)$", one, re.M)) for one in both)
-    assert course == peers and len(course) == 2
+    subprocess.run([*command, "--picture", file := data / "p.png"], check=True)
+    assert Image.open(file).text["comparisons"] == reading.picture.digest(run)
+    assert file.stat().st_size <= 80_000
+    files = (ROOT / folder / "requirements.txt" for folder in ("", "benchmarks"))
+    pins = [re.findall(r"^(?:tensorflow|keras)==\S+$", one.read_text(), re.M) for one in files]
+    assert sorted(pins[0]) == sorted(pins[1]) and len(pins[0]) == 2

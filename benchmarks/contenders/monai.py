@@ -126,22 +126,22 @@ def pictures(job, cached, tuned=False, workers=0):
     return loaded(dataset, PAIR, job["batch"], workers)
 
 
-def cropped(job, tuned=False, workers=0):
-    """Crops of one volume are put into one array by the DataLoader."""
-    how = {"num_samples": job["per_image"], "random_size": False}
-    crop = to.RandSpatialCropSamplesd(IMAGE, tuple(job["crop"]), **how)
-    steps = seeded(tuned, *loading(IMAGE, True), crop, to.SelectItemsd(IMAGE))
-    return loaded(cache(files(job, IMAGE), steps, copy=not tuned), IMAGE, workers=workers)
+def cropped(job, masks=False, tuned=False, workers=0):
+    """Images anywhere, or images and masks by indices that are found once, before the cache.
 
-
-def cropped_pairs(job, tuned=False, workers=0):
-    """By indices that are found once, before the cache."""
-    how = {"spatial_size": tuple(job["crop"]), "num_samples": job["per_image"]}
-    how |= {"fg_indices_key": "mask_fg_indices", "bg_indices_key": "mask_bg_indices"}
-    crop = to.RandCropByPosNegLabeld(PAIR, label_key="mask", **how)
-    steps = [*loading(PAIR, True), to.FgBgToIndicesd("mask"), crop, to.SelectItemsd(PAIR)]
-    dataset = cache(files(job, PAIR), seeded(tuned, *steps), copy=not tuned)
-    return loaded(dataset, PAIR, workers=workers)
+    Crops of one volume are put into one array by the DataLoader.
+    """
+    keys, size, how = PAIR if masks else IMAGE, tuple(job["crop"]), {"num_samples": job["per_image"]}
+    steps = loading(keys, tuned=True)
+    if masks:
+        how |= {"fg_indices_key": "mask_fg_indices", "bg_indices_key": "mask_bg_indices"}
+        crop = to.RandCropByPosNegLabeld(keys, label_key="mask", spatial_size=size, **how)
+        steps += [to.FgBgToIndicesd("mask"), crop]
+    else:
+        steps.append(to.RandSpatialCropSamplesd(keys, size, random_size=False, **how))
+    steps.append(to.SelectItemsd(keys))  # the indices are not put together
+    dataset = cache(files(job, keys), seeded(tuned, *steps), copy=not tuned)
+    return loaded(dataset, keys, workers=workers)
 
 
 # Batches

@@ -55,16 +55,12 @@ def pictures(job, cached, augmented=True):
     return dataset.apply(augment.stage(transforms, batched=True, **HOW))
 
 
-def cropped(job):
-    sampler = crops.random(job["crop"], per_image=job["per_image"], **HOW)
-    return stacked(job).cache().repeat().apply(sampler)
-
-
-def cropped_pairs(job):
-    """By places that are found once, before the cache."""
-    sampler = crops.pos_neg(job["crop"], per_image=job["per_image"], **HOW)
-    located = stacked(job, ("image", "mask")).apply(crops.locate())
-    return located.cache().repeat().apply(sampler)
+def cropped(job, masks=False):
+    """Images anywhere, or images and masks by places that are found once, before the cache."""
+    cut = crops.pos_neg if masks else crops.random
+    sampler = cut(job["crop"], per_image=job["per_image"], **HOW)
+    dataset = stacked(job, ("image", "mask")).apply(crops.locate()) if masks else stacked(job)
+    return dataset.cache().repeat().apply(sampler)
 
 
 def cropped_by_hand(job):
