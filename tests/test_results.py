@@ -12,10 +12,6 @@ from tools import results
 from tools.cells import ROOT, NotebookError
 from tools.pictures import FOLDER, PICTURES, picture
 
-sys.path.append(str(results.README.parent))
-
-from picture import digest
-
 RUN = [
     {"name": "read_series, a", "unit": "ms", "against": "x", "ratio": 2.5},
     {"name": "read_series, b", "unit": "ms", "against": "x", "ratio": 0.5},

@@ -131,7 +131,11 @@ def cropped(job, masks=False, tuned=False, workers=0):
 
     Crops of one volume are put into one array by the DataLoader.
     """
-    keys, size, how = PAIR if masks else IMAGE, tuple(job["crop"]), {"num_samples": job["per_image"]}
+    keys, size, how = (
+        PAIR if masks else IMAGE,
+        tuple(job["crop"]),
+        {"num_samples": job["per_image"]},
+    )
     steps = loading(keys, tuned=True)
     if masks:
         how |= {"fg_indices_key": "mask_fg_indices", "bg_indices_key": "mask_bg_indices"}
