@@ -72,7 +72,7 @@ def stored(function, *args, **options) -> tuple[str, Image.Image, str]:
 # Which way up, and how large
 
 
-@pytest.mark.parametrize("stored_as", ["LPS", "RAS", "LAI", "SPR", "ALS"])
+@pytest.mark.parametrize("stored_as", ["LPS", "RAS", "LAI", "SPR", "AIL"])
 def test_however_voxels_are_stored_a_landmark_lies_where_it_is_in_the_patient(drawn, stored_as):
     turned = Volume.from_sitk(sitk.DICOMOrient(BODY.to_sitk(), stored_as))
     at = tuple(int(n) for n in np.argwhere(turned.voxels)[0])
