@@ -98,6 +98,8 @@ def test_the_words_of_the_picture_have_the_numbers_of_the_run():
 @pytest.mark.parametrize("file", PICTURES)
 def test_a_picture_of_readme_is_the_one_in_its_notebook(file):
     assert (FOLDER / file).read_bytes() == picture(*PICTURES[file]), "run: make pictures"
+    with Image.open(FOLDER / file) as drawn:
+        assert drawn.format == Image.registered_extensions()[Path(file).suffix]
 
 
 def test_readme_shows_every_picture_with_a_text_in_its_place():

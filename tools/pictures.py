@@ -9,7 +9,7 @@ FOLDER = ROOT / "docs" / "images"
 
 # File name -> notebook, and the title with which the picture's alternative text begins.
 PICTURES = {
-    "first_volume.png": ("00_start_here", "A CT volume: three planes of one array"),
+    "first_volume.jpg": ("00_start_here", "A CT volume: three planes of one array"),
     "slice_order.png": ("01_loading_dicom", "Only the position puts the spine together"),
     "flipped_slices.png": ("02_augmentation", "A trunk from the front. Before: liver"),
     "fed_network.png": ("04_tuning_the_pipeline", "The same four steps, before and after"),
