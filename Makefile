@@ -126,7 +126,7 @@ clean:
 # The stamp is written last: an installation that was interrupted is done again.
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The course needs Python 3.11 or newer; this is %d.%d. Try: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing. Debian, Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the course's packages into $(VENV), once: a few minutes ..."
 	@$(BIN)/python -m pip install $(PIP_ARGS) -r requirements.txt
