@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
+from helpers.lesson.phantoms.noise import smooth_noise
+
 _FINE = 2  # lines are drawn at twice the size and shrunk, so that thin hairs stay smooth
 
 
@@ -16,7 +18,7 @@ def draw_artefacts(image: np.ndarray, rng: np.random.Generator, unit: float) -> 
     """
     chance = rng.random()
     if chance < 0.6:
-        _hairs(image, rng, unit, int(rng.integers(1, 8) if chance < 0.4 else rng.integers(10, 32)))
+        draw_hairs(image, rng, unit, int(rng.integers(1, 8) if chance < 0.4 else rng.integers(10, 32)))
     if rng.random() < 0.15:
         for _ in range(rng.integers(1, 7)):
             _bubble(image, rng, unit)
@@ -24,7 +26,8 @@ def draw_artefacts(image: np.ndarray, rng: np.random.Generator, unit: float) -> 
         _ruler(image, rng, unit)
 
 
-def _hairs(image, rng, unit, count):
+def draw_hairs(image, rng, unit, count):
+    """Draw `count` hairs of one colour; arguments as for `draw_artefacts`."""
     height, width = image.shape[1:]
     layer = Image.new("L", (width * _FINE, height * _FINE))
     draw = ImageDraw.Draw(layer)
@@ -46,6 +49,33 @@ def _hairs(image, rng, unit, count):
     else:
         colour = np.array([0.86, 0.80, 0.72])  # grey or fair
     image += cover * (colour.astype(np.float32)[:, None, None] - image)
+
+
+def draw_ink(image, rng, unit, strokes, centre, radius):
+    """Draw strokes of a skin marker round a lesion: arcs and ticks, violet, thinner where dry.
+
+    Args:
+        image, rng, unit: as for `draw_artefacts`.
+        strokes: how many.
+        centre, radius: of the lesion, pixels `(y, x)`.
+    """
+    if not strokes:
+        return
+    height, width = image.shape[1:]
+    layer = Image.new("L", (width * _FINE, height * _FINE))
+    draw = ImageDraw.Draw(layer)
+    away = radius * rng.uniform(1.15, 1.6)
+    for _ in range(strokes):
+        angle = rng.uniform(0, 2 * np.pi) + np.linspace(0, rng.uniform(0.05, 0.9), 16)
+        reach = away * np.linspace(1, rng.uniform(0.95, 1.25), 16)
+        points = centre[::-1] + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        line = [tuple(p) for p in (points * _FINE).tolist()]
+        draw.line(line, fill=255, width=round(rng.uniform(4, 9) * unit * _FINE), joint="curve")
+    cover = np.asarray(layer.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    dry = smooth_noise(rng, [np.arange(height), np.arange(width)], 3 * unit)
+    cover *= np.clip(np.float32(rng.uniform(0.5, 0.85)) + np.float32(0.15) * dry, 0, 1)
+    violet = np.array([0.27, 0.16, 0.48], np.float32)
+    image += cover * (violet[:, None, None] * (0.5 + 0.5 * image) - image)
 
 
 def _bubble(image, rng, unit):

@@ -67,6 +67,11 @@ def fresh_set(
         shutil.rmtree(work, ignore_errors=True)
 
 
+def only_if(varied: bool) -> dict:
+    """The parameter of a varied set; a set without it keeps the marker that it has."""
+    return {"varied": True} if varied else {}
+
+
 def _marker(folder: Path) -> dict | None:
     try:
         return json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -121,6 +126,7 @@ def ct_torso(
     *,
     seed: int = 0,
     shape: tuple[int, int, int] = (64, 160, 192),
+    varied: bool = False,
 ) -> Path:
     """Write CT scans as DICOM series, each with its organ and lesion masks.
 
@@ -133,14 +139,15 @@ def ct_torso(
         cases: number of patients.
         seed: of the first patient; the others follow.
         shape: voxels `(z, y, x)` of each scan, as for `torso`.
+        varied: as for `torso`.
 
     Returns:
         The folder `data_dir/ct_torso`.
     """
-    parameters = {"cases": cases, "seed": seed, "shape": shape}
+    parameters = {"cases": cases, "seed": seed, "shape": shape, **only_if(varied)}
     with fresh_set(data_dir, "ct_torso", VERSION, parameters) as folder:
         for k in tqdm(range(cases), desc="ct_torso", unit="case") if folder else ():
-            name, patient = f"case_{k:02d}", torso(seed + k, shape)
+            name, patient = f"case_{k:02d}", torso(seed + k, shape, varied=varied)
             dicom_series(patient.volume, folder / name, seed=seed + k)
             for kind, mask in (("organs", patient.organs), ("lesions", patient.lesions)):
                 patient.volume.with_voxels(mask).save(folder / f"masks/{name}_{kind}.nii.gz")
@@ -155,6 +162,7 @@ def decathlon(
     labels: str = "organs",
     seed: int = 100,
     shape: tuple[int, int, int] = (48, 112, 128),
+    varied: bool = False,
 ) -> Path:
     """Write torsos in the layout of the Medical Segmentation Decathlon.
 
@@ -170,6 +178,7 @@ def decathlon(
             folder each.
         seed: of the first patient.
         shape: voxels `(z, y, x)` of each scan, as for `torso`.
+        varied: as for `torso`.
 
     Returns:
         The folder `data_dir/decathlon_<labels>`.
@@ -186,10 +195,11 @@ def decathlon(
         raise ValueError(f"labels can be {', '.join(names)}, not {labels!r}")
     name = f"decathlon_{labels}"
     parameters = {"cases": cases, "tests": tests, "seed": seed, "shape": shape}
+    parameters |= only_if(varied)
     with fresh_set(data_dir, name, VERSION, parameters) as folder:
         training, test = [], []
         for k in tqdm(range(cases + tests), desc=name, unit="case") if folder else ():
-            file, patient = f"torso_{k:03d}.nii.gz", torso(seed + k, shape)
+            file, patient = f"torso_{k:03d}.nii.gz", torso(seed + k, shape, varied=varied)
             if k >= cases:
                 patient.volume.save(folder / "imagesTs" / file)
                 test.append(f"./imagesTs/{file}")

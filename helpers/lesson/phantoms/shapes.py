@@ -78,7 +78,7 @@ class Canvas:
         spacing: mm, `(z, y, x)`.
         turn: rotation of the body about its long axis in radians.
         scale: size of the body against the average, `(x, y, z)`.
-        shift: place of the body's axis on the grid, `(x, y)` in mm.
+        shift: place of the body's middle on the grid, `(x, y, z)` in mm.
 
     `x`, `y`, `z` are body coordinates in mm of the average body: x to its left, y to its back,
     z to its head, 0 in the middle. `hu` and `organs` are what has been painted so far.
@@ -95,7 +95,7 @@ class Canvas:
         across, back = self.grid[2] - np.float32(shift[0]), self.grid[1] - np.float32(shift[1])
         self.x = (c * across + s * back) / np.float32(scale[0])
         self.y = (c * back - s * across) / np.float32(scale[1])
-        self.z = self.grid[0] / np.float32(scale[2])
+        self.z = (self.grid[0] - np.float32(shift[2])) / np.float32(scale[2])
         self.warped = (self.x, self.y, self.z)
         self.hu = np.full(shape, -1000, np.float32)
         self.organs = np.zeros(shape, np.uint8)
@@ -120,7 +120,7 @@ class Canvas:
         c, s = np.cos(self.turn), np.sin(self.turn)
         x = c * corners[:, 0] - s * corners[:, 1] + self.shift[0]
         y = s * corners[:, 0] + c * corners[:, 1] + self.shift[1]
-        z = np.array([low[2], high[2]]) * self.scale[2]
+        z = np.array([low[2], high[2]]) * self.scale[2] + self.shift[2]
         slices = []
         for values, axis, mm in zip((z, y, x), self.grid, self.spacing, strict=True):
             first = int((values.min() - margin - axis.flat[0]) // mm)

@@ -6,6 +6,7 @@ dark brown, and the same lesion looks different on light and on dark skin.
 """
 
 import os
+from dataclasses import dataclass
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from PIL import Image
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from helpers.lesson.phantoms.artefacts import draw_artefacts
+from helpers.lesson.phantoms.artefacts import draw_artefacts, draw_hairs, draw_ink
 from helpers.lesson.phantoms.noise import smooth_noise, smoothstep
-from helpers.lesson.phantoms.sets import fresh_set
+from helpers.lesson.phantoms.sets import fresh_set, only_if
 
 VERSION = 1
 JPEG_QUALITY = 88
@@ -29,8 +30,29 @@ _BARE_SKIN = np.array([0.94, 0.83, 0.77], np.float32)
 _VEIL = np.array([0.42, 0.44, 0.49], np.float32)  # deep pigment scatters back blue-grey
 
 
+@dataclass(frozen=True)
+class Look:
+    """What differs between varied lesions; the defaults are a brown one in the middle.
+
+    Args:
+        shift: from the middle of the picture `(y, x)`, in heights.
+        pigment: share of the usual melanin.
+        flush: blood in the lesion beyond the usual.
+        pale: share of the skin's own melanin that the lesion has lost.
+        ink: strokes of a surgeon's pen round the lesion.
+        hairs: more of them than usual.
+    """
+
+    shift: tuple[float, ...] = (0.0, 0.0)
+    pigment: float = 1.0
+    flush: float = 0.0
+    pale: float = 0.0
+    ink: int = 0
+    hairs: int = 0
+
+
 def skin_lesion(
-    seed: int = 0, size: tuple[int, int] = DEFAULT_SIZE
+    seed: int = 0, size: tuple[int, int] = DEFAULT_SIZE, varied: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one skin lesion as a dermatoscope shows it, with its outline.
 
@@ -41,6 +63,8 @@ def skin_lesion(
     Args:
         seed: the same seed gives the same picture, bit by bit.
         size: height and width in pixels; details grow with the height.
+        varied: lesions lie anywhere, are brown, pink or pale, in part hidden by hairs, and in one
+            picture of three a surgeon has drawn round them.
 
     Returns:
         The image, uint8 `[y, x, 3]`, and the mask, uint8 `[y, x]`: 1 in the lesion, 0 elsewhere.
@@ -49,13 +73,15 @@ def skin_lesion(
     rng = np.random.default_rng([seed, 1])
     axes = [np.arange(n, dtype=np.float32) for n in size]
     unit = size[0] / 288
-    inside, edge, radius = _outline(rng, axes, unit)
+    look = _look(seed) if varied else Look()
+    inside, edge, radius, centre = _outline(rng, axes, unit, look.shift)
     mask = single_region(inside > 0)
 
     melanin, blood = _skin(rng, axes, unit)
     spots, redness, veil = _pigment(rng, axes, unit, inside, edge, radius)
-    melanin += spots
-    blood += redness
+    body = smoothstep(inside / edge, -1.0, 1.0)
+    melanin = melanin * (1 - np.float32(look.pale) * body) + spots * np.float32(look.pigment)
+    blood += redness + np.float32(look.flush) * body
     light = _light(rng, axes, size)
     white_balance = rng.normal(1, 0.035, 3).astype(np.float32)
     channels = []
@@ -66,6 +92,10 @@ def skin_lesion(
         channels.append(channel)
     image = np.stack(channels)  # [3, y, x] until the end: whole planes are quicker
     draw_artefacts(image, rng, unit)
+    own = np.random.default_rng([seed, 14])
+    draw_ink(image, own, unit, look.ink, centre, radius)
+    if look.hairs:
+        draw_hairs(image, own, unit, look.hairs)
     image *= light
     grain = rng.standard_normal(size, dtype=np.float32) * np.float32(0.012)
     image += grain * (np.float32(0.3) + image)
@@ -81,6 +111,7 @@ def skin_lesions(
     size: tuple[int, int] = DEFAULT_SIZE,
     seed: int = 0,
     workers: int | None = None,
+    varied: bool = False,
 ) -> Path:
     """Write a segmentation set of skin lesions, laid out and named as ISIC 2018 task 1.
 
@@ -96,18 +127,19 @@ def skin_lesions(
         size: typical height and width in pixels.
         seed: another seed gives other lesions.
         workers: threads that draw, one for each core if None. The files do not depend on it.
+        varied: as for `skin_lesion`.
 
     Returns:
         The folder of the set. A complete set with the same arguments is left as it is.
     """
-    parameters = {"count": count, "size": list(size), "seed": seed}
+    parameters = {"count": count, "size": list(size), "seed": seed, **only_if(varied)}
     with fresh_set(data_dir, "skin_lesions", VERSION, parameters) as folder:
         if folder:
             (folder / "images").mkdir()
             (folder / "masks").mkdir()
             gaps = np.random.default_rng([seed, 4]).integers(1, 25, count)
             jobs = [
-                (folder, f"ISIC_{9_000_000 + number}", seed * 100_000 + i, size)
+                (folder, f"ISIC_{9_000_000 + number}", seed * 100_000 + i, size, varied)
                 for i, number in enumerate(np.cumsum(gaps))
             ]
             # Threads, not processes: NumPy and Pillow let go of the interpreter's lock, and a
@@ -119,11 +151,11 @@ def skin_lesions(
     return Path(data_dir) / "skin_lesions"
 
 
-def _write_lesion(folder: Path, stem: str, seed: int, size: tuple[int, int]) -> None:
+def _write_lesion(folder: Path, stem: str, seed: int, size: tuple[int, int], varied: bool) -> None:
     rng = np.random.default_rng([seed, 5])
     scale, wide = rng.uniform(0.9, 1.08), rng.choice([1.0, 1.125], p=[0.7, 0.3])
     own_size = (round(size[0] * scale), round(size[1] * scale * wide))
-    image, mask = skin_lesion(seed, own_size)
+    image, mask = skin_lesion(seed, own_size, varied)
     Image.fromarray(image).save(folder / "images" / f"{stem}.jpg", quality=JPEG_QUALITY)
     Image.fromarray(mask * np.uint8(255)).save(folder / "masks" / f"{stem}_segmentation.png")
 
@@ -137,11 +169,27 @@ def single_region(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(mask) if outside > 1 else mask
 
 
-def _outline(rng, axes, unit):
-    """Distance inside the border and width of its blur, in pixels `[y, x]`; mean radius."""
+def _look(seed):
+    rng = np.random.default_rng([seed, 13])
+    kind = rng.choice(["brown", "pink", "pale"], p=[0.5, 0.35, 0.15])
+    pigment = {"brown": (0.35, 1.0), "pink": (0.05, 0.3), "pale": (0.0, 0.15)}
+    flush = {"brown": (0.0, 0.15), "pink": (0.15, 0.7), "pale": (0.1, 0.3)}
+    return Look(
+        shift=tuple(rng.uniform((-0.2, -0.3), (0.2, 0.3))),
+        pigment=rng.uniform(*pigment[kind]),
+        flush=rng.uniform(*flush[kind]),
+        pale=rng.uniform(0.5, 0.9) if kind == "pale" else 0.0,
+        ink=int(rng.integers(2, 9)) if rng.random() < 0.35 else 0,
+        hairs=int(rng.integers(5, 40)) if rng.random() < 0.4 else 0,
+    )
+
+
+def _outline(rng, axes, unit, shift):
+    """Distance inside the border, width of its blur, mean radius and centre, in pixels."""
     height, width = len(axes[0]), len(axes[1])
     radius = height * (rng.uniform(0.12, 0.24) if rng.random() < 0.4 else rng.uniform(0.22, 0.42))
     centre = np.array([height, width]) / 2 + rng.normal(0, 0.05, 2) * height
+    centre += np.multiply(shift, height)
     y, x = np.ix_(axes[0] - np.float32(centre[0]), axes[1] - np.float32(centre[1]))
     turn, stretch = rng.uniform(0, np.pi), np.float32(rng.uniform(1.0, 1.5) ** 0.5)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
@@ -157,7 +205,7 @@ def _outline(rng, axes, unit):
     inside += np.float32(rough * 1.8 * unit) * smooth_noise(rng, axes, 6 * unit)
     blur = np.float32(rng.uniform(1.5, 11) * unit)
     edge = blur * np.exp(np.float32(0.5) * smooth_noise(rng, axes, 60 * unit))
-    return inside, edge, radius
+    return inside, edge, radius, centre
 
 
 def _skin(rng, axes, unit):

@@ -14,6 +14,35 @@ COMPACT, SPONGY = 950.0, 200.0
 LEVEL_MM = 35.0  # one vertebra and its disc; ribs come at the same interval
 
 
+@dataclass(frozen=True)
+class Build:
+    """What differs between varied patients; the defaults are a patient of usual build.
+
+    Args:
+        size: scale of the whole body.
+        shift_mm: of the body on the scanner's grid, `(x, y, z)`.
+        lift_mm: how much higher than average the diaphragm may stand, beyond its usual variety.
+        spleen_size: scale of the spleen; 0 where it has been taken out.
+        spleen_shift: mm `(x, y, z)`.
+        mottle_hu: how uneven the spleen takes up contrast medium; strong in the arterial phase.
+        cyst_mm: radius of a lesion in the spleen, 0 for none.
+        cyst_place: its centre from that of the spleen, mm `(x, y, z)`.
+        cyst_hu: its CT number.
+        vessel_mm: radius of the liver's veins at their roots.
+    """
+
+    size: float = 1.0
+    shift_mm: tuple[float, ...] = (0.0, 0.0, 0.0)
+    lift_mm: float = 0.0
+    spleen_size: float = 1.0
+    spleen_shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    mottle_hu: float = 3.0
+    cyst_mm: float = 0.0
+    cyst_place: tuple[float, ...] = (0.0, 0.0, 0.0)
+    cyst_hu: float = 15.0
+    vessel_mm: float = 4.4
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """Where organs may lie: both functions are negative inside, in mm, on the canvas's grid.
@@ -29,7 +58,7 @@ class Frame:
     lift: float
 
 
-def paint_frame(c: Canvas, rng: np.random.Generator, texture, values, ids) -> Frame:
+def paint_frame(c: Canvas, rng: np.random.Generator, texture, values, ids, build: Build) -> Frame:
     """Paint everything but the abdominal organs.
 
     Args:
@@ -38,6 +67,7 @@ def paint_frame(c: Canvas, rng: np.random.Generator, texture, values, ids) -> Fr
         texture: float32 of the grid's shape, mean 0, deviation 1.
         values: CT numbers of enhancing tissues by name.
         ids: organ ids by name.
+        build: of a varied patient.
     """
     fat_mm = rng.uniform(8, 27)
     _table(c, bottom=98 + 0.5 * fat_mm)
@@ -47,7 +77,7 @@ def paint_frame(c: Canvas, rng: np.random.Generator, texture, values, ids) -> Fr
     cavity = wall + (15 + 30 * back - 4 * front).astype(np.float32)
     c.paint(cavity, FAT + 6 * texture)
     _sheets(c, rng, wall, angle, chest)
-    lift = float(rng.uniform(-12, 12))
+    lift = float(rng.uniform(-12, 12)) + build.lift_mm
     dome = _diaphragm(c) + np.float32(lift)
     _chest(c, rng, texture, values, ids, cavity, dome, lift)
     phase = rng.uniform(0, LEVEL_MM)
@@ -125,7 +155,7 @@ def _diaphragm(c: Canvas) -> np.ndarray:
 def _chest(c: Canvas, rng, texture, values, ids, cavity, dome, lift: float) -> None:
     """Lungs with their vessels, diaphragm, heart and great vessels."""
     low = -75 + lift  # the deepest recess of a lung
-    box = c.box((-150, -115, low), (150, 100, 200))
+    box = c.box((-150, -115, low), (150, 100, 300))
     x, y, z = c.at(box, rigid=True)
     cavity, dome, grain = cavity[box], dome[:, box[1], box[2]], texture[box]
     under = c.box((-150, -115, low), (150, 100, 62 + lift))
@@ -146,15 +176,10 @@ def _chest(c: Canvas, rng, texture, values, ids, cavity, dome, lift: float) -> N
     blood = values["blood"] + 4 * grain
     for offset, radii in (((15, -8, -4), (27, 20, 33)), ((-22, 8, 8), (22, 21, 30))):
         c.paint(ellipsoid(*warped, heart + offset, radii, -0.6), blood, ids["heart"], box)
-    top = 200.0
-    for line, radius in (
-        ([heart + (-8, -2, 30), (-10, -28, 118 + lift), (-14, -26, top)], 15),  # ascending aorta
-        ([heart + (10, -14, 25), (16, -40, 120 + lift), (22, -12, 142 + lift)], 13.5),  # trunk
-        (
-            [(-14, -18, 84 + lift), (-26, -14, 115 + lift), (-28, -14, top)],
-            9.5,
-        ),  # superior vena cava
-    ):
+    ascending = [heart + (-8, -2, 30), (-10, -28, 118 + lift), (-14, -26, 200), (-14, -26, 300)]
+    trunk = [heart + (10, -14, 25), (16, -40, 120 + lift), (22, -12, 142 + lift)]
+    cava = [(-14, -18, 84 + lift), (-26, -14, 115 + lift), (-28, -14, 200), (-28, -14, 300)]
+    for line, radius in ((ascending, 15), (trunk, 13.5), (cava, 9.5)):
         c.tube(line, radius, values["blood"], ids["background"])
     for side in (-1, 1):
         hilum = np.array((side * 34, 2, 118 + lift))
@@ -183,7 +208,7 @@ def _branch(c: Canvas, rng, start, way, radius: float, inside) -> None:
 
 def _back(c: Canvas, rng, texture, ids, phase: float) -> None:
     """Spine and the muscles beside it."""
-    box = c.box((-80, -10, -200), (80, 105, 200))
+    box = c.box((-80, -10, -300), (80, 105, 300))
     x, y, z = c.at(box, rigid=True)
     x = x - (rng.normal(0, 3) * np.sin(z / 90)).astype(np.float32)  # a slight bend
     y = y - (33 + 4 * np.sin((z + 70) / 55)).astype(np.float32)
@@ -221,7 +246,7 @@ def _back(c: Canvas, rng, texture, ids, phase: float) -> None:
 
 def _ribs(c: Canvas, wall, angle, phase: float, ids) -> None:
     """All ribs at once: they repeat with the vertebrae and sink on their way to the front."""
-    box = c.box((-190, -190, -110), (190, 190, 200))
+    box = c.box((-190, -190, -110), (190, 190, 300))
     angle, wall = angle[:, box[1], box[2]], wall[box]
     v = c.z[box[0]] + 38 * angle + 6 * np.sin(angle) + np.float32(phase)
     number = np.round(v / LEVEL_MM)

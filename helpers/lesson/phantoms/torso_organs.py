@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.lesson.phantoms.shapes import Canvas, chain, ellipsoid, smooth_max
-from helpers.lesson.phantoms.torso_frame import FAT, MUSCLE, Frame
+from helpers.lesson.phantoms.torso_frame import FAT, MUSCLE, Build, Frame
 
 GAS = -970.0
 
@@ -21,7 +21,9 @@ class Liver:
     box: tuple[slice, slice, slice]
 
 
-def paint_organs(c: Canvas, rng: np.random.Generator, texture, values, ids, frame: Frame) -> Liver:
+def paint_organs(
+    c: Canvas, rng: np.random.Generator, texture, values, ids, frame: Frame, build: Build
+) -> Liver:
     """Paint the abdomen into a frame; arguments as for `paint_frame`."""
     room = np.clip(0.5 - (frame.cavity + 3) / 3, 0, 1)
     room *= np.clip(0.5 - (c.z - frame.dome + 4) / 6, 0, 1)
@@ -30,8 +32,8 @@ def paint_organs(c: Canvas, rng: np.random.Generator, texture, values, ids, fram
     _colon(c, rng, texture, values, ids, room)
     _stomach(c, rng, texture, values, ids, frame)
     _pancreas(c, rng, values, room)
-    liver = _liver(c, rng, texture, values, ids, frame)
-    _spleen(c, rng, texture, values, ids, frame)
+    liver = _liver(c, rng, texture, values, ids, frame, build.vessel_mm)
+    _spleen(c, rng, texture, values, ids, frame, build)
     _great_vessels(c, rng, values, ids, frame)
     for name, side, drop in (("left kidney", 1, 0), ("right kidney", -1, 12)):
         centre = _near(rng, (side * 64, 38, -44 - drop), 3)
@@ -138,7 +140,7 @@ def _pancreas(c: Canvas, rng, values, room) -> None:
     c.tube(line, [13, 11, 8.5, 8.5, 8, 6], values["gut"] + 8, None, room)
 
 
-def _liver(c: Canvas, rng, texture, values, ids, frame: Frame) -> Liver:
+def _liver(c: Canvas, rng, texture, values, ids, frame: Frame, vessel_mm: float) -> Liver:
     """Fills the right dome; below it is cut obliquely, to the left it tapers off."""
     box = c.box((-150, -110, -105), (90, 100, 75))
     x, y, z = c.at(box)
@@ -156,42 +158,49 @@ def _liver(c: Canvas, rng, texture, values, ids, frame: Frame) -> Liver:
     c.paint(gall, 12.0, ids["background"], box)
     inside = np.zeros(c.hu.shape, np.float32)
     inside[box] = share
-    tint = values["liver"] + 0.8 * (values["blood"] - values["liver"])
+    tint = values["liver"] + 0.8 * (values["vein"] - values["liver"])
     hepatic = ((-20, 2, 36 + 0.6 * frame.lift), (-0.6, -0.5, -0.5), 6)
     portal = ((-36, -6, -8), (-0.8, -0.1, 0.2), 7)
     for root, aim, count in (hepatic, portal):
         for _ in range(count):
             way = np.array(aim) + rng.normal(0, 0.55, 3)
-            line, radii = [np.array(root, float)], [4.4]
+            line, radii = [np.array(root, float)], [vessel_mm]
             for _ in range(8):
                 way = way / np.linalg.norm(way) + rng.normal(0, 0.22, 3)
                 line.append(line[-1] + 11 * way / np.linalg.norm(way))
                 radii.append(radii[-1] * 0.84)
             c.tube(line, radii, tint, None, inside)
-    c.tube([(2, -4, -40), (-14, -4, -20), (-40, -8, -6)], [6, 6.5, 6], values["blood"])
+    c.tube([(2, -4, -40), (-14, -4, -20), (-40, -8, -6)], [6, 6.5, 6], values["vein"])
     return Liver(f, box)
 
 
-def _spleen(c: Canvas, rng, texture, values, ids, frame: Frame) -> None:
+def _spleen(c: Canvas, rng, texture, values, ids, frame: Frame, build: Build) -> None:
     """Moulded on the wall behind, hollow towards the stomach."""
     centre, radii = _near(rng, (100, 30, 0 + 0.7 * frame.lift), 4), _sized(rng, (40, 58, 58))
+    if not build.spleen_size:
+        return
+    centre, radii = centre + build.spleen_shift, radii * build.spleen_size
     box = _around(c, centre, radii)
     x, y, z = c.at(box)
     f = smooth_max(ellipsoid(x, y, z, centre, radii, -0.35), frame.cavity[box] + 2.5, 6.0)
     f = smooth_max(f, z - frame.dome[:, box[1], box[2]] + 3.5, 6.0)
-    f = smooth_max(f, -ellipsoid(x, y, z, centre - (54, 20, 8), (36, 44, 60)), 8.0)
-    c.paint(f, values["spleen"] + 3 * texture[box], ids["spleen"], box)
+    hollow = np.multiply(((54, 20, 8), (36, 44, 60)), build.spleen_size)
+    f = smooth_max(f, -ellipsoid(x, y, z, centre - hollow[0], hollow[1]), 8.0)
+    c.paint(f, values["spleen"] + build.mottle_hu * texture[box], ids["spleen"], box)
+    if build.cyst_mm:
+        cyst = ellipsoid(x, y, z, centre + build.cyst_place, [build.cyst_mm] * 3)
+        c.paint(smooth_max(cyst, f + 2, 3.0), build.cyst_hu, None, box)
 
 
 def _great_vessels(c: Canvas, rng, values, ids, frame: Frame) -> None:
-    z = np.linspace(-170, 180, 11)
+    z = np.append(np.linspace(-170, 180, 11), (240, 300))
     y = 6 + 4 * np.sin((z + 70) / 55) + 17 * np.clip((z - 20) / 80, 0, 1)
     x = 9 + 7 * np.clip((z - 10) / 80, 0, 1) + rng.normal(0, 2)
     c.tube(np.stack([x, y, z], 1), rng.uniform(9, 11.5), values["blood"] + 5, ids["aorta"])
     z = np.linspace(-170, 66 + frame.lift, 9)
     y = 7 + 4 * np.sin((z + 70) / 55) - 14 * np.clip(z / 60, 0, 1)
     x = np.full_like(z, -19 + rng.normal(0, 2))
-    c.tube(np.stack([x, y, z], 1), rng.uniform(10, 12), values["blood"] - 8, ids["vena cava"])
+    c.tube(np.stack([x, y, z], 1), rng.uniform(10, 12), values["vein"] - 8, ids["vena cava"])
     c.tube([(3, -6, -20), (3, -15, -40), (4, -12, -95)], 3.4, values["blood"])
     for side in (-1, 1):  # to and from the kidneys
         c.tube([(side * 4 - 5, 4, -50), (side * 45, 26, -52)], 4.2, values["blood"] - 5)
