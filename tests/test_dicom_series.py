@@ -199,6 +199,7 @@ TRAPS = dict.fromkeys(traps.TRAPS, "") | {
     "no_position": "NO_GEOMETRY", "palette": "COLOUR", "ybr": "COLOUR", "truncated": "TRUNCATED",
     "short_pixels": "TRUNCATED", "terabytes": "TOO_LARGE", "no_preamble": "NO_SERIES",
     "multi_frame_plain": "MULTI_FRAME", "unknown_decoder": "DECODER_MISSING",
+    "mosaic": "MOSAIC", "interleaved": "MIXED_SLICES",
 }  # fmt: skip
 
 

@@ -18,7 +18,9 @@ def draw_artefacts(image: np.ndarray, rng: np.random.Generator, unit: float) -> 
     """
     chance = rng.random()
     if chance < 0.6:
-        draw_hairs(image, rng, unit, int(rng.integers(1, 8) if chance < 0.4 else rng.integers(10, 32)))
+        draw_hairs(
+            image, rng, unit, int(rng.integers(1, 8) if chance < 0.4 else rng.integers(10, 32))
+        )
     if rng.random() < 0.15:
         for _ in range(rng.integers(1, 7)):
             _bubble(image, rng, unit)
@@ -43,7 +45,7 @@ def draw_hairs(image, rng, unit, count):
             piece = [tuple(p) for p in points[i : i + 5].tolist()]
             draw.line(piece, fill=255, width=max(1, round(thick * (1 - 0.6 * along[i]))))
     cover = np.asarray(layer.resize((width, height), Image.Resampling.BOX), np.float32)
-    cover *= np.float32(0.9 / 255)
+    cover *= 0.9 / 255
     if rng.random() < 0.9:
         colour = rng.uniform(0.05, 0.35) * np.array([1.0, 0.8, 0.65])
     else:
@@ -73,7 +75,7 @@ def draw_ink(image, rng, unit, strokes, centre, radius):
         draw.line(line, fill=255, width=round(rng.uniform(4, 9) * unit * _FINE), joint="curve")
     cover = np.asarray(layer.resize((width, height), Image.Resampling.BOX), np.float32) / 255
     dry = smooth_noise(rng, [np.arange(height), np.arange(width)], 3 * unit)
-    cover *= np.clip(np.float32(rng.uniform(0.5, 0.85)) + np.float32(0.15) * dry, 0, 1)
+    cover *= np.clip(rng.uniform(0.5, 0.85) + 0.15 * dry, 0, 1)
     violet = np.array([0.27, 0.16, 0.48], np.float32)
     image += cover * (violet[:, None, None] * (0.5 + 0.5 * image) - image)
 
@@ -106,4 +108,4 @@ def _ruler(image, rng, unit):
         tall = (18 if i % 5 == 0 else 9) * unit * _FINE
         draw.line([i * step, foot, i * step, foot - tall], fill=255, width=round(1.5 * _FINE))
     cover = np.asarray(layer.resize((width, height), Image.Resampling.BOX), np.float32)
-    image *= 1 - cover * np.float32(0.8 / 255)
+    image *= 1 - cover * (0.8 / 255)

@@ -39,19 +39,9 @@ INTENSITY = {
 _MIDDLE_MM = (7, -8, 0)  # of the field of view (z, y, x), seen from between the ventricles
 _ONE_MM_SHAPE = (160, 216, 168)
 _COLUMNS = (
-    "IXI_ID",
-    "SEX_ID (1=m, 2=f)",
-    "HEIGHT",
-    "WEIGHT",
-    "ETHNIC_ID",
-    "MARITAL_ID",
-    "OCCUPATION_ID",
-    "QUALIFICATION_ID",
-    "DOB",
-    "DATE_AVAILABLE",
-    "STUDY_DATE",
-    "AGE",
-)
+    "IXI_ID", "SEX_ID (1=m, 2=f)", "HEIGHT", "WEIGHT", "ETHNIC_ID", "MARITAL_ID",
+    "OCCUPATION_ID", "QUALIFICATION_ID", "DOB", "DATE_AVAILABLE", "STUDY_DATE", "AGE",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,12 +118,12 @@ def brain(
     for name, value in INTENSITY.items():
         brightness[TISSUES[name]] = value * rng.normal(1, 0.02)
     image = brightness[tissues]
-    image *= 1 + np.float32(0.035) * smooth_noise(rng, axes, 5, REACH_MM)
+    image *= 1 + 0.035 * smooth_noise(rng, axes, 5, REACH_MM)
     ndimage.gaussian_filter(image, [0.55 / mm for mm in spacing], output=image, truncate=2.5)
-    bias = np.exp(np.float32(0.11) * smooth_noise(rng, axes, 75, REACH_MM))
+    bias = np.exp(0.11 * smooth_noise(rng, axes, 75, REACH_MM))
     image *= bias
-    image += np.float32(NOISE_SIGMA) * rng.standard_normal(shape, dtype=np.float32)
-    imaginary = np.float32(NOISE_SIGMA) * rng.standard_normal(shape, dtype=np.float32)
+    image += NOISE_SIGMA * rng.standard_normal(shape, dtype=np.float32)
+    imaginary = NOISE_SIGMA * rng.standard_normal(shape, dtype=np.float32)
     np.hypot(image, imaginary, out=image)
     voxels = np.rint(image, out=image).astype(np.int16)
     origin = tuple(float(axis[0]) for axis in reversed(axes))

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, JPEG2000Lossless, JPEGLSLossless
 from tqdm.auto import tqdm
 
@@ -86,8 +86,6 @@ def _radiograph(volume: Volume, seed: int) -> Dataset:
     weakened = (0.2 * (1 + volume.voxels.clip(-1000) / 1000)).sum(axis=1)[::-1] * path_cm
     square = np.repeat(weakened, round(volume.spacing[0] / volume.spacing[2]), axis=0)
     stored = np.rint(4095 * (1 - square / square.max())).astype("<u2")  # MONOCHROME1: 0 is white
-    header = Dataset()
-    header.file_meta = FileMetaDataset()
     values = {
         "SOPClassUID": DigitalXRayImageStorageForPresentation,
         "SOPInstanceUID": uid("radiograph", seed),
@@ -114,6 +112,4 @@ def _radiograph(volume: Volume, seed: int) -> Dataset:
         "PixelRepresentation": 0,
         "PixelData": stored.tobytes(),
     }
-    for keyword, value in values.items():
-        setattr(header, keyword, value)
-    return header
+    return traps.dataset(**values)

@@ -16,11 +16,11 @@ from helpers.lesson.phantoms.head_canvas import (
     TISSUES,
     Build,
     Canvas,
-    cone_mm,
     ellipsoid_mm,
     union_mm,
 )
 from helpers.lesson.phantoms.noise import smooth_noise
+from helpers.lesson.phantoms.shapes import cone
 
 _SLAB_VOXELS = 1_500_000
 # Centre and radii (x, y, z) in mm: maxillary, sphenoid and frontal sinus, nasal cavity.
@@ -61,9 +61,9 @@ def _paint_slab(rng, axes, build, folds):
     canvas = Canvas(rng, axes, build.size)
     x, y, z = canvas.x, canvas.y, canvas.z
     # An egg, wider behind than in front.
-    wide = x / (1 + np.float32(0.0006) * y)
+    wide = x / (1 + 0.0006 * y)
     cerebrum = ellipsoid_mm(wide, y, z, (0, 0, 12), (64, 80, 56))
-    floor = z + 12 + np.clip(-y - 30, 0, 40) * np.float32(0.06) - np.abs(x) * np.float32(0.10)
+    floor = z + 12 + np.clip(-y - 30, 0, 40) * 0.06 - np.abs(x) * 0.10
     cerebrum = -union_mm(-cerebrum, floor, 12.0)
     for side in (1, -1):
         box = canvas.box((42 * side, -4, -16), (26, 45, 25))
@@ -77,9 +77,9 @@ def _paint_slab(rng, axes, build, folds):
     )
     cavity[below] = union_mm(cavity[below], cerebellum[below], 14.0)
     stem = canvas.box((0, 13, -60), (40, 40, 75))
-    brainstem = cone_mm(*canvas.at(stem), *np.array([[0, 8, -12, 14.0], [0, 18, -100, 9.0]]))
+    brainstem = cone(*canvas.at(stem), *np.array([[0, 8, -12, 14.0], [0, 18, -100, 9.0]]))
     cavity[stem] = union_mm(cavity[stem], brainstem, 8.0)
-    cavity -= np.float32(1.2 + 0.7 * build.atrophy_mm)
+    cavity -= 1.2 + 0.7 * build.atrophy_mm
 
     _paint_face(canvas, rng, cavity)
     canvas.tissue[cavity < 0] = TISSUES["csf"]
@@ -97,11 +97,11 @@ def _paint_face(canvas, rng, cavity):
     # 1 round the brain, 0 below the base of the skull
     vault = np.clip((z + 24 + 0.12 * y + 3 * wobble) / 18, 0, 1)
     face = ellipsoid_mm(x, y, z, (0, -42, -48), (60, 56, 66))
-    neck = np.hypot(x / np.float32(1.08), y - 26) - 52
+    neck = np.hypot(x / 1.08, y - 26) - 52
     neck = np.maximum(neck, z + 30)
     head = union_mm(cavity - 12.5, union_mm(face, neck, 20.0), 25.0)
     box = canvas.box((0, -100, -36), (22, 24, 36))
-    nose = cone_mm(*canvas.at(box), *np.array([[0, -92, -22, 6.0], [0, -108, -50, 11.0]]))
+    nose = cone(*canvas.at(box), *np.array([[0, -92, -22, 6.0], [0, -108, -50, 11.0]]))
     head[box] = union_mm(head[box], nose, 8.0)
 
     tissue = canvas.tissue

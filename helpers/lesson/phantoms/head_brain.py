@@ -8,7 +8,7 @@ from scipy import ndimage
 from helpers.lesson.phantoms.head_canvas import REACH_MM, TISSUES
 from helpers.lesson.phantoms.noise import smooth_noise
 
-_FOLD_STEP_MM = np.float32(2.5)
+_FOLD_STEP_MM = 2.5
 _FOLD_LATTICE = np.arange(-110, 111, _FOLD_STEP_MM)
 
 
@@ -48,17 +48,17 @@ def paint_cerebrum(canvas, rng, folds, cerebrum, cerebellum, build):
     x, y, z = canvas.at(box)
     depth = -cerebrum[box]
     depth = np.minimum(depth, cerebellum[box] - 2.5)  # the tentorium holds them apart
-    gape = np.float32(0.15 + 0.6 * build.atrophy_mm)
+    gape = 0.15 + 0.6 * build.atrophy_mm
 
     # The fissure between the hemispheres stops at the corpus callosum, an arc in the midplane.
     arc = np.hypot((y - 2) / 38, (z - 3) / 22)
     local = canvas.axes_of(box)
     bend = smooth_noise(rng, local, 30, REACH_MM)
-    wiggle = bend + np.float32(1.3) * smooth_noise(rng, local, 9, REACH_MM)
-    middle = np.hypot(x + np.float32(0.7) * bend, np.maximum(1 - arc, 0) * 24) - 0.6
+    wiggle = bend + 1.3 * smooth_noise(rng, local, 9, REACH_MM)
+    middle = np.hypot(x + 0.7 * bend, np.maximum(1 - arc, 0) * 24) - 0.6
     # The lateral fissure runs in from the side and ends in the insula.
     away = np.abs(x)
-    roof = z + 5 - np.float32(0.28) * (y + 10) + wiggle
+    roof = z + 5 - 0.28 * (y + 10) + wiggle
     in_y = np.maximum(np.abs(y + 6) - 26, 0)
     lateral = np.sqrt(roof**2 + np.maximum(37 - away, 0) ** 2 + in_y**2) - 0.4
     insula = np.maximum(np.abs(roof) - 10, 0)
@@ -71,7 +71,7 @@ def paint_cerebrum(canvas, rng, folds, cerebrum, cerebellum, build):
     near[folded] = np.minimum(near[folded], _sulci(folds[:2], (z - 12, y, x), folded, deep))
     medial = (depth > 0) & (away < 17) & (arc > 1.02)
     # Towards the midplane the folds run along x instead of along the radius.
-    along_x = (z, y, x * np.float32(0.5))
+    along_x = (z, y, x * 0.5)
     near[medial] = np.minimum(near[medial], _sulci(folds[2:], along_x, medial, away))
     tissue = canvas.tissue[box]
     tissue[depth > 0] = TISSUES["csf"]
@@ -87,13 +87,13 @@ def _sulci(folds, point, where, depth):
     radius = np.sqrt((point[0] / 56) ** 2 + (point[1] / 80) ** 2 + (point[2] / 64) ** 2)
     nearest = np.full(depth.shape, 99, np.float32)
     for fold in folds:
-        pull = np.maximum(radius, np.float32(0.3)) ** np.float32(-fold.radial)
+        pull = np.maximum(radius, 0.3) ** (-fold.radial)
         index = [(v * pull - _FOLD_LATTICE[0]) / _FOLD_STEP_MM for v in point]
         value = ndimage.map_coordinates(fold.field, index, order=1)
         slope = ndimage.map_coordinates(fold.slope, index, order=1)
-        away = np.abs(value) / (slope * pull + np.float32(0.02))
+        away = np.abs(value) / (slope * pull + 0.02)
         # The deepest folds are those where the noise is steep; the others end earlier.
-        steep = np.clip(slope * np.float32(fold.scale_mm / 1.1), 0.4, 1.25)
+        steep = np.clip(slope * (fold.scale_mm / 1.1), 0.4, 1.25)
         away = np.hypot(away, np.maximum(depth - fold.depth_mm * steep, 0))
         np.minimum(nearest, away, out=nearest)
     return nearest
@@ -109,9 +109,9 @@ def paint_cerebellum(canvas, rng, cerebellum, build):
     span = np.hypot(z + 36, y - 18)
     near = depth
     for folds, reach_mm in ((7.0, 17.0), (21.0, 5.0)):
-        phase = angle * np.float32(folds) + wave * np.float32(0.4)
-        period = span * np.float32(np.pi / folds)
-        away = np.abs(phase / np.float32(np.pi) - np.round(phase / np.float32(np.pi))) * period
+        phase = angle * folds + wave * 0.4
+        period = span * (np.pi / folds)
+        away = np.abs(phase / np.pi - np.round(phase / np.pi)) * period
         near = np.minimum(near, np.hypot(away, np.maximum(depth - reach_mm, 0)))
     inside = depth > 0
     gape = 0.3 + 0.3 * build.atrophy_mm
@@ -135,7 +135,7 @@ def paint_deep(canvas, rng, build):
     hippocampus = [[27, 4, -20, 4.5], [28, 22, -12, 4.0], [24, 32, -3, 3.0]]
     canvas.tube("deep grey matter", np.array(hippocampus, float), paired=True)
 
-    wide = np.float32(build.ventricles)
+    wide = build.ventricles
     lopsided = rng.normal(1, 0.08, 2).clip(0.8, 1.2)
     for side, own in zip((1, -1), lopsided, strict=True):
         w = wide * own

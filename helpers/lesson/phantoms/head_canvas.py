@@ -10,23 +10,13 @@ import itertools
 import numpy as np
 
 from helpers.lesson.phantoms.noise import smooth_noise
+from helpers.lesson.phantoms.shapes import cone
 
-TISSUES = {
-    "air": 0,
-    "soft tissue": 1,
-    "fat": 2,
-    "bone": 3,
-    "marrow": 4,
-    "csf": 5,
-    "grey matter": 6,
-    "white matter": 7,
-    "deep grey matter": 8,
-    "ventricle": 9,
-    "eye": 10,
-    "lens": 11,
-    "mucosa": 12,
-    "brainstem": 13,
-}
+_NAMES = (
+    "air", "soft tissue", "fat", "bone", "marrow", "csf", "grey matter",
+    "white matter", "deep grey matter", "ventricle", "eye", "lens", "mucosa", "brainstem",
+)  # fmt: skip
+TISSUES = {name: number for number, name in enumerate(_NAMES)}
 REACH_MM = 150.0
 
 
@@ -49,14 +39,14 @@ class Canvas:
     """A tissue map and the warped coordinates of its voxels, painted shape by shape."""
 
     def __init__(self, rng: np.random.Generator, axes: list[np.ndarray], size: float) -> None:
-        self.axes = [np.asarray(a, np.float32) / np.float32(size) for a in axes]
+        self.axes = [np.asarray(a, np.float32) / size for a in axes]
         grid = np.broadcast_arrays(*np.ix_(*self.axes))
         tilt = rng.normal(0, 0.03, (3, 3)).astype(np.float32)
         stretch = rng.normal(1, 0.025, 3).astype(np.float32)
         warped = []
         for d in range(3):
             field = smooth_noise(rng, self.axes, 45, REACH_MM)
-            field *= np.float32(1.6)
+            field *= 1.6
             field += grid[d] * stretch[d]
             for other in range(3):
                 if other != d:
@@ -101,18 +91,18 @@ class Canvas:
                 middle = (a[:3] + b[:3]) / 2
                 half = np.abs(a[:3] - b[:3]) / 2 + max(a[3], b[3])
                 box = self.box(tuple(middle), tuple(half))
-                self.paint(box, cone_mm(*self.at(box), a, b) < 0, name)
+                self.paint(box, cone(*self.at(box), a, b) < 0, name)
 
 
 def ellipsoid_mm(x, y, z, centre, radii):
     """First-order distance in mm to an ellipsoid, negative inside."""
-    squared, slope = np.float32(0), np.float32(1e-9)
+    squared, slope = 0, 1e-9
     for v, c, r in zip((x, y, z), centre, radii, strict=True):
-        u = v - np.float32(c)
+        u = v - c
         u *= u
-        u *= np.float32(r**-2)
+        u *= r**-2
         squared = squared + u
-        u *= np.float32(r**-2)
+        u *= r**-2
         slope = slope + u
     radius = np.sqrt(squared)
     squared -= radius
@@ -120,21 +110,12 @@ def ellipsoid_mm(x, y, z, centre, radii):
     return squared
 
 
-def cone_mm(x, y, z, a, b):
-    """Distance in mm to a tapering rod; `a` and `b` are its ends (x, y, z, radius)."""
-    along = (b[:3] - a[:3]).astype(np.float32)
-    px, py, pz = x - np.float32(a[0]), y - np.float32(a[1]), z - np.float32(a[2])
-    t = np.clip((px * along[0] + py * along[1] + pz * along[2]) / (along @ along), 0, 1)
-    gap = (px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 + (pz - t * along[2]) ** 2
-    return np.sqrt(gap) - (np.float32(a[3]) + t * np.float32(b[3] - a[3]))
-
-
 def union_mm(a, b, blend_mm):
     """Smooth minimum: the seam of two shapes is rounded over `blend_mm`."""
     h = a - b
     np.abs(h, out=h)
-    np.subtract(np.float32(blend_mm), h, out=h)
+    np.subtract(blend_mm, h, out=h)
     np.maximum(h, 0, out=h)
     h *= h
-    h *= np.float32(0.25 / blend_mm)
+    h *= 0.25 / blend_mm
     return np.subtract(np.minimum(a, b), h, out=h)

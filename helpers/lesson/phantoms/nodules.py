@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from helpers.lesson.phantoms.noise import smooth_noise, smoothstep
 from helpers.lesson.phantoms.sets import fresh_set
+from helpers.lesson.phantoms.shapes import cone
 
 VERSION = 1
 SIZE = 64  # pixels a side
@@ -18,7 +19,7 @@ HU_OFFSET = 1024  # 16-bit PNG has no negative numbers; CT starts at -1024 HU
 POSITIVE_FRACTION = 0.05
 _HALF_MM = SIZE * PIXEL_MM / 2
 _WALL_RADIUS_MM = 90
-_RIM_MM = np.float32(1.0)  # how far beyond its surface a distance is wanted
+_RIM_MM = 1.0  # how far beyond its surface a distance is wanted
 
 
 class _Block:
@@ -53,18 +54,8 @@ class _Block:
             last[:, d] = np.searchsorted(axis, high[:, d])
         for i in np.flatnonzero((last > first).all(axis=1)):
             sx, sy, sz = map(slice, first[i].tolist(), last[i].tolist())
-            inside = _cone(self.x[sz, :, sx], self.y[sz, sy, :], self.z[sz], *cones[i])
+            inside = -cone(self.x[sz, :, sx], self.y[sz, sy, :], self.z[sz], *cones[i])
             np.maximum(field[sz, sy, sx], inside, out=field[sz, sy, sx])
-
-
-def _cone(x, y, z, a, b):
-    """Distance in mm inside a tapering segment, positive inside."""
-    along = (b - a)[:3]
-    dx, dy, dz = x - a[0], y - a[1], z - a[2]
-    t = dx * along[0] + dy * along[1] + dz * along[2]
-    t = np.clip(t / (along @ along), 0, 1)
-    gap = (dx - t * along[0]) ** 2 + (dy - t * along[1]) ** 2 + (dz - t * along[2]) ** 2
-    return a[3] + t * (b[3] - a[3]) - np.sqrt(gap)
 
 
 def nodule_patient(seed: int = 0, positive: bool = False) -> np.ndarray:
@@ -88,17 +79,17 @@ def nodule_patient(seed: int = 0, positive: bool = False) -> np.ndarray:
     air, blood = rng.normal(-875, 25), rng.normal(40, 15)
     vessels, bronchi, lumen = _lung(rng, block)
     hu = np.full(block.shape, air, np.float32)
-    hu += np.float32(rng.uniform(8, 25)) * smooth_noise(rng, [block.grid] * 2, 4.0)
-    hu += (np.float32(-250) - hu) * smoothstep(bronchi, -0.3, 0.3)
-    hu += (np.float32(-960) - hu) * smoothstep(lumen, -0.3, 0.3)
-    hu += (np.float32(blood) - hu) * smoothstep(vessels, -0.4, 0.4)
+    hu += rng.uniform(8, 25) * smooth_noise(rng, [block.grid] * 2, 4.0)
+    hu += (-250 - hu) * smoothstep(bronchi, -0.3, 0.3)
+    hu += (-960 - hu) * smoothstep(lumen, -0.3, 0.3)
+    hu += (blood - hu) * smoothstep(vessels, -0.4, 0.4)
     if positive:
         inside, density = _nodule(rng, block)
-        hu += (np.float32(rng.normal(30, 15)) - hu) * density * smoothstep(inside, -0.5, 0.5)
+        hu += (rng.normal(30, 15) - hu) * density * smoothstep(inside, -0.5, 0.5)
     _add_chest_wall(rng, block, hu)
     hu = ndimage.gaussian_filter(hu, (0, 0.75, 0.75))
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, np.float32), (0, 0.6, 0.6))
-    hu += noise * np.float32(rng.uniform(45, 95))
+    hu += noise * rng.uniform(45, 95)
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
@@ -157,7 +148,7 @@ def _nodule(rng, block):
     stretch = rng.uniform(0.85, 1.2, 3).astype(np.float32)
     away = np.sqrt((x * stretch[0]) ** 2 + (y * stretch[1]) ** 2 + (z * stretch[2]) ** 2)
     lobes = smooth_noise(rng, [block.heights, block.grid, block.grid], radius * 1.1)
-    inside = radius * (1 + np.float32(rng.uniform(0.04, 0.2)) * lobes) - away
+    inside = radius * (1 + rng.uniform(0.04, 0.2) * lobes) - away
     if rng.random() < 0.45:  # spicules: fine strands that reach out into the lung
         count = rng.integers(9, 20)
         ways = rng.normal(size=(count, 3)) * (1, 1, 0.6)
@@ -168,7 +159,7 @@ def _nodule(rng, block):
         strands[:, :, 3] = radius * 0.45, 0.05
         block.add_cones(inside, strands)
     density = rng.uniform(0.3, 0.6) if rng.random() < 0.2 else 1.0  # the first: ground glass
-    return inside, np.float32(density)
+    return inside, density
 
 
 def _add_chest_wall(rng, block, hu):
@@ -178,13 +169,13 @@ def _add_chest_wall(rng, block, hu):
     turn = rng.uniform(0, 2 * np.pi)
     far = _WALL_RADIUS_MM - _HALF_MM * rng.uniform(0.6, 1.1)
     across, along = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    depth = block.x * across + block.y * along + np.float32(far)
-    slide = block.y * across - block.x * along + np.float32(rng.uniform(-25, 25))
-    edge = np.hypot(depth, slide) - np.float32(_WALL_RADIUS_MM) + np.float32(0.15) * block.z
-    hu += (np.float32(45) - hu) * smoothstep(edge, -0.4, 0.4)
+    depth = block.x * across + block.y * along + far
+    slide = block.y * across - block.x * along + rng.uniform(-25, 25)
+    edge = np.hypot(depth, slide) - _WALL_RADIUS_MM + 0.15 * block.z
+    hu += (45 - hu) * smoothstep(edge, -0.4, 0.4)
     rib = np.hypot(edge - 7, np.maximum(np.abs(slide) - rng.uniform(2, 30), 0)) - 4
-    hu += (np.float32(250) - hu) * smoothstep(rib, 0.5, -0.5)
-    hu += np.float32(450) * np.exp(-((rib + 0.8) ** 2))
+    hu += (250 - hu) * smoothstep(rib, 0.5, -0.5)
+    hu += 450 * np.exp(-((rib + 0.8) ** 2))
 
 
 def nodules(data_dir: Path | str = "data", patients: int = 400, seed: int = 0) -> Path:

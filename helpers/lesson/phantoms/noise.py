@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.interpolate import BSpline
 
 # A cubic B-spline of unit noise has this variance per axis, averaged over a lattice cell.
 _SPLINE_VARIANCE = 151 / 315
@@ -38,33 +38,22 @@ def smooth_noise(
     last = [math.floor(high / s) + 3 for high, s in zip(highs, scales, strict=True)]
     counts = [b - a for a, b in zip(first, last, strict=True)]
     field = rng.standard_normal(counts, dtype=np.float32)
-    field /= np.float32(_SPLINE_VARIANCE ** (len(axes) / 2))
+    field /= _SPLINE_VARIANCE ** (len(axes) / 2)
+    if not all(map(len, axes)):
+        return np.zeros([len(a) for a in axes], np.float32)
     # The first axis comes last, so that the big product is written in the order of memory.
     for d in reversed(range(len(axes))):
-        weights = _spline_weights(np.asarray(axes[d], float) / scales[d] - first[d], counts[d])
-        field = np.moveaxis(field, d, 0)
-        rest = field.shape[1:]
-        field = weights @ field.reshape(counts[d], math.prod(rest))
-        field = field.reshape(len(axes[d]), *rest)
-        field = np.moveaxis(field, 0, d)
+        place = np.asarray(axes[d], float) / scales[d] - first[d]
+        knots = np.arange(-2.0, counts[d] + 2)
+        weights = BSpline.design_matrix(place, knots, 3).astype(np.float32)
+        rest = np.moveaxis(field, d, 0)
+        product = weights @ rest.reshape(counts[d], -1)
+        field = np.moveaxis(product.reshape(-1, *rest.shape[1:]), 0, d)
     return field
-
-
-def _spline_weights(position: np.ndarray, count: int) -> csr_matrix:
-    """Sparse matrix that interpolates `count` lattice values at `position`."""
-    cell = np.floor(position).astype(np.int64)
-    t = position - cell
-    first, second, fourth = (1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, t**3
-    weights = np.stack([first, second, 6 - first - second - fourth, fourth], axis=1) / 6
-    columns = np.clip(cell[:, None] + np.arange(-1, 3), 0, count - 1)
-    rows = np.arange(len(position) + 1) * 4
-    return csr_matrix(
-        (weights.astype(np.float32).ravel(), columns.ravel(), rows), shape=(len(position), count)
-    )
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """A soft threshold: 0 below `low`, 1 above `high`, smooth between (also for low > high)."""
-    t = (values - np.float32(low)) * np.float32(1 / (high - low))
+    t = (values - low) * (1 / (high - low))
     np.clip(t, 0, 1, out=t)
     return t * t * (3 - 2 * t)

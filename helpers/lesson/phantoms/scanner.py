@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -18,17 +19,13 @@ from pydicom.uid import (
 )
 
 from helpers.lesson.phantoms import traps
-from helpers.lesson.phantoms.traps import TRAPS as TRAPS
+from helpers.lesson.phantoms.traps import TRAPS
 from helpers.volume import Volume
 
-# Which array axis (z, y, x: 0, 1, 2) becomes slices, rows and columns, and which way it runs.
-# Every line is a rotation, so slices advance along rows x columns.
-ORIENTATIONS = {
-    "axial": ((0, 1), (1, 1), (2, 1)),
-    "feet first": ((0, -1), (1, 1), (2, -1)),
-    "sagittal": ((2, -1), (0, -1), (1, 1)),
-    "coronal": ((1, 1), (0, -1), (2, 1)),
-}
+# Where rows, columns and slices run: to the patient's left or right, to the back (posterior), to
+# the head (superior) or the feet (inferior). Every line is a rotation, so slices advance along
+# rows x columns.
+ORIENTATIONS = {"axial": "LPS", "feet first": "RPI", "sagittal": "PIR", "coronal": "LIP"}
 NAMES = ("shuffled", "hex", "ordered")
 STORAGE = {
     "CT": CTImageStorage,
@@ -86,12 +83,8 @@ def dicom_series(
         ValueError: for an unknown modality, orientation, kind of names or trap, and for values
             that do not fit 16 bits.
     """
-    for given, known in (
-        (modality, STORAGE),
-        (orientation, ORIENTATIONS),
-        (names, NAMES),
-        (trap, (None, *TRAPS)),
-    ):
+    options = (modality, STORAGE), (orientation, ORIENTATIONS), (names, NAMES)
+    for given, known in (*options, (trap, (None, *TRAPS))):
         if given not in known:
             raise ValueError(f"{given!r} is not one of {', '.join(map(str, known))}")
     rng = np.random.default_rng([seed, 3])
@@ -120,21 +113,8 @@ def oriented(volume: Volume, orientation: str) -> Volume:
         A `Volume` whose `voxels[k]` is slice k, slices advancing along rows x columns. Nothing is
         interpolated: every voxel stays at its place in the patient.
     """
-    axes, signs = map(list, zip(*ORIENTATIONS[orientation], strict=True))
-    if np.linalg.det(volume.direction) < 0:
-        signs[0] = -signs[0]  # a mirrored volume: keep slices advancing along rows x columns
-    index = np.zeros(3)
-    for axis, sign in zip(axes, signs, strict=True):
-        index[axis] = 0 if sign > 0 else volume.shape[axis] - 1
-    step = tuple(slice(None, None, sign) for sign in signs)
-    columns = [sign * volume.direction[:, 2 - axis] for axis, sign in zip(axes, signs, strict=True)]
-    return dataclasses.replace(
-        volume,
-        voxels=volume.voxels.transpose(axes)[step],
-        spacing=tuple(volume.spacing[axis] for axis in axes),
-        origin=tuple(volume.to_patient(index)),
-        direction=np.stack(columns[::-1], axis=1),
-    )
+    image = sitk.DICOMOrient(volume.to_sitk(), ORIENTATIONS[orientation])
+    return dataclasses.replace(Volume.from_sitk(image), notes=volume.notes)
 
 
 def write(header: Dataset, path: Path, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
@@ -188,7 +168,9 @@ def _headers(
         raise ValueError(f"stored values from {low:g} to {high:g} do not fit 16 bits")
     stored = np.ascontiguousarray(stored.astype("<u2" if low >= 0 else "<i2"))
     row, column = volume.direction[:, 0], volume.direction[:, 1]
-    orders = (np.arange(len(stored)), np.arange(len(stored))[::-1], _interleaved(len(stored)))
+    n = len(stored)
+    # Upwards, downwards, or every second slice first.
+    orders = (np.arange(n), np.arange(n)[::-1], np.argsort(np.r_[:n:2, 1:n:2]))
     numbers = orders[seed % 3] + 1
     shared = {
         "SOPClassUID": STORAGE[modality],
@@ -230,20 +212,19 @@ def _headers(
         shared |= {"WindowCenter": 40, "WindowWidth": 400, "RescaleType": "HU"}
     if rescale:
         shared |= {"RescaleSlope": _decimal(slope), "RescaleIntercept": _decimal(intercept)}
-    slices = []
-    for k, pixels in enumerate(stored):
-        position = volume.to_patient((k, 0, 0))
-        header = Dataset()
-        for keyword, value in shared.items():
-            setattr(header, keyword, value)
-        header.SOPInstanceUID = uid("slice", seed, modality, orientation, k)
-        header.InstanceNumber = int(numbers[k])
-        header.ImagePositionPatient = [_decimal(v) for v in position]
-        header.SliceLocation = _decimal(float(position @ np.cross(row, column)))
-        header.PixelData = pixels.tobytes()
-        header.file_meta = FileMetaDataset()
-        slices.append(header)
-    return slices
+    normal = np.cross(row, column)
+    positions = [volume.to_patient((k, 0, 0)) for k in range(len(stored))]
+    return [
+        traps.dataset(
+            **shared,
+            SOPInstanceUID=uid("slice", seed, modality, orientation, k),
+            InstanceNumber=int(numbers[k]),
+            ImagePositionPatient=[_decimal(v) for v in position],
+            SliceLocation=_decimal(float(position @ normal)),
+            PixelData=stored[k].tobytes(),
+        )
+        for k, position in enumerate(positions)
+    ]
 
 
 def uid(*what: object) -> UID:
@@ -255,12 +236,6 @@ def _decimal(value: float) -> str:
     """A decimal string of at most 16 characters (DICOM PS3.5, value representation DS)."""
     value = float(value) + 0.0  # no minus zero
     return next(t for digits in range(15, 5, -1) if len(t := f"{value:.{digits}g}") <= 16)
-
-
-def _interleaved(n: int) -> np.ndarray:
-    """Instance numbers of a scan that takes every second slice first."""
-    order = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)])
-    return np.argsort(order)
 
 
 def _file_names(n: int, names: str, rng: np.random.Generator) -> list[str]:

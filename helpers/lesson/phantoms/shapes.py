@@ -5,6 +5,9 @@ share of a voxel that lies inside follows from the value at its centre and from 
 function changes across the voxel; blending by that share is the partial volume effect.
 """
 
+import functools
+import itertools
+
 import numpy as np
 from scipy import fft
 
@@ -37,7 +40,7 @@ def coverage(f: np.ndarray, spacing) -> np.ndarray:
 def smooth_max(a: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     """The intersection of two shapes with its edge rounded by about `radius` mm."""
     overlap = np.maximum(radius - np.abs(a - b), 0.0)
-    return np.maximum(a, b) + overlap * overlap * np.float32(0.25 / radius)
+    return np.maximum(a, b) + overlap * overlap * (0.25 / radius)
 
 
 def ellipsoid(x, y, z, centre, radii, turn=0.0, lean=0.0) -> np.ndarray:
@@ -50,24 +53,27 @@ def ellipsoid(x, y, z, centre, radii, turn=0.0, lean=0.0) -> np.ndarray:
         lean: sideways lean, mm of x for each mm of z.
     """
     x, y, z = (axis - np.float32(c) for axis, c in zip((x, y, z), centre, strict=True))
-    x = x - np.float32(lean) * z
+    x = x - lean * z
     c, s = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     across, along = (c * x + s * y) / np.float32(radii[0]), (c * y - s * x) / np.float32(radii[1])
     q = np.sqrt(across**2 + along**2 + (z / np.float32(radii[2])) ** 2)
     return (q - 1) * np.float32(min(radii))
 
 
+def cone(x, y, z, a, b) -> np.ndarray:
+    """Distance to a rod that tapers from `a` to `b`, both `(x, y, z, radius)` in mm."""
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    d, px, py, pz = b - a, x - a[0], y - a[1], z - a[2]
+    t = (px * d[0] + py * d[1] + pz * d[2]) / max(d[:3] @ d[:3], 1e-6)
+    t = np.minimum(np.maximum(t, 0), 1)
+    gap = (px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2
+    return np.sqrt(gap) - (a[3] + t * d[3])
+
+
 def chain(x, y, z, points, radii) -> np.ndarray:
-    """Distance to a chain of capsules through `points` (n x 3, mm) with `radii` (n, mm)."""
-    points, radii = np.asarray(points, np.float32), np.asarray(radii, np.float32)
-    nearest = np.float32(np.inf)
-    for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
-        d = b - a
-        along = (x - a[0]) * d[0] + (y - a[1]) * d[1] + (z - a[2]) * d[2]
-        t = np.minimum(np.maximum(along / max(d @ d, np.float32(1e-6)), 0), 1)
-        gap = (x - a[0] - t * d[0]) ** 2 + (y - a[1] - t * d[1]) ** 2 + (z - a[2] - t * d[2]) ** 2
-        nearest = np.minimum(nearest, np.sqrt(gap) - (ra + t * (rb - ra)))
-    return nearest
+    """Distance to a chain of cones through `points` (n x 3, mm) with `radii` (n, mm)."""
+    ends = itertools.pairwise(np.column_stack([points, radii]))
+    return functools.reduce(np.minimum, (cone(x, y, z, a, b) for a, b in ends))
 
 
 class Canvas:
@@ -153,7 +159,7 @@ class Canvas:
         if edge_mm is None:
             share = coverage(np.broadcast_to(f, view.shape), self.spacing)
         else:
-            share = np.minimum(np.maximum(0.5 - f / np.float32(edge_mm), 0), 1)
+            share = np.minimum(np.maximum(0.5 - f / edge_mm, 0), 1)
         if within is not None:
             share *= within[box]
         view += share * (hu - view)

@@ -6,8 +6,8 @@ dark brown, and the same lesion looks different on light and on dark skin.
 """
 
 import os
-from dataclasses import dataclass
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,8 @@ def skin_lesion(
     melanin, blood = _skin(rng, axes, unit)
     spots, redness, veil = _pigment(rng, axes, unit, inside, edge, radius)
     body = smoothstep(inside / edge, -1.0, 1.0)
-    melanin = melanin * (1 - np.float32(look.pale) * body) + spots * np.float32(look.pigment)
-    blood += redness + np.float32(look.flush) * body
+    melanin = melanin * (1 - look.pale * body) + spots * look.pigment
+    blood += redness + look.flush * body
     light = _light(rng, axes, size)
     white_balance = rng.normal(1, 0.035, 3).astype(np.float32)
     channels = []
@@ -97,8 +97,8 @@ def skin_lesion(
     if look.hairs:
         draw_hairs(image, own, unit, look.hairs)
     image *= light
-    grain = rng.standard_normal(size, dtype=np.float32) * np.float32(0.012)
-    image += grain * (np.float32(0.3) + image)
+    grain = rng.standard_normal(size, dtype=np.float32) * 0.012
+    image += grain * (0.3 + image)
     np.clip(image, 0, 1, out=image)
     image *= 255
     picture = np.ascontiguousarray(np.moveaxis(np.rint(image).astype(np.uint8), 0, 2))
@@ -191,20 +191,20 @@ def _outline(rng, axes, unit, shift):
     centre = np.array([height, width]) / 2 + rng.normal(0, 0.05, 2) * height
     centre += np.multiply(shift, height)
     y, x = np.ix_(axes[0] - np.float32(centre[0]), axes[1] - np.float32(centre[1]))
-    turn, stretch = rng.uniform(0, np.pi), np.float32(rng.uniform(1.0, 1.5) ** 0.5)
+    turn, stretch = rng.uniform(0, np.pi), (rng.uniform(1.0, 1.5) ** 0.5)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = (x * cos + y * sin) / stretch, (y * cos - x * sin) * stretch
     angle = np.arctan2(v, u)
     rough = rng.uniform(0.3, 1.3)
     reach = np.ones_like(angle)
     for k in range(2, 7):
-        swing = np.float32(rough * rng.normal(0, 0.16 / k))
-        reach += swing * np.cos(k * angle + np.float32(rng.uniform(0, 2 * np.pi)))
-    inside = np.float32(radius) * reach - np.hypot(u, v)
-    inside += np.float32(rough * 4 * unit) * smooth_noise(rng, axes, 18 * unit)
-    inside += np.float32(rough * 1.8 * unit) * smooth_noise(rng, axes, 6 * unit)
-    blur = np.float32(rng.uniform(1.5, 11) * unit)
-    edge = blur * np.exp(np.float32(0.5) * smooth_noise(rng, axes, 60 * unit))
+        swing = rough * rng.normal(0, 0.16 / k)
+        reach += swing * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    inside = radius * reach - np.hypot(u, v)
+    inside += (rough * 4 * unit) * smooth_noise(rng, axes, 18 * unit)
+    inside += (rough * 1.8 * unit) * smooth_noise(rng, axes, 6 * unit)
+    blur = rng.uniform(1.5, 11) * unit
+    edge = blur * np.exp(0.5 * smooth_noise(rng, axes, 60 * unit))
     return inside, edge, radius, centre
 
 
@@ -215,59 +215,57 @@ def _skin(rng, axes, unit):
     patches = smooth_noise(rng, axes, 70 * unit)
     blotches = smooth_noise(rng, axes, 25 * unit)
     furrows = smoothstep(np.abs(smooth_noise(rng, axes, (9 * unit, 13 * unit))), 0.3, 0.0)
-    melanin = tone * (1 + np.float32(0.1) * patches)
-    melanin += np.float32(0.02) * smooth_noise(rng, axes, 3.5 * unit)
-    melanin += np.float32(rng.uniform(0.01, 0.07)) * furrows
-    flush = np.float32(rng.uniform(0.08, 0.5))
-    blood = flush * (1 + np.float32(0.18) * blotches + np.float32(0.15) * patches)
+    melanin = tone * (1 + 0.1 * patches)
+    melanin += 0.02 * smooth_noise(rng, axes, 3.5 * unit)
+    melanin += rng.uniform(0.01, 0.07) * furrows
+    flush = rng.uniform(0.08, 0.5)
+    blood = flush * (1 + 0.18 * blotches + 0.15 * patches)
     if rng.random() < 0.4:  # fine vessels
         ridge = np.abs(smooth_noise(rng, axes, 30 * unit))
-        blood += np.float32(0.3) * smoothstep(ridge, 0.06, 0.0) * (blotches > 0)
+        blood += 0.3 * smoothstep(ridge, 0.06, 0.0) * (blotches > 0)
     return melanin, blood
 
 
 def _pigment(rng, axes, unit, inside, edge, radius):
     """What the lesion adds: melanin, blood, and a blue-white veil from 0 to 1."""
     body = smoothstep(inside / edge, -1.0, 1.0)
-    depth = np.clip(inside / np.float32(radius), 0, 1)
+    depth = np.clip(inside / radius, 0, 1)
     region = max(radius / 2, 8)
     faint = rng.random() < 0.22
     strength = rng.uniform(0.09, 0.28) if faint else rng.uniform(0.4, 1.3)
-    amount = 1 + np.float32(rng.uniform(0.1, 0.3)) * smooth_noise(rng, axes, region)
-    amount += np.float32(0.12) * smooth_noise(rng, axes, 7 * unit)
-    amount += np.float32(rng.uniform(-0.3, 0.6)) * (depth - np.float32(0.3))
+    amount = 1 + rng.uniform(0.1, 0.3) * smooth_noise(rng, axes, region)
+    amount += 0.12 * smooth_noise(rng, axes, 7 * unit)
+    amount += rng.uniform(-0.3, 0.6) * (depth - 0.3)
     if not faint and rng.random() < 0.5:  # a second, darker tone
         darker = smooth_noise(rng, axes, region)
-        amount += np.float32(rng.uniform(0.4, 1.1)) * smoothstep(darker, 0.2, 1.0)
+        amount += rng.uniform(0.4, 1.1) * smoothstep(darker, 0.2, 1.0)
     if rng.random() < 0.25:  # pigment has gone from a part
         lighter = smooth_noise(rng, axes, region)
-        amount *= 1 - np.float32(rng.uniform(0.3, 0.75)) * smoothstep(lighter, 0.4, 1.3)
+        amount *= 1 - rng.uniform(0.3, 0.75) * smoothstep(lighter, 0.4, 1.3)
     pattern = rng.choice(["network", "globules", "both", "plain"], p=[0.42, 0.18, 0.15, 0.25])
     if pattern != "plain":
         cells = _honeycomb(rng, axes, unit)
         where = smoothstep(smooth_noise(rng, axes, region), -0.9, 0.6)
         if pattern != "globules":
             walls = smoothstep(cells, -0.3, -1.35)
-            amount += np.float32(rng.uniform(0.5, 1.1)) * where * walls
+            amount += rng.uniform(0.5, 1.1) * where * walls
         if pattern != "network":
-            amount += np.float32(rng.uniform(0.4, 1.0)) * (1 - where) * smoothstep(cells, 1.0, 2.2)
-    melanin = np.float32(strength) * np.maximum(amount, np.float32(0.1)) * body
+            amount += rng.uniform(0.4, 1.0) * (1 - where) * smoothstep(cells, 1.0, 2.2)
+    melanin = strength * np.maximum(amount, 0.1) * body
     melanin += _dots(rng, axes, unit, inside)
-    redness = np.float32(rng.uniform(0.0, 0.15 if faint else 0.45)) * smoothstep(
-        inside / edge, -3.0, 0.5
-    )
+    redness = rng.uniform(0.0, 0.15 if faint else 0.45) * smoothstep(inside / edge, -3.0, 0.5)
     veil = np.zeros_like(body)
     if not faint and rng.random() < 0.2:
         cloud = smooth_noise(rng, axes, region)
-        veil = np.float32(rng.uniform(0.3, 0.6)) * smoothstep(cloud, 0.2, 2.0) * body
+        veil = rng.uniform(0.3, 0.6) * smoothstep(cloud, 0.2, 2.0) * body
     return melanin, redness, veil
 
 
 def _honeycomb(rng, axes, unit):
     """Three warped waves at 120 degrees: 3 in the middle of a cell, -1.5 where walls meet."""
-    wave = np.float32(2 * np.pi / (rng.uniform(6, 10) * unit))
-    y = axes[0][:, None] + np.float32(2.8 * unit) * smooth_noise(rng, axes, 12 * unit)
-    x = axes[1][None, :] + np.float32(2.8 * unit) * smooth_noise(rng, axes, 12 * unit)
+    wave = 2 * np.pi / (rng.uniform(6, 10) * unit)
+    y = axes[0][:, None] + (2.8 * unit) * smooth_noise(rng, axes, 12 * unit)
+    x = axes[1][None, :] + (2.8 * unit) * smooth_noise(rng, axes, 12 * unit)
     turns = rng.uniform(0, np.pi) + np.arange(3) * 2 * np.pi / 3
     directions = np.stack([np.cos(turns), np.sin(turns)], axis=1).astype(np.float32) * wave
     return sum(np.cos(along_x * x + along_y * y) for along_x, along_y in directions)
@@ -294,14 +292,14 @@ def _light(rng, axes, size):
     """Brightness of the lamp: uneven, darker in the corners, in some cut by the lens."""
     middle = rng.normal(0, 0.04, 2)
     y, x = np.ix_(
-        axes[0] / np.float32(size[0]) - np.float32(0.5 + middle[0]),
-        axes[1] / np.float32(size[0]) - np.float32(0.5 * size[1] / size[0] + middle[1]),
+        axes[0] / size[0] - np.float32(0.5 + middle[0]),
+        axes[1] / size[0] - np.float32(0.5 * size[1] / size[0] + middle[1]),
     )
     slope = rng.normal(0, 0.1, 2).astype(np.float32)
     light = 1 + slope[0] * y + slope[1] * x
-    light += np.float32(0.03) * smooth_noise(rng, axes, size[0] / 2)
+    light += 0.03 * smooth_noise(rng, axes, size[0] / 2)
     away = np.hypot(y, x)
-    light *= 1 - np.float32(rng.uniform(0.1, 0.45)) * away**2
+    light *= 1 - rng.uniform(0.1, 0.45) * away**2
     if rng.random() < 0.15:
         rim = rng.uniform(0.6, 0.72)
         light *= smoothstep(away, rim + 0.02, rim - 0.02)

@@ -100,7 +100,7 @@ def torso(
     frame = paint_frame(canvas, rng, texture, values, ORGANS, build)
     liver = paint_organs(canvas, rng, texture, values, ORGANS, frame, build)
     tumours = paint_metastases(canvas, rng, texture, values, ORGANS, liver, count)
-    sigma = np.where(canvas.hu < -900, np.float32(0.5 * NOISE_HU), np.float32(NOISE_HU))
+    sigma = np.where(canvas.hu < -900, (0.5 * NOISE_HU), np.float32(NOISE_HU))
     voxels = canvas.hu + sigma * scanner_noise(rng, shape, spacing)
     voxels = np.clip(np.rint(voxels), -1024, 3071).astype(np.int16)
     corner = tuple(-(n - 1) / 2 * mm for n, mm in zip(shape, spacing, strict=True))[::-1]
@@ -114,13 +114,13 @@ def _variety(seed: int) -> tuple[str, Build]:
     size = rng.uniform(0.88, 1.06)
     room = 90 * (1.06 - size)
     spleen = rng.choice(["lost", "large", "usual"], p=[0.1, 0.17, 0.73])
-    sizes = {"lost": (0, 0), "large": (1.15, 1.4), "usual": (0.65, 1.0)}
+    sizes = {"lost": (0, 0), "large": (1.15, 1.4), "usual": (0.75, 1.05)}
     return phase, Build(
         size=size,
-        shift_mm=tuple(rng.uniform((-12 - room, -14 - room, -40), (12 + room, 10 + room, 8))),
+        shift_mm=tuple(rng.uniform((-12 - room, -2 - room, -46), (12 + room, 10 + room, 8))),
         lift_mm=rng.uniform(-14, 14),
         spleen_size=rng.uniform(*sizes[spleen]),
-        spleen_shift=tuple(rng.uniform((-12, -22, -24), (6, 14, 18))),
+        spleen_shift=tuple(rng.uniform((-14, -28, -34), (8, 18, 26))),
         mottle_hu=14.0 if phase == "arterial" else 3.0,
         cyst_mm=rng.uniform(7, 16) if rng.random() < 0.25 else 0.0,
         cyst_place=tuple(rng.uniform(-15, 15, 3)),

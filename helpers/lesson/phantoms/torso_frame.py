@@ -78,7 +78,7 @@ def paint_frame(c: Canvas, rng: np.random.Generator, texture, values, ids, build
     c.paint(cavity, FAT + 6 * texture)
     _sheets(c, rng, wall, angle, chest)
     lift = float(rng.uniform(-12, 12)) + build.lift_mm
-    dome = _diaphragm(c) + np.float32(lift)
+    dome = _diaphragm(c) + lift
     _chest(c, rng, texture, values, ids, cavity, dome, lift)
     phase = rng.uniform(0, LEVEL_MM)
     _back(c, rng, texture, ids, phase)
@@ -112,13 +112,13 @@ def _wall(c: Canvas, rng, texture, fat_mm: float):
     u, v = x / (140 * waist), y / (103 * np.where(y < 0, belly, 1))
     q = np.sqrt(u**2 + v**2 - 0.3 * u**2 * v**2) + 1e-3
     radius = np.sqrt(x**2 + y**2)
-    wall = smooth_max((radius - radius / q).astype(np.float32), y - np.float32(98), 16.0)
+    wall = smooth_max((radius - radius / q).astype(np.float32), y - 98, 16.0)
     angle = np.arctan2(np.abs(x), y)  # 0 at the back, pi in front
     front = np.exp(-(((angle - np.pi) / 0.9) ** 2))
     hip = np.exp(-(((angle - 1.1) / 0.45) ** 2))
     chest = 1 / (1 + np.exp(-(z - 15) / 25))
     fat = fat_mm * (0.6 + 0.55 * front + 0.5 * hip) * (1 - 0.35 * chest)
-    skin = smooth_max((wall - fat).astype(np.float32), y - np.float32(98 + 0.5 * fat_mm), 8.0)
+    skin = smooth_max((wall - fat).astype(np.float32), y - (98 + 0.5 * fat_mm), 8.0)
     c.paint(skin, 25.0)
     c.paint(skin + 2.2, FAT + 6 * texture)
     c.paint(wall, MUSCLE + 9 * texture)
@@ -133,7 +133,7 @@ def _sheets(c: Canvas, rng, wall, angle, chest) -> None:
         flank = np.exp(-(((turned - 1.75) / 0.5) ** 2)) * (1 - chest[box[0]])
         flank[np.broadcast_to(side * c.x[:, box[1], box[2]] < 40, flank.shape)] = 0
         for depth in (5.0, 10.0):
-            line = np.abs(part + np.float32(depth)) + 0.9 - 1.8 * flank
+            line = np.abs(part + depth) + 0.9 - 1.8 * flank
             c.paint(line.astype(np.float32), -70.0, None, box)
     for at_mm, half_mm in ((rng.normal(0, 1), 2.0), (-56, 1.2), (56, 1.2)):
         box = c.box((at_mm - 4, -125, -170), (at_mm + 4, -30, 70))
@@ -212,7 +212,7 @@ def _back(c: Canvas, rng, texture, ids, phase: float) -> None:
     x, y, z = c.at(box, rigid=True)
     x = x - (rng.normal(0, 3) * np.sin(z / 90)).astype(np.float32)  # a slight bend
     y = y - (33 + 4 * np.sin((z + 70) / 55)).astype(np.float32)
-    h = (z + np.float32(phase)) % LEVEL_MM - LEVEL_MM / 2  # height within one vertebra
+    h = (z + phase) % LEVEL_MM - LEVEL_MM / 2  # height within one vertebra
     grain = texture[box]
     psoas = np.clip((20 - z) / 100, 0, 1.2)
     for side in (-1, 1):
@@ -248,7 +248,7 @@ def _ribs(c: Canvas, wall, angle, phase: float, ids) -> None:
     """All ribs at once: they repeat with the vertebrae and sink on their way to the front."""
     box = c.box((-190, -190, -110), (190, 190, 300))
     angle, wall = angle[:, box[1], box[2]], wall[box]
-    v = c.z[box[0]] + 38 * angle + 6 * np.sin(angle) + np.float32(phase)
+    v = c.z[box[0]] + 38 * angle + 6 * np.sin(angle) + phase
     number = np.round(v / LEVEL_MM)
     off = v - number * LEVEL_MM
     end = 0.95 + 0.7 * (number - np.round((phase - 20) / LEVEL_MM))  # the lowest ribs are short

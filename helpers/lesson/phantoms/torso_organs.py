@@ -193,7 +193,9 @@ def _spleen(c: Canvas, rng, texture, values, ids, frame: Frame, build: Build) ->
 
 
 def _great_vessels(c: Canvas, rng, values, ids, frame: Frame) -> None:
-    z = np.append(np.linspace(-170, 180, 11), (240, 300))
+    z = np.linspace(-170, 180, 11)
+    if c.z.max() > 175:  # the scan shows more of the chest than usual
+        z = np.append(z, (240, 300))
     y = 6 + 4 * np.sin((z + 70) / 55) + 17 * np.clip((z - 20) / 80, 0, 1)
     x = 9 + 7 * np.clip((z - 10) / 80, 0, 1) + rng.normal(0, 2)
     c.tube(np.stack([x, y, z], 1), rng.uniform(9, 11.5), values["blood"] + 5, ids["aorta"])
