@@ -56,7 +56,7 @@ course: $(INSTALLED)
 	$(BIN)/python -m tools.course $(if $(AS_SHIPPED),--as-shipped) $(COURSE_ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: bench-dicom bench-records bench-augmentation bench-reading bench-segmentation
 

@@ -72,8 +72,8 @@ def group(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap and telling first: lint and style, units, then the lessons, the browser last."""
-    order = ["lint", "style", "units", "lessons", "browser"]
+    """Cheap and telling first; then the lessons, which one process runs while another has units."""
+    order = ["lint", "style", "lessons", "units", "browser"]
     items.sort(key=lambda item: order.index(group(item.nodeid)))
 
 

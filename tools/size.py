@@ -47,7 +47,7 @@ PRESENT = {
     "lesson/phantoms": 2290,
 }
 # Whole files, blank lines and docstrings included.
-RAW = {"tests": 15410, "benchmarks": 3410, "tools": 1640}
+RAW = {"tests": 14870, "benchmarks": 3410, "tools": 1640}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11
