@@ -67,11 +67,12 @@ def badges(name: str, address: str | None) -> str:
 
 
 def measured(entry: dict, machine: dict) -> str:
-    """One notebook's measurement in words: `0.8 minutes on 2 cores, 890 MB of memory`."""
+    """A measurement in words: `55 minutes for you; 0.8 of computing on 2 cores, 890 MB`."""
     minutes = max(0.1, round(entry["seconds"] / 60, 1))
     # Rounded up to ten: the last digit differs from run to run.
     megabytes = -(-int(entry["peak_mb"]) // 10) * 10
-    return f"{minutes} minutes on {machine['cores']} cores, {megabytes} MB of memory"
+    computing = f"{minutes} of computing on {machine['cores']} cores, {megabytes} MB"
+    return f"{entry['learner_minutes']} minutes for you; {computing}"
 
 
 def between(text: str, marker: str, name: str, write_for) -> str:
