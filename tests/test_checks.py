@@ -356,7 +356,7 @@ def test_any_right_answer_passes_and_comes_back(name, capsys):
 WRONG = {
     "organ_ml": [
         (lambda mask, mm: mask * mm[0], "has shape (9, 14, 11)"),
-        (lambda mask, mm: "12 ml", "a number is asked for, you returned '12 ml'"),
+        (lambda mask, mm: "12 ml", "a number is asked for, you returned a str"),
         (lambda mask, mm: np.count_nonzero(mask) * sum(mm) / 1000, "it is"),
     ],
     "activity": [(lambda slices: slices[0].pixel_array, "shape")],
@@ -430,10 +430,13 @@ WRONG = {
     "class_weights": [
         (
             lambda labels, classes: len(labels) / (len(set(labels)) * np.bincount(labels)),
-            "has no case, its weight is 0.0",
+            "may have no case; their weight is 0.0",
         ),
         (lambda labels, classes: 1.0 * labels, "one for each class, not for each case"),
-        (lambda labels, classes: dict(enumerate(labels)), "a dict is what fit(class_weight=)"),
+        (
+            lambda *given: dict(enumerate(weights_of_sklearn(*given).astype(float))),
+            "a dict is what fit(class_weight=)",
+        ),
         (lambda labels, classes: 1 / np.log(1.2 + np.bincount(labels, minlength=classes)), "it is"),
     ],
     "threshold": [

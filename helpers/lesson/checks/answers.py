@@ -15,7 +15,8 @@ import dis
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,115 +36,6 @@ class Missing(Wrong):
     """The verdict on a stub that nobody has touched."""
 
     mark = "✎"
-
-
-def judged(judge: Callable, right: Callable, mistakes: Mapping[str, Callable | str]) -> Callable:
-    """A check that prints what `judge(answer)` returns or raises.
-
-    Args:
-        judge: returns what the answer was right on, or raises `Wrong`.
-        right: the course's own answer.
-        mistakes: what people get wrong -> an answer that is wrong in that way, or a remark.
-    """
-
-    def check(answer: Callable) -> Callable:
-        try:
-            line, chosen = f"✓ {judge(answer)}", answer
-        except Wrong as wrong:
-            line, chosen = f"{wrong.mark} {wrong}", right
-        print(line)
-        if os.environ.get("COURSE_CHECKS") == "strict" and chosen is not answer:
-            raise AssertionError(line)
-        return chosen
-
-    check.right, check.mistakes = right, mistakes
-    return check
-
-
-def check(
-    right: Callable,
-    cases: Callable[[np.random.Generator], Iterable[tuple]],
-    mistakes: Mapping[str, Callable],
-    *,
-    same: Callable | None = None,
-    near: Callable | None = None,
-    read: Callable = lambda result, *case: result,
-    tell: Callable | None = None,
-    hint: Callable = lambda result, *case: "",
-    cures: Mapping[str, Callable] | None = None,
-) -> Callable:
-    """A check against `right`; what is wrong is said by the `mistakes` that give the same.
-
-    Args:
-        right: a right answer.
-        cases: yields arguments; the first should be simple, for it is quoted first.
-        mistakes: what is wrong -> an answer that is wrong in that way.
-        same: whether what was read of a result is as good as that of another.
-        near: how like what was read is to another, 0 to 1, where a mistake can be made in several
-            ways; as `same` by default.
-        read: what counts of a result, given the case; may raise `Wrong`.
-        tell: a case in words.
-        hint: what to add where a result (or the error) is of no use, given the case.
-        cures: what is wrong -> a change of a case after which such an answer is right.
-    """
-    same, tell = same or alike, tell or brief
-    near, enough = near or same, NEAR if near else 1
-
-    def asked(answer: Callable, trials: list) -> tuple[list, list]:
-        """The results, and what counts of them."""
-        results, found = [], []
-        for given in trials:
-            result = None
-            try:
-                result = ask(answer, *given)
-                usable(result, right(*copy.deepcopy(given)))
-                results.append(result)
-                found.append(read(result, *given))
-            except Missing:
-                raise
-            except Wrong as wrong:
-                failed = wrong if result is None else result
-                raise Wrong(f"{wrong}{hint(failed, *given)}") from wrong
-        return results, found
-
-    def judge(answer: Callable) -> str:
-        trials = list(cases(np.random.default_rng(7)))
-        for what, change in (cures or {}).items():
-            if not passes(answer, trials) and passes(answer, [change(*one) for one in trials]):
-                raise Wrong(what)
-        results, found = asked(answer, trials)
-        rights, wanted = asked(right, trials)
-        bad = [n for n, pair in enumerate(zip(found, wanted, strict=True)) if not same(*pair)]
-        if bad:
-            first = bad[0]
-            said = differs(tell(*trials[first]), results[first], rights[first])
-            reason = named(found, wanted, trials, bad)
-            if not reason and not finite(results[first]) and finite(rights[first]):
-                why = hint(results[first], *trials[first])
-                raise Wrong(f"your result holds NaN or infinite values{why}")
-            raise Wrong(f"{reason} ({said})" if reason else said)
-        return f"right on {len(trials)} cases that the check made up"
-
-    def passes(answer: Callable, trials: list) -> bool:
-        try:
-            return all(map(same, asked(answer, trials)[1], asked(right, trials)[1]))
-        except Missing:
-            raise
-        except Wrong:
-            return False
-
-    def named(found: list, wanted: list, trials: list, bad: list[int]) -> str:
-        """The mistake that gives the same wherever the answer is wrong, and most often else."""
-        scores = {}
-        for what, mistake in mistakes.items():
-            made = [attempt(read, attempt(mistake, *one), *one) for one in trials]
-            hits = [attempt(near, *pair) or 0 for pair in zip(found, made, strict=True)]
-            share = np.mean([hits[n] for n in bad])
-            if share >= enough and share > np.mean([near(found[n], wanted[n]) for n in bad]):
-                scores[what] = sum(hits)
-        return max(scores, key=scores.get, default="")
-
-    return judged(judge, right, mistakes)
 
 
 def ask(answer: Callable, *arguments):
@@ -187,7 +79,7 @@ def usable(result, wanted) -> None:
     found = array(result)
     if found is None or found.dtype.kind not in "biuf":
         kind = "an array of numbers" if wanted.shape else "a number"
-        raise Wrong(f"{kind} is asked for, you returned {result!r:.60}")
+        raise Wrong(f"{kind} is asked for, you returned a {type(result).__name__}")
     if found.shape != wanted.shape:
         raise Wrong(f"your result has shape {found.shape}, asked for is {wanted.shape}")
 
@@ -214,15 +106,6 @@ def alike(found, wanted, tolerance: float = 1e-3) -> bool:
     if {found.dtype.kind, wanted.dtype.kind} <= set("biuf"):
         return np.allclose(found, wanted, tolerance, 1e-3 * tolerance, equal_nan=True)
     return np.array_equal(found, wanted)
-
-
-def attempt(function: Callable, *given):
-    """What a function makes of copies; None if it fails."""
-    with np.errstate(all="ignore"):
-        try:
-            return function(*copy.deepcopy(given))
-        except Exception:
-            return None
 
 
 def differs(case: str, found, wanted) -> str:
@@ -264,6 +147,131 @@ def cause(error: Exception) -> str:
     named = re.findall(r"^\s*(\w+(?:Error|Exception): .*)", text, re.M)
     line = (named[-1] if named else text).split("\n")[0]
     return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", line).strip()[:200]
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A check by a judge of its own.
+
+    Args:
+        judge: `judge(answer)` returns what the answer was right on, or raises `Wrong`.
+        right: the course's own answer.
+        mistakes: what people get wrong -> an answer that is wrong in that way, or a remark.
+    """
+
+    judge: Callable
+    right: Callable
+    mistakes: Mapping[str, Callable | str]
+
+    def __call__(self, answer: Callable) -> Callable:
+        try:
+            line, chosen = f"✓ {self.judge(answer)}", answer
+        except Wrong as wrong:
+            line, chosen = f"{wrong.mark} {wrong}", self.right
+        print(line)
+        if os.environ.get("COURSE_CHECKS") == "strict" and chosen is not answer:
+            raise AssertionError(line)
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an answer makes of a case: its result and what counts of it, or how it failed."""
+
+    result: object = None
+    counts: object = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Judges an answer by what it makes of cases.
+
+    Args:
+        right, cases, mistakes: see `check`.
+        same: whether what counts of a result is as good as that of another.
+        near: how like it is to another, 0 to 1, where a mistake can be made in several ways.
+        read: what counts of a result, given the case; may raise `Wrong`.
+        call: gives a case to an answer.
+        tell: a case in words.
+        cures: what is wrong -> a change of a case after which such an answer is right.
+    """
+
+    right: Callable
+    cases: Callable
+    mistakes: Mapping[str, Callable]
+    same: Callable = alike
+    near: Callable | None = None
+    read: Callable = lambda result, *case: result
+    call: Callable = ask
+    tell: Callable = brief
+    cures: Mapping[str, Callable] = field(default_factory=dict)
+
+    def judge(self, answer: Callable) -> str:
+        """What the answer was right on; else `Wrong`."""
+        trials = list(self.cases(np.random.default_rng(7)))
+        found = self.outcomes(answer, trials)
+        wanted = self.outcomes(self.right, trials)
+        bad = [n for n in range(len(trials)) if self.likeness(found[n], wanted[n]) < 1]
+        if not bad:
+            return f"right on {len(trials)} cases that the check made up"
+        for what, change in self.cures.items():
+            cured = [change(*one) for one in trials]
+            pairs = zip(self.outcomes(answer, cured), wanted, strict=True)
+            if all(self.likeness(*pair) == 1 for pair in pairs):
+                raise Wrong(what)
+        first = next((n for n in bad if found[n].failed), bad[0])
+        said = found[first].failed
+        said = said or differs(self.tell(*trials[first]), found[first].result, wanted[first].result)
+        reason = self.reason(found, wanted, trials, bad)
+        if not reason and not found[first].failed and not finite(found[first].result):
+            said = "your result holds NaN or infinite values"
+        raise Wrong(f"{reason} ({said})" if reason else said)
+
+    def outcomes(self, answer: Callable, trials: list) -> list[Outcome]:
+        """What an answer makes of each case."""
+        return [self.outcome(answer, given) for given in trials]
+
+    def outcome(self, answer: Callable, given: tuple) -> Outcome:
+        try:
+            result = self.call(answer, *given)
+            usable(result, self.call(self.right, *given))
+            return Outcome(result, self.read(result, *given))
+        except Missing:
+            raise
+        except Wrong as wrong:
+            return Outcome(failed=str(wrong))
+
+    def likeness(self, one: Outcome, other: Outcome, near: Callable | None = None) -> float:
+        """1 where two do the same, or fail in the same way."""
+        if one.failed or other.failed:
+            return float(one.failed == other.failed)
+        return float((near or self.same)(one.counts, other.counts))
+
+    def reason(self, found: list, wanted: list, trials: list, bad: list[int]) -> str:
+        """The mistake that does the same wherever the answer is wrong, and most often else."""
+        scores = {}
+        right = np.mean([self.likeness(found[n], wanted[n], self.near) for n in bad])
+        for what, mistake in self.mistakes.items():
+            made = self.outcomes(mistake, trials)
+            hits = [self.likeness(*pair, self.near) for pair in zip(found, made, strict=True)]
+            share = np.mean([hits[n] for n in bad])
+            if share > right and share >= (NEAR if self.near else 1):
+                scores[what] = sum(hits)
+        return max(scores, key=scores.get, default="")
+
+
+def check(right: Callable, cases: Callable, mistakes: Mapping[str, Callable], **options) -> Check:
+    """A check against `right`; what is wrong is said by the mistake that does the same.
+
+    Args:
+        right: a right answer.
+        cases: takes a `numpy.random.Generator`, yields arguments; the first should be simple, for
+            it is quoted first.
+        mistakes: what is wrong -> an answer that is wrong in that way, or fails in that way.
+        options: of `Comparison`.
+    """
+    return Check(Comparison(right, cases, mistakes, **options).judge, right, mistakes)
 
 
 def mapped(answer: Callable, given, read: Callable, said: str = ""):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Wrong, ask, check, judged
+from helpers.lesson.checks.answers import Check, Wrong, ask, check
 
 # --- a split by patient ---
 
@@ -150,7 +150,7 @@ def judge_sides(test: np.ndarray, patients, labels, share: float) -> None:
                 )
 
 
-patient_split = judged(judge_split, drawn(), SPLITS)
+patient_split = Check(judge_split, drawn(), SPLITS)
 
 # --- balanced weights ---
 
@@ -179,17 +179,6 @@ def weights(rule: Callable, absent: float = 0.0) -> Callable:
 
 def balanced(n: np.ndarray, classes: int) -> np.ndarray:
     return n.sum() / (len(n) * n)
-
-
-def empty_class(result, labels: np.ndarray, classes: int) -> str:
-    if isinstance(result, dict):
-        return "; a dict is what fit(class_weight=) takes"
-    if np.shape(result) == labels.shape:
-        return ": return one for each class, not for each case"
-    counts = np.bincount(labels, minlength=classes)
-    if counts.all():
-        return ""
-    return f": class {counts.argmin()} of {classes} has no case, its weight is 0.0"
 
 
 class_weights = check(
@@ -221,9 +210,17 @@ class_weights = check(
         "K is the number of classes that have cases; the others take no part": weights(
             lambda n, k: n.sum() / (k * n)
         ),
+        "the last classes may have no case; their weight is 0.0": lambda labels, classes: (
+            len(labels) / (len({*labels}) * np.bincount(labels))
+        ),
+        "return one for each class, not for each case": lambda labels, classes: weights(balanced)(
+            labels, classes
+        )[labels],
+        "a dict is what fit(class_weight=) takes": lambda labels, classes: dict(
+            enumerate(weights(balanced)(labels, classes))
+        ),
     },
     tell=lambda labels, classes: f"classes of {np.bincount(labels, minlength=classes)} cases",
-    hint=empty_class,
 )
 
 # --- a threshold for a specificity ---
@@ -305,15 +302,12 @@ threshold = check(
             of_roc_curve
         ),
         "that is a threshold for sensitivity: it counts the positives": highest_finding,
+        "where a negative has the highest score, no score will do: return np.inf": lowest(
+            lambda labels, scores: scores
+        ),
     },
     read=called_positive,
     tell=lambda labels, scores, share: f"a specificity of {share:g}",
-    hint=lambda found, labels, scores, share: (
-        "; here a negative has the highest score of all and has to stay below, so that no score "
-        "will do: return np.inf"
-        if isinstance(found, Wrong) and lowest()(labels, scores, share) == np.inf
-        else ""
-    ),
 )
 
 # --- back to the real world ---
@@ -375,11 +369,9 @@ corrected = check(
             100 * bayes(*given)
         ),
         OF_ONE: by_odds,
+        f"{OF_ONE}; Python's own numbers refuse": lambda p, t, r: [
+            by_odds(float(one), t, r) for one in p
+        ],
     },
     tell=lambda p, trained, real: f"a share of {real:g} in place of {trained:g}",
-    hint=lambda found, p, trained, real: (
-        f"; {OF_ONE}"
-        if "ZeroDivision" in str(found) or (np.shape(found) == p.shape and np.isnan(found[-1]))
-        else ""
-    ),
 )

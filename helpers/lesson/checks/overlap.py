@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Wrong, check
+from helpers.lesson.checks.answers import check
 
 # --- how far does it see? ---
 
@@ -63,10 +63,6 @@ def strides_added(layers: list) -> int:
     return seen
 
 
-def without_any(_, layers: list) -> str:
-    return "" if layers else ", for []: without any layer a value sees its own pixel, 1"
-
-
 receptive_field = check(
     side(),
     layers_of,
@@ -111,6 +107,9 @@ receptive_field = check(
         "without any layer a value sees its own pixel, 1": lambda layers: (
             side()(layers) if layers else 0
         ),
+        "for []: without any layer a value sees its own pixel, 1": lambda layers: (
+            layers[0] and side()(layers)
+        ),
         "that is the area; asked for is its side": lambda layers: side()(layers) ** 2,
         "that is how far it sees to one side; asked for is the whole side": lambda layers: (
             side()(layers) // 2
@@ -118,7 +117,6 @@ receptive_field = check(
         "that is the last layer alone": lambda layers: side()(layers[-1:]),
     },
     tell=str,
-    hint=without_any,
 )
 
 # --- Dice, case by case ---
@@ -245,20 +243,33 @@ def counted_in_bytes(*masks: np.ndarray) -> np.ndarray:
     return 2 * both / (true + found).astype(float)
 
 
-def of_which(values, truth: np.ndarray, predicted: np.ndarray) -> str:
-    """What to add where there is no number for each case."""
-    cases, shape = len(truth), np.shape(values)
-    if "ZeroDivision" in str(values) and np.isnan(dice()(truth, predicted)).any():
-        return ": where neither mask has a pixel of class 1, Dice is NaN"
-    if shape in ((cases, 2), (2, cases)):
-        return ": of class 1 alone, not of the background, too"
-    if len(shape) == 1 and 0 < shape[0] < cases:
-        return ": a case without class 1 keeps its place, as NaN"
-    if isinstance(values, Wrong):
-        return ""
-    return ": sum over y and x alone, axis=(1, 2), for one number a case"
+def in_integers(truth: np.ndarray, predicted: np.ndarray) -> list[float]:
+    """Right, as long as no case is empty."""
+    true, found, _ = IGNORING[""](truth, predicted == 1)
+    sizes = [mask.sum((1, 2)).tolist() for mask in (true & found, true, found)]
+    return [2 * both / (one + other) for both, one, other in zip(*sizes, strict=True)]
 
 
+def of_both_classes(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    names = "", "that is Dice of the background"
+    return np.stack([dice(formula=name)(truth, predicted) for name in names], -1)
+
+
+# Not one number for each case.
+OTHERWISE = {
+    "small cases are right, but counts above 255 do not fit in uint8": counted_in_bytes,
+    "where neither mask has a pixel of class 1, Dice is NaN": in_integers,
+    "of class 1 alone, not of the background, too": of_both_classes,
+    "of class 1 alone, not of the background, too; and one number a case": lambda *masks: (
+        of_both_classes(*masks).T
+    ),
+    "a case without class 1 keeps its place, as NaN": lambda *masks: dice()(*masks)[
+        ~np.isnan(dice()(*masks))
+    ],
+    "sum over y and x alone, axis=(1, 2), for one number a case": lambda *masks: np.nanmean(
+        dice()(*masks)
+    ),
+}
 NAMED = [list(one)[1:] for one in (IGNORING, FORMULAS, EMPTY)]
 # Each mistake alone; then those of which people make two at a time.
 WAYS = [
@@ -272,8 +283,6 @@ WAYS = [
 dice_of_cases = check(
     dice(),
     pairs,
-    {"; and ".join(filter(None, way)): dice(*way) for way in WAYS}
-    | {"small cases are right, but counts above 255 do not fit in uint8": counted_in_bytes},
+    {"; and ".join(filter(None, way)): dice(*way) for way in WAYS} | OTHERWISE,
     tell=lambda truth, predicted: f"{len(truth)} cases of {truth[0].size} pixels",
-    hint=of_which,
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Wrong, alike, ask, cause, check, judged, mapped, pair
+from helpers.lesson.checks.answers import Check, Wrong, alike, ask, cause, check, mapped, pair
 
 # --- flip a volume ---
 
@@ -179,7 +179,7 @@ def judge_share(answer: Callable, given, share: float, kind: str) -> None:
     raise Wrong(f"{kind}{every}; asked for is one half of them, decided by the seed")
 
 
-flip_pair = judged(judge_flips, flipping(), FLIPS)
+flip_pair = Check(judge_flips, flipping(), FLIPS)
 
 # --- cached, then augmented ---
 
@@ -326,7 +326,7 @@ def judge_rows(rows: np.ndarray, reads: int, count: int) -> None:
         raise Wrong(f"{said}: something else made the elements; a cache file of an earlier run?")
 
 
-cached_then_augmented = judged(judge_build, built("read", "cache", "augment"), BUILDS)
+cached_then_augmented = Check(judge_build, built("read", "cache", "augment"), BUILDS)
 
 # --- where does the crop start? ---
 

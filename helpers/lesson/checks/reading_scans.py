@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from helpers.lesson.checks.answers import Wrong, alike, array, ask, cause, check, judged
+from helpers.lesson.checks.answers import Check, Wrong, alike, array, ask, cause, check
 
 # --- 00: how large is the organ? ---
 
@@ -380,6 +380,6 @@ def images_of(dataset) -> list[np.ndarray]:
         raise Wrong(f"reading the dataset raises {why}{hint}") from error
 
 
-volume_dataset = judged(
+volume_dataset = Check(
     judge_dataset, dataset_of(), {what: dataset_of(change) for what, change in CONTENTS.items()}
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Wrong, judged, mapped, pair
+from helpers.lesson.checks.answers import Check, Wrong, mapped, pair
 
 FACTORS = (1.6, 0.6, 2.0, 0.5, 1.0, 1.25, 0.8)
 FILL, IGNORE = 127, 255
@@ -270,4 +270,4 @@ def misplaced(name: str, found, one, factor: float, fill: int, fits: np.ndarray)
     )
 
 
-scaled = judged(judge_scaled, resized(), MISTAKES)
+scaled = Check(judge_scaled, resized(), MISTAKES)

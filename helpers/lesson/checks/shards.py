@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Missing, Wrong, ask, cause, check, judged
+from helpers.lesson.checks.answers import Check, Missing, Wrong, ask, cause, check
 
 # --- the narrowest type ---
 
@@ -71,7 +71,7 @@ def swapped(array: np.ndarray) -> np.ndarray:
 
 def stored(found, array: np.ndarray) -> tuple:
     if not isinstance(found, np.ndarray):
-        raise Wrong(f"an array is asked for, you returned {found!r:.60}")
+        raise Wrong(f"asked for is the array, converted to it; you returned {found!r:.60}")
     if found.dtype.name not in NARROW:
         raise Wrong(f"you chose {found.dtype.name}, which is not one of {', '.join(NARROW)}")
     return found, found.dtype.itemsize, found.dtype.isnative
@@ -103,14 +103,12 @@ narrowest = check(
             "uint8", "int16", "uint16"
         ),
         "float32 has 24 binary digits, int32 has room": first_of("uint8", "int16", "uint16"),
+        "asked for is the array, converted to it": lambda array: first_of(*NARROW)(array).dtype,
         "its bytes still lie in big-endian order, and tobytes() would write them so": swapped,
     },
     read=stored,
     same=lambda found, wanted: np.array_equal(found[0], wanted[0]) and found[1:] == wanted[1:],
     tell=from_to,
-    hint=lambda found, _: (
-        "; asked for is the array, converted to it" if isinstance(found, type | np.dtype) else ""
-    ),
 )
 
 # --- a parser ---
@@ -281,7 +279,7 @@ def compare_element(element, voxels: np.ndarray, spacing: list[float]) -> None:
         raise Wrong(f"the spacing is {spacing} mm, yours {found_mm.tolist()}")
 
 
-parse = judged(judge_parser, parsing(), PARSERS)
+parse = Check(judge_parser, parsing(), PARSERS)
 
 # --- the faulty shards ---
 
@@ -429,4 +427,4 @@ def names_of(answer: Callable, folder: Path, manifest: dict) -> set[str]:
     return {Path(name).name for name in found}
 
 
-find_faulty = judged(judge_finder, find_right, FINDERS)
+find_faulty = Check(judge_finder, find_right, FINDERS)

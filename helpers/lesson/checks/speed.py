@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.lesson.checks.answers import STUB, Missing, Wrong, ask, cause, check, judged, untouched
+from helpers.lesson.checks.answers import STUB, Check, Missing, Wrong, ask, cause, check, untouched
 
 # --- how long did it wait? ---
 
@@ -80,6 +80,11 @@ def not_rounded(total: int, cache_num: int, rate: float) -> float:
     return 1 + (total - cache_num) / (cache_num * rate)
 
 
+def by_what_is_left(total: int, cache_num: int, rate: float) -> int:
+    left = total - cache_num
+    return 1 + math.ceil(left / min(math.ceil(cache_num * rate), left))
+
+
 epochs_to_see_all = check(
     epochs(),
     caches,
@@ -94,14 +99,10 @@ epochs_to_see_all = check(
         "epochs are whole": not_rounded,
         "epochs are whole, and what is left over takes one more": epochs(whole=math.floor),
         "the rate is a fraction of the cache, not of all items": epochs(of=lambda total, _: total),
+        "a cache of all items replaces none, and they are seen in epoch 1": by_what_is_left,
     },
     tell=lambda total, cache_num, rate: (
         f"{total} items, {cache_num} in the cache, {math.ceil(rate * cache_num)} of them replaced"
-    ),
-    hint=lambda result, total, cache_num, rate: (
-        ": a cache of all items replaces none, and they are seen in epoch 1"
-        if total == cache_num
-        else ""
     ),
 )
 
@@ -296,7 +297,7 @@ def measured(slow_one: Iterator, answered: Iterator) -> float:
     return statistics.median(before / after for before, after in turns)
 
 
-faster = judged(
+faster = Check(
     judge_speed,
     steps("standardise cache repeat crop batch"),
     {
