@@ -15,13 +15,15 @@ import dis
 import io
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 STUB = "not attempted yet: replace the ... with your code, and return the result"
-NEAR = 0.8  # how like a known mistake has to be
+NEAR = 0.8  # how like a known mistake an answer has to be, where that is measured
+NEARLY = 0.9  # how like errors are that differ in numbers alone
 # What is left of a function of which only the dots are there.
 EMPTY = {"RESUME", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE", "NOP", "CACHE"}
 
@@ -40,8 +42,7 @@ class Missing(Wrong):
 
 def ask(answer: Callable, *arguments):
     """Call an answer on copies; no result, an error or a changed input ends the check."""
-    if untouched(answer):
-        raise Missing(STUB)
+    attempted(answer)
     given = copy.deepcopy(arguments)
     printed = io.StringIO()
     try:
@@ -61,12 +62,13 @@ def ask(answer: Callable, *arguments):
     return result
 
 
-def untouched(answer: Callable) -> bool:
-    """Whether a function has nothing in it but dots."""
+def attempted(answer: Callable) -> None:
+    """Raise `Missing` for a function that has nothing in it but dots."""
     code = getattr(answer, "__code__", None)
     if code is None or {*code.co_consts} - {None, ..., answer.__doc__}:
-        return False
-    return all(one.opname in EMPTY for one in dis.get_instructions(code))
+        return
+    if all(one.opname in EMPTY for one in dis.get_instructions(code)):
+        raise Missing(STUB)
 
 
 def usable(result, wanted) -> None:
@@ -146,7 +148,22 @@ def cause(error: Exception) -> str:
     text = f"{type(error).__name__}: {error}"
     named = re.findall(r"^\s*(\w+(?:Error|Exception): .*)", text, re.M)
     line = (named[-1] if named else text).split("\n")[0]
-    return re.sub(r"\{\{.*?\}\} ?|\[Op:.*", "", line).strip()[:200]
+    frame = r"\{\{.*?\}\} ?|\[Op:.*|Error in user-defined function .*? iterator: \S+ "
+    return re.sub(frame, "", line).strip()[:200]
+
+
+@contextlib.contextmanager
+def without_stderr() -> Iterator[None]:
+    """Nothing that a library writes there, in whatever language, is seen meanwhile."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,32 +227,34 @@ class Comparison:
     def judge(self, answer: Callable) -> str:
         """What the answer was right on; else `Wrong`."""
         trials = list(self.cases(np.random.default_rng(7)))
-        found = self.outcomes(answer, trials)
-        wanted = self.outcomes(self.right, trials)
+        rights = [self.call(self.right, *one) for one in trials]
+        wanted, found = (self.outcomes(one, trials, rights) for one in (self.right, answer))
         bad = [n for n in range(len(trials)) if self.likeness(found[n], wanted[n]) < 1]
         if not bad:
             return f"right on {len(trials)} cases that the check made up"
         for what, change in self.cures.items():
             cured = [change(*one) for one in trials]
-            pairs = zip(self.outcomes(answer, cured), wanted, strict=True)
+            pairs = zip(self.outcomes(answer, cured, rights), wanted, strict=True)
             if all(self.likeness(*pair) == 1 for pair in pairs):
                 raise Wrong(what)
         first = next((n for n in bad if found[n].failed), bad[0])
         said = found[first].failed
-        said = said or differs(self.tell(*trials[first]), found[first].result, wanted[first].result)
-        reason = self.reason(found, wanted, trials, bad)
+        said = said or differs(self.tell(*trials[first]), found[first].result, rights[first])
+        with without_stderr():  # TensorFlow has its own words for each of them
+            made = {k: self.outcomes(one, trials, rights) for k, one in self.mistakes.items()}
+        reason = self.reason(found, wanted, made, bad)
         if not reason and not found[first].failed and not finite(found[first].result):
             said = "your result holds NaN or infinite values"
         raise Wrong(f"{reason} ({said})" if reason else said)
 
-    def outcomes(self, answer: Callable, trials: list) -> list[Outcome]:
+    def outcomes(self, answer: Callable, trials: list, rights: list) -> list[Outcome]:
         """What an answer makes of each case."""
-        return [self.outcome(answer, given) for given in trials]
+        return [self.outcome(answer, *both) for both in zip(trials, rights, strict=True)]
 
-    def outcome(self, answer: Callable, given: tuple) -> Outcome:
+    def outcome(self, answer: Callable, given: tuple, right) -> Outcome:
         try:
             result = self.call(answer, *given)
-            usable(result, self.call(self.right, *given))
+            usable(result, right)
             return Outcome(result, self.read(result, *given))
         except Missing:
             raise
@@ -243,20 +262,21 @@ class Comparison:
             return Outcome(failed=str(wrong))
 
     def likeness(self, one: Outcome, other: Outcome, near: Callable | None = None) -> float:
-        """1 where two do the same, or fail in the same way."""
-        if one.failed or other.failed:
-            return float(one.failed == other.failed)
-        return float((near or self.same)(one.counts, other.counts))
+        """1 where two do the same or fail with the same words; nearly 1 with other numbers."""
+        if not (one.failed or other.failed):
+            return float((near or self.same)(one.counts, other.counts))
+        plain = [re.sub(r"\d+", "", outcome.failed) for outcome in (one, other)]
+        return 1.0 if one.failed == other.failed else NEARLY * (plain[0] == plain[1])
 
-    def reason(self, found: list, wanted: list, trials: list, bad: list[int]) -> str:
+    def reason(self, found: list, wanted: list, made: Mapping[str, list], bad: list[int]) -> str:
         """The mistake that does the same wherever the answer is wrong, and most often else."""
         scores = {}
         right = np.mean([self.likeness(found[n], wanted[n], self.near) for n in bad])
-        for what, mistake in self.mistakes.items():
-            made = self.outcomes(mistake, trials)
-            hits = [self.likeness(*pair, self.near) for pair in zip(found, made, strict=True)]
-            share = np.mean([hits[n] for n in bad])
-            if share > right and share >= (NEAR if self.near else 1):
+        for what, outcomes in made.items():
+            hits = [self.likeness(*pair, self.near) for pair in zip(found, outcomes, strict=True)]
+            there = [hits[n] for n in bad]
+            enough = np.mean(there) >= NEAR if self.near else min(there) >= NEARLY
+            if enough and np.mean(there) > right:
                 scores[what] = sum(hits)
         return max(scores, key=scores.get, default="")
 
@@ -274,22 +294,44 @@ def check(right: Callable, cases: Callable, mistakes: Mapping[str, Callable], **
     return Check(Comparison(right, cases, mistakes, **options).judge, right, mistakes)
 
 
-def mapped(answer: Callable, given, read: Callable, said: str = ""):
-    """What an answer makes of image and mask inside `Dataset.map`, as it will be used.
+def mapped(answer: Callable, given, said: str = ""):
+    """A dataset of an answer's arguments, mapped by it, as it will be used.
 
     Args:
-        answer: gives a tuple of image and mask.
+        answer: of an exercise.
         given: a `tf.data.Dataset` of its arguments.
-        read: what to take of the mapped dataset.
         said: for which data, before what went wrong.
     """
+    attempted(answer)
     try:
-        dataset = given.map(answer)
+        return given.map(answer)
     except Exception as error:  # whatever tracing a learner's code may raise
         raise Wrong(
-            f"{said}it works on one pair, but Dataset.map raises {cause(error)}; map has no values "
-            "yet when it calls your function: use TensorFlow's operations"
+            f"{said}Dataset.map raises {cause(error)}; it has no values yet when it calls your "
+            "function: use TensorFlow's operations"
         ) from error
+
+
+def taken(dataset, take: Callable, said: str = ""):
+    """What `take` takes of a mapped dataset."""
+    try:
+        return take(dataset)
+    except Exception as error:
+        raise Wrong(f"{said}reading the mapped dataset raises {cause(error)}") from error
+
+
+def ranked(name: str, spec) -> None:
+    """Refuse a tensor that has lost its number of axes."""
+    if spec.shape.rank is None:
+        raise Wrong(
+            f"in Dataset.map the {name} has lost its number of axes: use TensorFlow's own "
+            "operations, or state the shape (tf.ensure_shape)"
+        )
+
+
+def mapped_pairs(answer: Callable, given, take: Callable, said: str = ""):
+    """What to take of image and mask that an answer makes in `Dataset.map`."""
+    dataset = mapped(answer, given, said)
     specs = dataset.element_spec
     if not (isinstance(specs, tuple) and [kind(spec) for spec in specs] == ["a tensor"] * 2):
         raise Wrong(
@@ -297,15 +339,8 @@ def mapped(answer: Callable, given, read: Callable, said: str = ""):
             "image and mask, there as everywhere"
         )
     for name, spec in zip(("image", "mask"), specs, strict=True):
-        if spec.shape.rank is None:
-            raise Wrong(
-                f"in Dataset.map the {name} has lost its number of axes: use TensorFlow's own "
-                "operations, or state the shape (tf.ensure_shape)"
-            )
-    try:
-        return read(dataset)
-    except Exception as error:
-        raise Wrong(f"{said}reading the mapped dataset raises {cause(error)}") from error
+        ranked(name, spec)
+    return taken(dataset, take, said)
 
 
 def kind(spec) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Check, Wrong, alike, ask, cause, check, mapped, pair
+from helpers.lesson.checks.answers import Check, Wrong, alike, ask, cause, check, mapped_pairs, pair
 
 # --- flip a volume ---
 
@@ -110,7 +110,8 @@ def decisions(answer: Callable, given, kind: str) -> np.ndarray:
     import tensorflow as tf
 
     dataset = tf.data.Dataset.from_tensor_slices(tuple(given))
-    made = mapped(answer, dataset, lambda one: next(one.batch(PAIRS).as_numpy_iterator()), kind)
+    made = mapped_pairs(answer, dataset, lambda one: one.batch(PAIRS).get_single_element(), kind)
+    made = [one.numpy() for one in made]
     image, mask = (moves(*both) for both in zip(given, made, strict=False))
     for name, found in (("image", image), ("mask", mask)):
         strange = found[~np.isin(found, ("kept", "x"))]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Check, Wrong, mapped, pair
+from helpers.lesson.checks.answers import Check, Wrong, mapped_pairs, pair
 
 FACTORS = (1.6, 0.6, 2.0, 0.5, 1.0, 1.25, 0.8)
 FILL, IGNORE = 127, 255
@@ -144,7 +144,7 @@ def in_map(answer: Callable, image: np.ndarray, mask: np.ndarray) -> list[list[t
 
     images, masks = (np.repeat(one[None], len(FACTORS), 0) for one in (image, mask))
     given = tf.data.Dataset.from_tensor_slices((images, masks, np.float32(FACTORS)))
-    return mapped(answer, given, lambda made: [list(made.as_numpy_iterator()) for _ in range(2)])
+    return mapped_pairs(answer, given, lambda made: [[*made.as_numpy_iterator()] for _ in "12"])
 
 
 def judge_image(found: np.ndarray, image: np.ndarray, factor: float) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Check, Missing, Wrong, ask, cause, check
+from helpers.lesson.checks.answers import Wrong, ask, attempted, check, mapped, ranked, taken
 
 # --- the narrowest type ---
 
@@ -114,15 +112,14 @@ narrowest = check(
 # --- a parser ---
 
 
-def records(rng: np.random.Generator) -> list[tuple[bytes, np.ndarray, list[float]]]:
-    """Serialized examples, what is in them, and their spacing, in mm; 0 where there is none."""
+def records(rng: np.random.Generator) -> Iterator[tuple]:
+    """A case: serialized examples of several shapes; every third has no spacing."""
     made = []
     for n in range(6):
         voxels = rng.integers(-1024, 3071, rng.permutation([2, 3, 5])).astype("<i2")
         spacing = rng.choice([0.5, 0.75, 1.25, 2.0, 5.0], 3, False).tolist()
-        spacing = [0.0] * 3 if n % 3 == 1 else spacing
-        made.append((serialized(voxels, spacing), voxels, spacing))
-    return made
+        made.append(serialized(voxels, spacing if n % 3 != 1 else []))
+    yield (made,)
 
 
 def serialized(voxels: np.ndarray, spacing: list[float]) -> bytes:
@@ -132,7 +129,7 @@ def serialized(voxels: np.ndarray, spacing: list[float]) -> bytes:
         "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[voxels.tobytes()])),
         "shape": tf.train.Feature(int64_list=tf.train.Int64List(value=voxels.shape)),
     }
-    if any(spacing):
+    if spacing:
         fields["spacing"] = tf.train.Feature(float_list=tf.train.FloatList(value=spacing))
     return tf.train.Example(features=tf.train.Features(feature=fields)).SerializeToString()
 
@@ -169,217 +166,86 @@ def as_float(image):
     return tf.cast(image, tf.float32)
 
 
-PARSERS = {
-    "without spacing stops your parser": parsing(default=None),
-    "0 says: not known": parsing(default=1.0),
-    "the channel is missing": parsing(shape=lambda shape: shape),
-    "the channel comes last": parsing(shape=lambda shape: [1, *shape]),
-    "the axes are in another order": parsing(shape=lambda shape: [*shape[::-1], 1]),
-    "each record has its own shape": parsing(shape=lambda shape: [5, 3, 3, 1]),
-    "on a tensor, + adds to every number": parsing(shape=lambda shape: [one + 1 for one in shape]),
-    "the bytes are those of int16": parsing(dtype="float32"),
-    "the image is uint16; what was written is int16": parsing(dtype="uint16"),
-    "the wrong way round: little-endian": parsing(little=False),
-    "the image is float32; what was written is int16": parsing(after=as_float),
-    "not in their places": parsing(after=lambda image: image[::-1]),
-    "the first voxel is": parsing(after=lambda image: image + 1),
-}
+def unparsed(serialized):
+    return {"image": serialized, "spacing": parsing()(serialized)["spacing"]}
 
 
-def judge_parser(answer: Callable) -> str:
-    """`answer(serialized)` is `{"image": int16 [z, y, x, 1], "spacing": float32 [3]}`."""
+def eager(serialized):
     import tensorflow as tf
 
-    made = records(np.random.default_rng(29))
-    for record, voxels, spacing in made:
-        try:
-            element = ask(answer, tf.constant(record))
-        except Missing:
-            raise
-        except Wrong as wrong:
-            raise Wrong(f"{wrong}{parser_failed(str(wrong), voxels)}") from wrong
-        compare_element(element, voxels, spacing)
-    try:
-        dataset = tf.data.Dataset.from_tensor_slices([one[0] for one in made]).map(answer)
-    except Exception as error:  # whatever tracing a learner's code may raise
-        why = "map has no values yet when it calls your function, so there is no .numpy() there"
-        if re.search("[Ii]terat|unpack", str(error)):
-            why = (
-                "a tensor cannot be unpacked there; add the axis after reshaping: [..., tf.newaxis]"
-            )
-        raise Wrong(
-            f"it works on one record, but Dataset.map raises {cause(error)}; {why}"
-        ) from error
-    if dataset.element_spec["image"].shape.rank is None:
-        raise Wrong(
-            "in Dataset.map the image has lost its number of axes: parse with TensorFlow's own "
-            "operations, or state the shape (tf.ensure_shape)"
-        )
-    try:
-        elements = list(dataset)
-    except Exception as error:
-        raise Wrong(f"reading the mapped dataset raises {cause(error)}") from error
-    for element, (_, voxels, spacing) in zip(elements, made, strict=True):
-        compare_element(element, voxels, spacing)
-    return "right on 6 records that the check wrote, two of them without spacing, alone and in map"
+    return parsing()(tf.constant(serialized.numpy()))
 
 
-def parser_failed(said: str, voxels: np.ndarray) -> str:
-    """What to add to an error of TensorFlow's."""
-    absent = re.search(r"Feature: (\S+) .*required but could not be found", said)
-    if absent and absent[1] == "spacing":
-        return ": a record without spacing stops your parser: give it a default_value"
-    if absent:
-        return (
-            f": your parser asks for {absent[1]!r}; the records hold image, shape and, most of "
-            "them, spacing"
-        )
-    sizes = re.search(r"tensor with (\d+) values, but the requested shape has (\d+)", said)
-    if not sizes:
-        return ""
-    there, asked = map(int, sizes.groups())
-    if there != voxels.size:
-        return f": the bytes are those of int16, of which there are {voxels.size}"
-    if asked == math.prod(n + 1 for n in voxels.shape):
-        return ": on a tensor, + adds to every number: tf.concat puts lists together"
-    return ": each record has its own shape, and holds it"
+def unpacked(serialized):
+    import tensorflow as tf
+
+    fields = tf.io.parse_single_example(serialized, {"shape": tf.io.FixedLenFeature([3], tf.int64)})
+    return parsing(shape=lambda _: [*fields["shape"], 1])(serialized)
 
 
-def compare_element(element, voxels: np.ndarray, spacing: list[float]) -> None:
-    if not isinstance(element, dict) or set(element) != {"image", "spacing"}:
-        found = sorted(element) if isinstance(element, dict) else type(element).__name__
+def parsed(answer: Callable, made: list[bytes]) -> np.ndarray:
+    """All that a parser makes of records in `Dataset.map`, one after the other, as numbers."""
+    import tensorflow as tf
+
+    dataset = mapped(answer, tf.data.Dataset.from_tensor_slices(made))
+    spec = dataset.element_spec
+    if not isinstance(spec, dict) or {*spec} != {"image", "spacing"}:
+        found = sorted(spec) if isinstance(spec, dict) else type(spec).__name__
         raise Wrong(f'a dict with the keys "image" and "spacing" is asked for, found {found}')
-    image, found_mm = np.asarray(element["image"]), np.asarray(element["spacing"])
-    if image.dtype.kind in "OS":
-        raise Wrong("the image is still one string of bytes: tf.io.decode_raw makes numbers of it")
-    if image.dtype != np.int16:
-        raise Wrong(f"the image is {image.dtype.name}; what was written is int16, and stays so")
-    wanted = (*voxels.shape, 1)
-    hints = {
-        voxels.shape: ": the channel is missing",
-        (1, *voxels.shape): ": the channel comes last",
-        (*voxels.shape[::-1], 1): ": the axes are in another order",
-    }
-    if image.shape != wanted:
-        default = ": each record has its own shape, and holds it" * (image.ndim == len(wanted))
-        hint = hints.get(image.shape, default)
-        raise Wrong(f"the image has shape {image.shape}, asked for is {wanted}{hint}")
-    if not np.array_equal(image[..., 0], voxels):
-        if np.array_equal(image[..., 0], voxels.byteswap()):
-            raise Wrong("the two bytes of each voxel are the wrong way round: little-endian")
-        if np.array_equal(np.sort(image.ravel()), np.sort(voxels.ravel())):
-            raise Wrong("the voxels are all there, but not in their places: reshape to [z, y, x]")
-        raise Wrong(f"the first voxel is {voxels.flat[0]}, in your image {image.flat[0]}")
-    if found_mm.dtype != np.float32 or found_mm.shape != (3,):
-        raise Wrong(f"spacing is {found_mm.dtype.name} {found_mm.shape}, not float32 (3,)")
-    if not np.allclose(found_mm, spacing):
-        if not any(spacing):
-            found = found_mm.tolist()
-            raise Wrong(f"a record without spacing came out with {found} mm; 0 says: not known")
-        raise Wrong(f"the spacing is {spacing} mm, yours {found_mm.tolist()}")
+    ranked("image", spec["image"])
+    elements = taken(dataset, lambda dataset: [*dataset.as_numpy_iterator()])
+    for name, dtype in {"image": tf.int16, "spacing": tf.float32}.items():
+        if spec[name].dtype != dtype:
+            raise Wrong(f"the {name} is {spec[name].dtype.name}, asked for is {dtype.name}")
+    if spec["image"].shape.rank != 4:
+        raise Wrong(f"the image has {spec['image'].shape.rank} axes, asked for is [z, y, x, 1]")
+    parts = [(x["image"].shape, x["image"].ravel(), x["spacing"].ravel()) for x in elements]
+    return np.concatenate(sum(parts, ()))
 
 
-parse = Check(judge_parser, parsing(), PARSERS)
+parse = check(
+    parsing(),
+    records,
+    {
+        "a record without spacing stops your parser: give it a default_value": parsing(None),
+        "a record without spacing came out with other numbers; 0 says: not known": parsing(1.0),
+        "the channel is missing": parsing(shape=lambda shape: shape),
+        "the channel comes last": parsing(shape=lambda shape: [1, *shape]),
+        "the axes are in another order": parsing(shape=lambda shape: [*shape[::-1], 1]),
+        "each record has its own shape, and holds it": parsing(shape=lambda shape: [5, 3, 3, 1]),
+        "on a tensor, + adds to every number: tf.concat puts lists together": parsing(
+            shape=lambda shape: [one + 1 for one in shape]
+        ),
+        "the bytes are those of int16": parsing(dtype="float32"),
+        "decoded as uint16, but int16 was written": parsing(dtype="uint16"),
+        "the two bytes of each voxel are the wrong way round: little-endian": parsing(little=False),
+        "int16 was written, and stays so until the end of the pipeline": parsing(after=as_float),
+        "the image is still one string of bytes: tf.io.decode_raw makes numbers of it": unparsed,
+        "there is no .numpy() in map: it calls your function once, without values": eager,
+        "a tensor cannot be unpacked there; add the axis after reshaping: [..., tf.newaxis]": (
+            unpacked
+        ),
+    },
+    call=parsed,
+    tell=lambda made: f"{len(made)} records",
+)
 
 # --- the faulty shards ---
 
 # How a shard can come to differ from what was written, and what a check has to look at to see it.
 FAULTS = {
-    "missing": "is not there; the manifest lists it",
+    "missing": "is not there, and has to be named all the same",
     "empty": "is an empty file: it exists, and TensorFlow reads it without a word",
-    "cut at a record": (
-        "has lost its last record: TensorFlow reads it to a clean end, but it is shorter than "
-        "the manifest says"
-    ),
+    "cut at a record": "has lost its last record: TensorFlow reads it to a clean end",
     "cut in a record": "ends in the middle of a record",
     "flipped": "has as many bytes as before, but one of them is another",
-    "rewritten": (
-        "has the right size, the right number of records and checksums that fit, but the records "
-        "are others: only the SHA-256 can tell"
-    ),
-    "listed otherwise": (
-        "is listed with another SHA-256 than it has; only the last digits differ: compare all of it"
-    ),
+    "rewritten": "has the right size and checksums that fit, but the records are others",
+    "listed otherwise": "is listed with a SHA-256 of which only the last digits differ",
 }
 
 
 def digits(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def naming(is_faulty: Callable) -> Callable:
-    """Names of the shards that a test of path and entry finds faulty, or that are not there."""
-
-    def answer(folder, manifest: dict) -> list[str]:
-        paths = {name: Path(folder, name) for name in manifest}
-        return [
-            name
-            for name, path in paths.items()
-            if not path.exists() or is_faulty(path, manifest[name])
-        ]
-
-    return answer
-
-
-def all_named(folder, manifest: dict) -> list[str]:
-    return sorted(manifest)
-
-
-def missing_is_an_error(folder, manifest: dict) -> list[str]:
-    return [
-        name for name, entry in manifest.items() if digits(Path(folder, name)) != entry["sha256"]
-    ]
-
-
-find_right = naming(lambda path, entry: digits(path) != entry["sha256"])
-FINDERS = {
-    "is not there; the manifest lists it": lambda folder, manifest: [],
-    "TensorFlow reads it without a word": naming(lambda path, entry: False),
-    "has lost its last record": naming(lambda path, entry: path.stat().st_size == 0),
-    "has as many bytes as before, but one of them is another": naming(
-        lambda path, entry: path.stat().st_size != entry["bytes"]
-    ),
-    "only the last digits differ": naming(
-        lambda path, entry: digits(path)[:8] != entry["sha256"][:8]
-    ),
-    "which is exactly as it was written": all_named,
-    "a missing or damaged shard is to be named": missing_is_an_error,
-    "an empty list is asked for": lambda *given: find_right(*given) or None,
-}
-
-
-def judge_finder(answer: Callable) -> str:
-    """`answer(folder, manifest)` names the shards that are not as written."""
-    rng = np.random.default_rng(31)
-    kinds = list(FAULTS)
-    rounds = [[], *([kind] for kind in kinds), kinds, kinds[::-1]]
-    for faults in rounds:
-        with tempfile.TemporaryDirectory() as root:
-            manifest = write_set(Path(root), rng)
-            hurt = rng.choice(sorted(manifest), len(faults), replace=False).tolist()
-            expected = dict(zip(hurt, faults, strict=True))
-            for name, kind in expected.items():
-                damage(Path(root, name), kind, rng, manifest[name])
-            found = names_of(answer, Path(root), manifest)
-        for name, kind in sorted(expected.items(), key=lambda item: kinds.index(item[1])):
-            if name not in found:
-                raise Wrong(f"you do not name {name}, which {FAULTS[kind]}")
-        for name in sorted(found - set(expected)):
-            if name in manifest:
-                raise Wrong(f"you name {name}, which is exactly as it was written")
-            raise Wrong(f"you name {name!r:.60}; asked for are names out of the manifest")
-    return f"right on {len(rounds)} sets that the check wrote and then damaged in {len(kinds)} ways"
-
-
-def write_set(folder: Path, rng: np.random.Generator, count: int = 8) -> dict[str, dict]:
-    """Shards of three records each, and what was written in each of them."""
-    manifest = {}
-    for number in range(count):
-        path = folder / f"train-{number:05d}-of-{count:05d}.tfrecord"
-        write_shard(path, rng)
-        size = path.stat().st_size
-        manifest[path.name] = {"records": 3, "bytes": size, "sha256": digits(path)}
-    return manifest
 
 
 def write_shard(path: Path, rng: np.random.Generator) -> None:
@@ -407,24 +273,86 @@ def damage(path: Path, kind: str, rng: np.random.Generator, entry: dict) -> None
         path.write_bytes(content[:kept])
 
 
-def names_of(answer: Callable, folder: Path, manifest: dict) -> set[str]:
-    try:
-        found = ask(answer, folder, manifest)
-    except Missing:
-        raise
-    except Wrong as wrong:
-        if "returns None" in str(wrong):
-            raise Wrong(f"{wrong} Where nothing is wrong, an empty list is asked for") from None
-        if re.search(r"raises (FileNotFound|NotFound|DataLoss)Error", str(wrong)):
-            kind = re.search(r"\w+Error", str(wrong))[0]
-            raise Wrong(
-                f"your code raises {kind}: a missing or damaged shard is to be named, and the "
-                "rest looked at"
-            ) from None
-        raise
+def damages(rng: np.random.Generator) -> Iterator[tuple]:
+    """Cases: the faults of shards in a set, one each, and a seed."""
+    kinds = [*FAULTS]
+    for number, faults in enumerate(([], *([kind] for kind in kinds), kinds, kinds[::-1])):
+        yield faults, number
+
+
+def told(faults: list[str], _: int) -> str:
+    if len(faults) == 1:
+        return f"a set in which a shard {FAULTS[faults[0]]},"
+    return f"a set in which {len(faults)} shards are not as written"
+
+
+def found_in_set(answer: Callable, faults: list[str], seed: int) -> list[str]:
+    """What an answer names in a set of eight shards, some of them damaged."""
+    attempted(answer)
+    rng, manifest = np.random.default_rng(seed), {}
+    with tempfile.TemporaryDirectory() as root:
+        paths = [Path(root, f"train-{n:05d}-of-00008.tfrecord") for n in range(8)]
+        for path in paths:
+            write_shard(path, rng)
+            size = path.stat().st_size
+            manifest[path.name] = {"records": 3, "bytes": size, "sha256": digits(path)}
+        for path, kind in zip(rng.choice(paths, len(faults), replace=False), faults, strict=True):
+            damage(path, kind, rng, manifest[path.name])
+        try:
+            found = ask(answer, Path(root), manifest)
+        except Wrong as wrong:
+            raise Wrong(str(wrong).replace(f"{root}/", "")) from wrong
     if isinstance(found, str) or not np.iterable(found):
-        raise Wrong(f"a list of names is asked for, you returned {found!r:.60}")
-    return {Path(name).name for name in found}
+        raise Wrong(f"a list of names is asked for, you returned a {type(found).__name__}")
+    return sorted({Path(name).name for name in found})
 
 
-find_faulty = Check(judge_finder, find_right, FINDERS)
+def naming(is_faulty: Callable) -> Callable:
+    """Names of the shards that a test of path and entry finds faulty."""
+    return lambda folder, manifest: [
+        name for name, entry in manifest.items() if is_faulty(Path(folder, name), entry)
+    ]
+
+
+def overlooking(is_faulty: Callable) -> Callable:
+    """An answer that names what is missing, and of the rest what a test finds faulty."""
+    return naming(lambda path, entry: not path.exists() or is_faulty(path, entry))
+
+
+def changed(path: Path, entry: dict) -> bool:
+    return digits(path) != entry["sha256"]
+
+
+find_faulty = check(
+    overlooking(changed),
+    damages,
+    {
+        "nothing is named": lambda folder, manifest: [],
+        "a shard that is there may be damaged": overlooking(lambda path, entry: False),
+        "an empty file exists, too": overlooking(
+            lambda path, entry: path.stat().st_size > 0 and changed(path, entry)
+        ),
+        "a shard can be cut between two records: compare the size": overlooking(
+            lambda path, entry: path.stat().st_size == 0
+        ),
+        "a changed byte leaves the size as it was: only the SHA-256 can tell": overlooking(
+            lambda path, entry: path.stat().st_size != entry["bytes"]
+        ),
+        "only the last digits differ; compare the whole SHA-256": overlooking(
+            lambda path, entry: digits(path)[:8] != entry["sha256"][:8]
+        ),
+        "shards that are missing are to be named as well": naming(
+            lambda path, entry: path.exists() and changed(path, entry)
+        ),
+        "you name what is exactly as it was written": lambda folder, manifest: sorted(manifest),
+        "those are the names of the good ones": naming(
+            lambda path, entry: path.exists() and not changed(path, entry)
+        ),
+        "a missing or damaged shard is to be named, and the rest looked at": naming(changed),
+        "where nothing is wrong, an empty list is asked for": lambda *given: (
+            overlooking(changed)(*given) or None
+        ),
+    },
+    call=found_in_set,
+    tell=told,
+)
