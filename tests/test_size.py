@@ -68,18 +68,18 @@ DENSE = "x = [1, 2, 3, 4, 5, 6]\n"
 @pytest.mark.parametrize(
     "files, said",
     [
-        ({"errors": plain(88), "dicom/header": plain(700), "lesson/checks_x": plain(2080)}, []),
+        ({"errors": plain(88), "dicom/header": plain(700), "lesson/checks/epochs": plain(640)}, []),
         ({"errors": plain(89)}, ["errors: 89 lines, budget 80"]),
         ({"dicom/header": plain(500), "dicom/stack": plain(500)}, ["dicom: 1,000 lines"]),
         (
-            {"lesson/checks": plain(2080), "lesson/verdicts": "x = 1"},
-            ["/checks* lesson/verdicts: 2,081"],
+            {"lesson/checks/epochs": plain(640), "lesson/checks/scaling": "x = 1"},
+            ["lesson/checks/datasets: 641"],
         ),
         ({"quiet": DENSE}, ["__init__ quiet: 15.0 tokens a line"]),
         ({"lesson/phantoms/torso": DENSE}, []),  # not rebuilt yet
         ({"misc": plain(1)}, ["helpers/misc: belongs to no row"]),
         ({"splits": "", "records/splits": ""}, ["splits.py: helpers/records/splits.py and"]),
-        ({"lesson/phantoms/stages": "", "lesson/checks_x/stages": ""}, []),
+        ({"lesson/phantoms/stages": "", "lesson/checks/stages": ""}, []),
         ({"augment/__init__": "", "dicom/__init__": ""}, []),
         ({"lesson/misc": ""}, ["helpers/lesson/misc: belongs to no row"]),
     ],

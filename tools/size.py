@@ -43,8 +43,9 @@ REBUILT = {
 }
 # Not rebuilt yet: the present size, rounded up. It may only fall.
 PRESENT = {
-    # With what each wrong answer is named by, an answer that makes it: tried by a test.
-    "lesson/checks": 2340,
+    "lesson/checks": 1720,
+    # Of exercises that the coming lessons replace.
+    "lesson/checks/scaling lesson/checks/epochs lesson/checks/datasets": 640,
     "lesson/phantoms": 2290,
 }
 # Whole files, blank lines and docstrings included.
@@ -107,7 +108,9 @@ def modules(root: Path) -> dict[Path, str]:
     """The modules of helpers/, each with its entry there; those of lesson/ with theirs in it."""
     folder = root / "helpers"
     paths = {one: one.relative_to(folder).with_suffix("").parts for one in python(folder)}
-    return {k: "/".join(v[: 2 if v[0] == "lesson" else 1]) for k, v in paths.items()}
+    names = {k: "/".join(v[: 2 if v[0] == "lesson" else 1]) for k, v in paths.items()}
+    leaving = {k: "/".join(v) for k, v in paths.items() if row_of("/".join(v))}
+    return names | leaving
 
 
 def rebuilt(root: Path = ROOT) -> list[Path]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from helpers.lesson.checks.answers import Check, Wrong, alike, ask, cause, check, mapped_pairs, pair
+from helpers.lesson.checks.answers import Check, Wrong, alike, ask, check, mapped_pairs, pair
 
 # --- flip a volume ---
 
@@ -181,153 +178,6 @@ def judge_share(answer: Callable, given, share: float, kind: str) -> None:
 
 
 flip_pair = Check(judge_flips, flipping(), FLIPS)
-
-# --- cached, then augmented ---
-
-EPOCHS = 3
-
-
-def built(*order: str) -> Callable:
-    """A dataset of paths, passed through named steps."""
-
-    def answer(paths, read, augment):
-        import tensorflow as tf
-
-        known = {
-            "read": lambda dataset: dataset.map(read),
-            "augment": lambda dataset: dataset.map(augment),
-            "cache": lambda dataset: dataset.cache(),
-            "repeat": lambda dataset: dataset.repeat(EPOCHS),
-            "batch": lambda dataset: dataset.batch(2),
-            "lose": lambda dataset: dataset.take(5),
-            "one": lambda dataset: dataset.take(1).repeat(6),
-        }
-        dataset = tf.data.Dataset.from_tensor_slices(paths)
-        for step in order:
-            dataset = known[step](dataset)
-        return dataset
-
-    return answer
-
-
-BUILDS = {
-    "augment stands before the cache, and is frozen in it": built("read", "augment", "cache"),
-    "put cache() behind it": built("read", "augment"),
-    "with no repeat in front of the cache": built("read", "repeat", "cache", "augment"),
-    "5 elements in one pass, from 6 files": built("read", "cache", "lose", "augment"),
-    "there are elements that augment has not seen": built("read", "cache"),
-    "goes through augment more than once": built("read", "augment", "cache", "augment"),
-    "the elements are batches": built("read", "cache", "augment", "batch"),
-    "shuffle before repeat, and leave none out": built("one", "read", "cache", "augment"),
-    "each element should be what augment returns": built(),
-}
-
-
-class Counted:
-    """A reader and an augmentation that can be told apart by what they leave in the element.
-
-    The image is `[1, 3, 1]`: the file's number, how often it was augmented, and the number of the
-    last augmentation, which is given out once.
-    """
-
-    def __init__(self) -> None:
-        import tensorflow as tf
-
-        self.paths: list[str] = []
-        tickets = itertools.count(1)
-
-        def load(path) -> np.ndarray:
-            name = os.fsdecode(np.asarray(path).item())  # bytes in a map, text outside of it
-            self.paths.append(name)
-            return np.float32([[[int(Path(name).read_text(encoding="utf-8"))], [0], [0]]])
-
-        def change(image: np.ndarray) -> np.ndarray:
-            return np.float32([[image[0, 0], image[0, 1] + 1, [next(tickets)]]])
-
-        @tf.autograph.experimental.do_not_convert
-        def read(path):
-            image = tf.numpy_function(load, [path], tf.float32)
-            return {"image": tf.ensure_shape(image, (1, 3, 1)), "case": path}
-
-        @tf.autograph.experimental.do_not_convert
-        def augment(element):
-            image = tf.numpy_function(change, [element["image"]], tf.float32)
-            return {**element, "image": tf.ensure_shape(image, (1, 3, 1))}
-
-        self.read, self.augment = read, augment
-
-
-def judge_build(answer: Callable) -> str:
-    """`answer(paths, read, augment)` reads each file once, and augments in each epoch."""
-    with tempfile.TemporaryDirectory() as root:
-        paths = [str(Path(root, f"case {number}.txt")) for number in range(6)]
-        for number, path in enumerate(paths):
-            Path(path).write_text(str(number), encoding="utf-8")
-        given = Counted()
-        dataset = ask(answer, paths, given.read, given.augment)
-        rows = rows_of(dataset, len(paths))
-    judge_rows(rows, len(given.paths), len(paths))
-    return (
-        f"right on {len(paths)} files that the check wrote: each read once for {EPOCHS} epochs, "
-        "and augmented anew in every one of them"
-    )
-
-
-def rows_of(dataset, count: int) -> np.ndarray:
-    """What the images hold, `[EPOCHS, count, 3]`; a pass through the dataset may be several."""
-    import tensorflow as tf
-
-    if not isinstance(dataset, tf.data.Dataset):
-        raise Wrong(f"a tf.data.Dataset is asked for, you returned {dataset!r:.60}")
-    spec = dataset.element_spec
-    if not isinstance(spec, Mapping) or "image" not in spec:
-        raise Wrong(f"each element should be what augment returns, a dict; found {spec!r:.80}")
-    if spec["image"].shape.rank == 4:
-        raise Wrong("the elements are batches; here each is one image: leave batch to the end")
-    rows: list[np.ndarray] = []
-    while len(rows) < EPOCHS * count:
-        before = len(rows)
-        try:
-            # To the end of the pass, since only then a cache is complete; unless there is no end.
-            passed = itertools.islice(dataset.as_numpy_iterator(), EPOCHS * count)
-            rows += [np.ravel(element["image"]) for element in passed]
-        except Exception as error:
-            raise Wrong(f"reading the dataset raises {cause(error)}") from error
-        found = len(rows) - before
-        if found == 0 or found % count:
-            raise Wrong(f"{found} elements in one pass, from {count} files")
-    return np.reshape(rows[: EPOCHS * count], (EPOCHS, count, 3))
-
-
-def judge_rows(rows: np.ndarray, reads: int, count: int) -> None:
-    for number, epoch in enumerate(rows, 1):
-        there = len(set(epoch[:, 0]))
-        if there < count:
-            raise Wrong(
-                f"epoch {number} has {there} of the {count} cases, some of them twice: shuffle "
-                "before repeat, and leave none out"
-            )
-    times, tickets = rows[..., 1], rows[..., 2]
-    if not times.all():
-        raise Wrong("there are elements that augment has not seen")
-    if len(np.unique(tickets)) < tickets.size:
-        raise Wrong(
-            "the second epoch brings the very pictures of the first: augment stands before the "
-            "cache, and is frozen in it"
-        )
-    if times.max() > 1:
-        raise Wrong("an element goes through augment more than once on its way")
-    said = f"read was called {reads} times for {count} files in {EPOCHS} epochs"
-    if reads > count:
-        raise Wrong(
-            f"{said}: put cache() behind it, with no repeat in front of the cache, and let each "
-            "pass reach its end"
-        )
-    if reads < count:
-        raise Wrong(f"{said}: something else made the elements; a cache file of an earlier run?")
-
-
-cached_then_augmented = Check(judge_build, built("read", "cache", "augment"), BUILDS)
 
 # --- where does the crop start? ---
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from helpers.lesson.checks.answers import Check, Wrong, alike, array, ask, cause, check
+from helpers.lesson.checks.answers import Wrong, alike, array, check
 
 # --- 00: how large is the organ? ---
 
@@ -266,120 +263,4 @@ whiten_head = check(
         ),
     },
     tell=lambda image: f"a head in {image.size - np.count_nonzero(image)} voxels of air",
-)
-
-# --- 01: a dataset of one's own ---
-
-SHAPE = (5, 8, 6)
-
-
-def windowed(hu: np.ndarray, centre: float = 40, width: float = 400) -> np.ndarray:
-    return np.clip((hu - centre) / width + 0.5, 0, 1)
-
-
-CONTENTS = {
-    "these are Hounsfield units; asked for is the soft-tissue window, 0 to 1": lambda hu: hu,
-    "stored values went through the window, not Hounsfield units": lambda hu: windowed(hu + 1024),
-    "centre and width of the window are swapped": lambda hu: windowed(hu, 400, 40),
-    "the window's limits are 40 and 400; it is 400 wide around 40": lambda hu: windowed(
-        hu, 220, 360
-    ),
-    "Hounsfield units are divided; a window has a centre and a width": lambda hu: hu / 400,
-    "values from 0 to 255; asked for are 0 to 1": lambda hu: 255 * windowed(hu),
-    "the window is not cut off at 0 and 1": lambda hu: (hu - 40) / 400 + 0.5,
-    "the slices are in reverse: sort by position, from the feet up": lambda hu: windowed(hu[::-1]),
-}
-
-
-def dataset_of(change: Callable = windowed) -> Callable:
-    """An answer whose images are what `change` makes of Hounsfield units."""
-
-    def answer(folders: list[str], shape: tuple):
-        import tensorflow as tf
-
-        from helpers.dicom import read_series
-
-        def read(path):
-            return np.float32(change(read_series(path.decode()).voxels.astype(float))[..., None])
-
-        def element(path):
-            image = tf.numpy_function(read, [path], tf.float32)
-            return {"image": tf.ensure_shape(image, (*shape, 1))}
-
-        plain = tf.autograph.experimental.do_not_convert(element)
-        return tf.data.Dataset.from_tensor_slices(folders).map(plain)
-
-    return answer
-
-
-def judge_dataset(answer: Callable) -> str:
-    """`answer(folders, shape)` yields `{"image": float32 [z, y, x, 1]}`, windowed, twice."""
-    from helpers.lesson.phantoms import dicom_series
-    from helpers.volume import Volume
-
-    rng = np.random.default_rng(19)
-    # Each slice is brighter than the one below it, so that a wrong order shows.
-    ramp = np.linspace(-300, 400, SHAPE[0])[:, None, None]
-    volumes = [np.rint(ramp + rng.normal(0, 20, SHAPE)).astype(np.int16) for _ in range(3)]
-    with tempfile.TemporaryDirectory() as root:
-        folders = [str(Path(root, f"case {case}")) for case in range(len(volumes))]
-        for case, voxels in enumerate(volumes):
-            dicom_series(Volume(voxels, (3, 1, 1)), folders[case], seed=case)
-        dataset = ask(answer, folders, SHAPE)
-        judge_elements(getattr(dataset, "element_spec", None))
-        passes = [images_of(dataset) for _ in range(2)]
-    for when, images in zip(("in one pass", "the second time through"), passes, strict=True):
-        if len(images) != len(volumes):
-            raise Wrong(f"{len(images)} volumes {when}, from {len(volumes)} folders")
-    judge_contents(np.stack(passes[1])[..., 0], np.stack(volumes))
-    return "right on 3 series that the check wrote: shape, dtype, order of slices, two passes"
-
-
-def judge_elements(spec) -> None:
-    if not isinstance(spec, dict) or set(spec) != {"image"}:
-        raise Wrong(f'each element should be a dict with the key "image"; found {spec!r:.80}')
-    found = spec["image"].shape
-    if not found.is_fully_defined():
-        raise Wrong(
-            f"the static shape is {found}: Keras cannot build on it; state it "
-            "(tf.ensure_shape, or the output signature)"
-        )
-    if tuple(found) != (*SHAPE, 1):
-        raise Wrong(f"the shape is {tuple(found)}, asked for is {(*SHAPE, 1)}")
-    if spec["image"].dtype.name != "float32":
-        raise Wrong(f"the dtype is {spec['image'].dtype.name}, asked for is float32")
-
-
-def judge_contents(images: np.ndarray, volumes: np.ndarray) -> None:
-    wanted = windowed(volumes)
-    if np.allclose(images, wanted, atol=1e-3):
-        return
-    for what, change in CONTENTS.items():
-        if np.allclose(images, [change(hu.astype(float)) for hu in volumes], 1e-3, 2e-3):
-            raise Wrong(what)
-    both = (np.sort(one.reshape(len(one), -1)) for one in (images, wanted))
-    if np.allclose(*both, atol=1e-3):
-        raise Wrong("the voxels are all there, but in another order: sort by position")
-    at = tuple(map(int, np.argwhere(~np.isclose(images, wanted, atol=1e-3))[0]))
-    raise Wrong(
-        f"{volumes[at]} HU became {images[at]:.4g}; in a window of 400 around 40 it is "
-        f"{wanted[at]:.4g}"
-    )
-
-
-def images_of(dataset) -> list[np.ndarray]:
-    try:
-        return [np.asarray(element["image"]) for element in dataset.as_numpy_iterator()]
-    except Exception as error:  # raised by the learner's function, inside the graph
-        found = re.search(r"pyfunc_\d+ is (\w+), but expects (\w+)", str(error))
-        if found:
-            why = f"your function returns {found[1]}, the dataset expects {found[2]}"
-            raise Wrong(why) from error
-        why = cause(error)
-        hint = "; a path arrives as bytes: path.decode()" if re.search(r"bytes|b'", why) else ""
-        raise Wrong(f"reading the dataset raises {why}{hint}") from error
-
-
-volume_dataset = Check(
-    judge_dataset, dataset_of(), {what: dataset_of(change) for what, change in CONTENTS.items()}
 )
