@@ -181,19 +181,6 @@ def test_each_solution_stands_in_place_of_its_stub_and_nothing_else_changes():
             cells.solved(spoilt)
 
 
-def test_an_edited_text_view_keeps_ids_and_the_outputs_of_what_is_unchanged():
-    notebook, new = lesson(), "# %%\nnew = 1\n\n# %% [markdown]\n# ## Look"
-    text = notebooks.to_text(notebook).replace("draw()", "draw(2)")
-    again = notebooks.from_text(text.replace("# %% [markdown]\n# ## Look", new), notebook)
-    (added,) = (cell for cell in again.cells if cell.source == "new = 1")
-    again.cells.remove(added)
-    assert added.id not in {cell.id for cell in notebook.cells}
-    change("draw()", source="draw(2)", outputs=[], execution_count=None)(notebook)
-    assert again.cells == notebook.cells
-    with pytest.raises(cells.NotebookError, match="before the tags"):
-        notebooks.from_text('# %% tags=["solution"] [markdown]\n# text\n', None)
-
-
 def run(*code, strict=True, folder, **more):
     """Run code cells as the course does; what was measured, and what is wrong."""
     notebook = new_notebook(cells=[nbformat.from_dict(cell) for cell in code])
@@ -365,7 +352,6 @@ def small_course(tmp_path, monkeypatch):
     for module in (cells, notebooks, execution, course):
         monkeypatch.setattr(module, "NOTEBOOKS", folder, raising=False)
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(notebooks, "TEXT", tmp_path / "text")
     monkeypatch.setattr(notebooks, "SOLVED", tmp_path / "solved")
     monkeypatch.setattr(publish, "README", tmp_path / "README.md")
     monkeypatch.setattr(publish, "MEASURED", tmp_path / "docs" / "measured.json")
@@ -394,14 +380,9 @@ def test_only_a_complete_solved_course_is_published_with_its_minutes(small_cours
     assert "make course" in said.err
 
 
-def test_text_edit_update_execute_solve_is_a_circle(small_course, capsys):
-    assert notebooks.main(["text"]) == 0
-    text = notebooks.TEXT / f"{NAME}.py"
-    text.write_text(text.read_text("utf-8").replace("count", "count up"), "utf-8", newline="\n")
-    assert notebooks.main(["update", NAME]) == notebooks.main(["execute"]) == 0
-    prose, _, check, _ = cells.read(small_course).cells
-    assert "count up" in prose.source and check.outputs[0].text == "✎ not attempted yet\n"
-    assert notebooks.main(["solve"]) == 0
+def test_a_notebook_is_executed_and_solved_or_left_as_it_is(small_course, capsys):
+    assert notebooks.main(["execute"]) == notebooks.main(["solve"]) == 0
+    assert cells.read(small_course).cells[2].outputs[0].text == "✎ not attempted yet\n"
     assert "return 1" in cells.read(notebooks.SOLVED / small_course.name).cells[1].source
     small_course.write_text(small_course.read_text("utf-8").replace("import os", "1 / 0"), "utf-8")
     before = small_course.read_bytes()
