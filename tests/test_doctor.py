@@ -56,7 +56,7 @@ RUN, FREE = (doctor.subprocess, "run"), namedtuple("usage", "free")
             None,
             "but one is there",
         ),
-        (psutil, "virtual_memory", holds(1.49e9), "memory", False, "only 1.49 GB are free; 1.5"),
+        (psutil, "virtual_memory", holds(2.49e9), "memory", False, "only 2.49 GB are free; 2.5"),
         (doctor.shutil, "disk_usage", lambda _: FREE(0.9e9), "disk", False, "only 0.90 GB"),
         (doctor.shutil, "disk_usage", lambda _: FREE(1e9), "disk", True, "1.0 GB needed"),
         (doctor.tempfile, "TemporaryFile", refuse, None, False, "PermissionError"),
@@ -99,7 +99,7 @@ def test_without_a_decoder_its_line_is_red_and_names_the_package(monkeypatch):
 def test_a_container_s_limit_counts_where_it_is_lower_than_the_system_s_memory(monkeypatch):
     monkeypatch.setattr(doctor.Path, "is_file", lambda self: self.name == "memory.max")
     monkeypatch.setattr(doctor.Path, "read_text", lambda self: "1000000\n")
-    assert doctor.memory() == (False, "only 0.00 GB are free; 1.5 GB needed")
+    assert doctor.memory() == (False, "only 0.00 GB are free; 2.5 GB needed")
 
 
 def test_this_computer_is_ready_and_the_report_holds_no_path(tmp_path):

@@ -79,7 +79,7 @@ def memory() -> tuple[bool, str]:
     files = [Path("/sys/fs/cgroup", n) for n in ("memory.max", "memory/memory.limit_in_bytes")]
     limits = [file.read_text().strip() for file in files if file.is_file()]
     known = [int(limit) for limit in limits if limit.isdigit()]
-    return enough(min([psutil.virtual_memory().available, *known]), 1.5)
+    return enough(min([psutil.virtual_memory().available, *known]), 2.5)
 
 
 def disk(data_dir: str | Path) -> tuple[bool, str]:
