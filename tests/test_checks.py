@@ -540,6 +540,13 @@ def test_strict_checks_raise_unless_the_answer_is_right(monkeypatch, capsys):
     assert capsys.readouterr().out.count("\n") == 3
 
 
+def test_a_mistake_is_named_only_where_it_explains_every_wrong_result(capsys):
+    def answer(mask, mm):  # voxels at times, and at others something else
+        return np.count_nonzero(mask) if mask.dtype == bool else 7.0
+
+    assert said(capsys, "organ_ml", answer).startswith("✗ for ")
+
+
 # --- hints that once misled ---
 
 
