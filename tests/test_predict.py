@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,21 +87,19 @@ REFUSED = [  # what predicts, other arguments, words
     (lambda x: np.repeat(x, len(x), -1), {"batch": 3}, "returned"),  # 3 channels, then 1
     (lambda x: x * np.nan, {}, "NOT_FINITE"), (lambda x: x + np.inf, {}, "NOT_FINITE"),
     *((lambda x: x, {"overlap": one}, "overlap") for one in (1, -0.1, np.nan)),
-    *((lambda x: x, wrong, "") for wrong in
-      ({"blend": "mean"}, {"size": (4, 4, 4)}, {"size": (0, 4)}, {"image": IMAGE[..., 0]})),
+    (lambda x: x, {"blend": "mean"}, "mean"), (lambda x: x, {"size": (4, 4, 4)}, "broadcast"),
+    (lambda x: x, {"size": (0, 4)}, "zero"), (lambda x: x, {"image": IMAGE[..., 0]}, "broadcast"),
 ]  # fmt: skip
 MIRRORED = [(lambda x: x[:, 0], "returned"), (lambda x: x * np.inf, "NOT_FINITE")]
 
 
-def test_predictions_and_arguments_that_cannot_be_are_refused():
-    calls = [(predict.sliding_window, function, {"image": IMAGE, "size": (4, 4)} | other, words)
-             for function, other, words in REFUSED]  # fmt: skip
-    calls += [(predict.flipped, function, {"images": IMAGE[None], "axes": "x"}, words)
-              for function, words in MIRRORED]  # fmt: skip
-    wrong = []
-    for number, (call, function, arguments, words) in enumerate(calls):
-        try:
-            wrong.append((number, call(function, **arguments)))
-        except (ValueError, ZeroDivisionError) as error:
-            wrong += [] if words in str(error) else [(number, error)]
-    assert wrong == []
+@pytest.mark.parametrize(("function", "other", "words"), REFUSED)
+def test_predictions_and_arguments_that_cannot_be_are_refused(function, other, words):
+    with pytest.raises((ValueError, ZeroDivisionError), match=words):
+        predict.sliding_window(function, **{"image": IMAGE, "size": (4, 4)} | other)
+
+
+@pytest.mark.parametrize(("function", "words"), MIRRORED)
+def test_mirrored_predictions_that_cannot_be_are_refused(function, words):
+    with pytest.raises(ValueError, match=words):
+        predict.flipped(function, IMAGE[None], "x")
