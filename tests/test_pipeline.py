@@ -87,8 +87,7 @@ def assert_same(ours, by_hand, count: int = 12) -> None:
     assert len(ours) == len(by_hand) > 0
     for one, other in zip(ours, by_hand, strict=True):
         for field in other:
-            assert np.asarray(one[field]).dtype == np.asarray(other[field]).dtype
-            np.testing.assert_array_equal(one[field], other[field])
+            np.testing.assert_array_equal(one[field], other[field], strict=True)
 
 
 def names(dataset, count: int = 12) -> list[str]:
@@ -191,8 +190,7 @@ def test_a_list_a_dataset_elements_and_records_give_the_same(folder):
         for one, other in zip(of_list, stored, strict=True):
             assert one.keys() == other.keys()
             for field in one.keys() - {"case"}:
-                assert np.asarray(one[field]).dtype == np.asarray(other[field]).dtype
-                np.testing.assert_array_equal(one[field], other[field])
+                np.testing.assert_array_equal(one[field], other[field], strict=True)
 
 
 @pytest.mark.parametrize("cache", [True, False])
