@@ -76,6 +76,8 @@ def threshold_at(labels, scores, *, specificity):
     """
     from sklearn.metrics import roc_curve
 
+    if not 0 <= specificity <= 1:
+        raise ValueError(f"a specificity is a share, 0 to 1, not {specificity}")
     false, _, thresholds = roc_curve(*checked(labels, scores), drop_intermediate=False)
     # 0.9 of 10 are 9, whatever floating point says.
     return float(thresholds[1 - false >= specificity - 1e-9].min())

@@ -210,7 +210,7 @@ REFUSED = [  # what refuses, arguments, words
     (partial(few, groups="aaaa"), (hits, GOOD, FINE), "1 groups"),
     (few, (lambda some: math.nan, FINE), "0 draws"),
     (few, (lambda some: 1 if len({*some}) == 12 else math.nan, range(12)), "draws with a value"),
-    (partial(evaluation.threshold_at, specificity=90), (GOOD, FINE), "zero-size"),
+    (partial(evaluation.threshold_at, specificity=90), (GOOD, FINE), "a share, 0 to 1, not 90"),
     (evaluation.reliability, (GOOD, [0.1, 0.2, 0.5, -3]), "sigmoid"),
     (evaluation.patients, (["a1-7", "Jane Doe"],), "two hashes"),
     *((evaluation.grouped, (who,), "without a name") for who in (["a", ""], [1.0, math.nan])),
