@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from helpers import dicom, evaluation, intensity, quiet
 from helpers.lesson import checks
-from helpers.lesson.checks import answers, epochs
+from helpers.lesson.checks import answers, speed
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -42,8 +42,8 @@ def _the_slow_files_are_copied(tmp_path_factory, monkeypatch):
             Path(file).write_bytes(content)
         return files, volumes
 
-    written = KEEP.setdefault("written", epochs.write_slow)
-    monkeypatch.setattr(epochs, "write_slow", KEEP.setdefault("copied", copied))
+    written = KEEP.setdefault("written", speed.write_slow)
+    monkeypatch.setattr(speed, "write_slow", KEEP.setdefault("copied", copied))
 
 
 KEEP = {}
@@ -149,7 +149,7 @@ def narrow_by_hand(array):
 
 
 def fast_from_memory(files, shape, crop):
-    elements = list(epochs.steps("standardise")(files, shape, crop).as_numpy_iterator())
+    elements = list(speed.steps("standardise")(files, shape, crop).as_numpy_iterator())
     images = tf.constant(np.stack([one["image"] for one in elements]))
     cases = tf.constant([one["case"] for one in elements])
 
@@ -575,10 +575,10 @@ def test_a_fixed_shape_is_not_taken_for_a_sum_of_tensors(capsys):
 
 
 def test_what_is_asked_of_a_fast_pipeline_does_not_depend_on_the_clock(capsys, monkeypatch):
-    monkeypatch.setattr(epochs, "measured", lambda *_: 0.5)
+    monkeypatch.setattr(speed, "measured", lambda *_: 0.5)
     assert said(capsys, "faster", checks.faster.right).startswith("✓ ")
-    monkeypatch.setattr(epochs, "measured", lambda *_: 50.0)
-    assert "read again in every epoch" in said(capsys, "faster", epochs.slow)
+    monkeypatch.setattr(speed, "measured", lambda *_: 50.0)
+    assert "read again in every epoch" in said(capsys, "faster", speed.slow)
 
 
 def test_the_checks_load_without_tensorflow():

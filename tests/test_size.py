@@ -68,11 +68,11 @@ DENSE = "x = [1, 2, 3, 4, 5, 6]\n"
 @pytest.mark.parametrize(
     "files, said",
     [
-        ({"errors": plain(88), "dicom/header": plain(700), "lesson/checks/epochs": plain(640)}, []),
+        ({"errors": plain(88), "dicom/header": plain(700), "lesson/checks/speed": plain(640)}, []),
         ({"errors": plain(89)}, ["errors: 89 lines, budget 80"]),
         ({"dicom/header": plain(500), "dicom/stack": plain(500)}, ["dicom: 1,000 lines"]),
         (
-            {"lesson/checks/epochs": plain(640), "lesson/checks/scaling": "x = 1"},
+            {"lesson/checks/speed": plain(640), "lesson/checks/scaling": "x = 1"},
             ["lesson/checks/datasets: 641"],
         ),
         ({"quiet": DENSE}, ["__init__ quiet: 15.0 tokens a line"]),

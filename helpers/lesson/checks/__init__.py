@@ -6,7 +6,6 @@ right answer, and `.mistakes`: what people get wrong -> an answer that is wrong 
 """
 
 from helpers.lesson.checks.datasets import cached_then_augmented, volume_dataset
-from helpers.lesson.checks.epochs import epochs_to_see_all, faster
 from helpers.lesson.checks.geometry import in_scan
 from helpers.lesson.checks.imbalance import class_weights, corrected, patient_split, threshold
 from helpers.lesson.checks.overlap import dice_of_cases, receptive_field
@@ -19,7 +18,8 @@ from helpers.lesson.checks.reading_scans import (
 )
 from helpers.lesson.checks.scaling import scaled
 from helpers.lesson.checks.shards import find_faulty, narrowest, parse
-from helpers.lesson.checks.speed import waiting
+from helpers.lesson.checks.speed import epochs_to_see_all, faster
+from helpers.lesson.checks.timelines import waiting
 
 __all__ = [
     "activity",
