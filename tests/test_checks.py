@@ -21,7 +21,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from helpers import dicom, evaluation, intensity, quiet
 from helpers.lesson import checks
-from helpers.lesson.checks import answers, speed
+from helpers.lesson.checks import answers, shards, speed
 
 quiet.tensorflow_greeting()
 import tensorflow as tf  # noqa: E402
@@ -572,6 +572,11 @@ def test_a_fixed_shape_is_not_taken_for_a_sum_of_tensors(capsys):
     ]
     assert "adds to every number" not in said(capsys, "parse", fixed)
     assert "its own shape" not in said(capsys, "parse", added)
+
+
+def test_each_fault_of_a_shard_is_one_that_its_sha256_tells():
+    for faults, seed in shards.damages(None):
+        assert len(shards.found_in_set(checks.find_faulty.right, faults, seed)) == len(faults)
 
 
 def test_what_is_asked_of_a_fast_pipeline_does_not_depend_on_the_clock(capsys, monkeypatch):

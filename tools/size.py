@@ -49,7 +49,7 @@ PRESENT = {
     "lesson/phantoms": 2290,
 }
 # Whole files, blank lines and docstrings included.
-RAW = {"tests": 12860, "benchmarks": 3410, "tools": 1580}
+RAW = {"tests": 12870, "benchmarks": 3410, "tools": 1580}
 
 SLACK = 1.1
 MOST_TOKENS_A_LINE = 11

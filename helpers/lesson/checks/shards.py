@@ -273,7 +273,7 @@ def damage(path: Path, kind: str, rng: np.random.Generator, entry: dict) -> None
         path.write_bytes(content[:kept])
 
 
-def damages(rng: np.random.Generator) -> Iterator[tuple]:
+def damages(_: np.random.Generator) -> Iterator[tuple]:
     """Cases: the faults of shards in a set, one each, and a seed."""
     kinds = [*FAULTS]
     for number, faults in enumerate(([], *([kind] for kind in kinds), kinds, kinds[::-1])):
