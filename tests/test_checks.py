@@ -490,6 +490,10 @@ WRONG = {
         (lambda *given: with_resample_like(*given).voxels, "scan.with_voxels"),
         (lambda *given: with_resample_like(*given).to_sitk(), "Volume.from_sitk"),
         (lambda ids, grid, scan: scan, "the scan's own voxels"),
+        (
+            lambda ids, *both: with_resample_like(ids.astype(np.int32), *both),
+            "keep the dtype",
+        ),
         (lambda ids, grid, scan: scan.with_voxels(ids), "your code raises CourseDataError"),
         (lambda ids, grid, scan: grid.with_voxels(ids).resample_like(scan), "between ids"),
         (lambda ids, grid, scan: scan.with_voxels(0 * scan.voxels), "all voxels are 0"),
